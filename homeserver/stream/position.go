@@ -1,0 +1,77 @@
+package stream
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/securecomm/securecomm/homeserver/id"
+)
+
+// Position is a place in the log: 1, 2, 3 … for what happened here, and -1, -2, … for history that was
+// fetched from other servers afterwards. Zero is before everything that happened here.
+type Position int64
+
+// Token is where a reader of the log stands: how far it has read the durable log, and how far the
+// volatile one (typing and presence), which begins anew with every process.
+type Token struct {
+	Position Position
+	Volatile int64
+}
+
+// ErrBadToken is returned by ParseToken for what was not made by Token.String.
+var ErrBadToken = errors.New("not a token of this server")
+
+// String is the token's form on the wire: "s12" or "s12_3".
+func (t Token) String() string {
+	if t.Volatile == 0 {
+		return "s" + strconv.FormatInt(int64(t.Position), 10)
+	}
+	return "s" + strconv.FormatInt(int64(t.Position), 10) + "_" + strconv.FormatInt(t.Volatile, 10)
+}
+
+// ParseToken reads what String wrote.
+func ParseToken(s string) (Token, error) {
+	rest, ok := strings.CutPrefix(s, "s")
+	if !ok || len(s) > 48 {
+		return Token{}, fmt.Errorf("%w: %.48q", ErrBadToken, s)
+	}
+	head, tail, split := strings.Cut(rest, "_")
+	p, err := strconv.ParseInt(head, 10, 64)
+	var v int64
+	if err == nil && split {
+		v, err = strconv.ParseInt(tail, 10, 64)
+	}
+	t := Token{Position(p), v}
+	if err != nil || t.String() != s {
+		return Token{}, fmt.Errorf("%w: %q", ErrBadToken, s)
+	}
+	return t, nil
+}
+
+// Kind says what a change is a change of.
+type Kind uint8
+
+// The kinds of changes in the log.
+const (
+	Event       Kind = iota + 1 // an event was appended to a room: Room, NID; User is the target of a membership change
+	Receipt                     // a receipt in Room by User
+	AccountData                 // account data of User, in Room if not empty
+	ToDevice                    // a to-device message for User's Device
+	DeviceList                  // the devices or the cross-signing keys of User changed
+	KeyCount                    // the one-time keys of User's Device changed in number
+	Profile                     // the profile of User changed
+)
+
+// Change is one entry of the log, without its content.
+type Change struct {
+	Position Position
+	Kind     Kind
+	Room     id.RoomID
+	User     id.UserID
+	Device   id.DeviceID
+	NID      int64 // of an Event: the number under which the store keeps it
+	// Wake names the users whose syncs have to look at the change.
+	Wake []id.UserID
+}

@@ -1,0 +1,72 @@
+package stream
+
+import (
+	"testing"
+
+	"github.com/securecomm/securecomm/homeserver/id"
+)
+
+func TestToken(t *testing.T) {
+	for _, want := range []Token{{}, {12, 0}, {12, 34}, {-5, 0}} {
+		if got, err := ParseToken(want.String()); err != nil || got != want {
+			t.Errorf("%v became %v, %v", want, got, err)
+		}
+	}
+	for _, bad := range []string{"", "s", "12", "s+1", "s01", "s1_", "s1_x", "s1_0", "t1", "s99999999999999999999"} {
+		if got, err := ParseToken(bad); err == nil {
+			t.Errorf("%q was read as %v", bad, got)
+		}
+	}
+}
+
+func TestHubRemembersAndForgets(t *testing.T) {
+	h := NewHub(10)
+	for p := Position(11); p <= 10+3*remembered; p++ {
+		h.Publish(p, []Change{{Position: p, Kind: Event}})
+	}
+	if h.Current() != 10+3*remembered {
+		t.Errorf("current is %d", h.Current())
+	}
+	if _, ok := h.Since(10, h.Current()); ok {
+		t.Error("what was forgotten was given as empty")
+	}
+	since := h.Current() - remembered
+	got, ok := h.Since(since, h.Current()-1)
+	if !ok || len(got) != remembered-1 || got[0].Position != since+1 {
+		t.Errorf("got %d changes, %v", len(got), ok)
+	}
+	if got, ok := h.Since(h.Current(), h.Current()); !ok || len(got) != 0 {
+		t.Errorf("got %d changes behind the end, %v", len(got), ok)
+	}
+}
+
+func TestHubWakesWhoIsConcerned(t *testing.T) {
+	h := NewHub(0)
+	alice, bob, every := h.Subscribe("@alice:h"), h.Subscribe("@bob:h"), h.Subscribe("")
+	h.Publish(1, []Change{{Position: 1, Kind: Event, Wake: []id.UserID{"@alice:h"}}})
+	h.Publish(2, []Change{{Position: 2, Kind: Event, Wake: []id.UserID{"@alice:h"}}})
+	woken := func(w *Waiter) bool {
+		select {
+		case <-w.C:
+			return true
+		default:
+			return false
+		}
+	}
+	if !woken(alice) || woken(alice) {
+		t.Error("alice has to be woken once for all that happened")
+	}
+	if woken(bob) || !woken(every) {
+		t.Error("bob was woken, or who hears everything was not")
+	}
+	bob.Close()
+	h.Wake("@bob:h", "@alice:h")
+	if woken(bob) || !woken(alice) {
+		t.Error("a closed waiter was woken, or an open one was not")
+	}
+	alice.Close()
+	every.Close()
+	if len(h.waiters) != 0 || len(h.all) != 0 {
+		t.Error("closed waiters are kept")
+	}
+}
