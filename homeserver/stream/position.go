@@ -62,6 +62,7 @@ const (
 	DeviceList                  // the devices or the cross-signing keys of User changed
 	KeyCount                    // the one-time keys of User's Device changed in number
 	Profile                     // the profile of User changed
+	Outbound                    // an ephemeral data unit for Servers
 )
 
 // Change is one entry of the log, without its content.
@@ -74,4 +75,6 @@ type Change struct {
 	NID      int64 // of an Event: the number under which the store keeps it
 	// Wake names the users whose syncs have to look at the change.
 	Wake []id.UserID
+	// Servers are those that the change has to be delivered to.
+	Servers []id.ServerName
 }

@@ -1,0 +1,50 @@
+package canonicaljson
+
+import (
+	"bytes"
+	"slices"
+)
+
+// Without is an object in canonical form less some members; the result is in canonical form.
+func Without(obj []byte, keys ...string) []byte {
+	out := append(make([]byte, 0, len(obj)), '{')
+	for key, value := range Members(obj) {
+		if !slices.Contains(keys, string(key)) {
+			out = appendMember(out, key, value)
+		}
+	}
+	return append(out, '}')
+}
+
+// With is an object in canonical form with one member added or replaced; the result is in canonical form
+// if value is. The key is plain text.
+func With(obj []byte, key string, value []byte) []byte {
+	quoted := AppendString(nil, key)
+	added := quoted[1 : len(quoted)-1]
+	out := append(make([]byte, 0, len(obj)+len(quoted)+len(value)+2), '{')
+	done := false
+	for k, v := range Members(obj) {
+		same := bytes.Equal(k, added)
+		if !done && (same || CompareKeys(added, k) < 0) {
+			out = appendMember(out, added, value)
+			done = true
+		}
+		if !same {
+			out = appendMember(out, k, v)
+		}
+	}
+	if !done {
+		out = appendMember(out, added, value)
+	}
+	return append(out, '}')
+}
+
+func appendMember(dst, key, value []byte) []byte {
+	if dst[len(dst)-1] != '{' {
+		dst = append(dst, ',')
+	}
+	dst = append(dst, '"')
+	dst = append(dst, key...)
+	dst = append(dst, '"', ':')
+	return append(dst, value...)
+}

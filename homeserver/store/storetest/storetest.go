@@ -1,0 +1,84 @@
+// Package storetest runs a test on each database: SQLite, and PostgreSQL where the variable
+// SECURECOMM_TEST_POSTGRES holds the address of a server on which databases may be made.
+//
+// Under CI (CI=true) a missing PostgreSQL is a failure. Only tests import this package.
+package storetest
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"log/slog"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	_ "github.com/jackc/pgx/v5/stdlib" // registers the driver "pgx"
+
+	"github.com/securecomm/securecomm/homeserver/store"
+)
+
+// Variable names the address of PostgreSQL in the environment.
+const Variable = "SECURECOMM_TEST_POSTGRES"
+
+// Each runs a test on SQLite and on PostgreSQL, each with an empty database of its own.
+func Each(t *testing.T, test func(t *testing.T, db *store.DB)) {
+	t.Helper()
+	EachURL(t, func(t *testing.T, address string) { test(t, Open(t, address)) })
+}
+
+// EachURL is Each for tests that open the database themselves, perhaps several times.
+func EachURL(t *testing.T, test func(t *testing.T, address string)) {
+	t.Helper()
+	t.Run("sqlite", func(t *testing.T) { test(t, filepath.Join(t.TempDir(), "test.db")) })
+	t.Run("postgres", func(t *testing.T) { test(t, Postgres(t)) })
+}
+
+// Open opens a database and closes it at the end of the test.
+func Open(t *testing.T, address string) *store.DB {
+	t.Helper()
+	db, err := store.Open(context.Background(), store.Options{URL: address, Readers: 4, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return db
+}
+
+// Postgres makes an empty PostgreSQL database, dropped at the end of the test, and returns its address.
+func Postgres(t *testing.T) string {
+	t.Helper()
+	address := os.Getenv(Variable)
+	if address == "" {
+		if os.Getenv("CI") == "true" {
+			t.Fatal(Variable + " is not set, and CI has to run the tests on PostgreSQL")
+		}
+		t.Skip(Variable + " is not set")
+	}
+	admin, err := sql.Open("pgx", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := "securecomm_test_" + strings.ToLower(rand.Text())
+	if _, err := admin.Exec("CREATE DATABASE " + name); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if _, err := admin.Exec("DROP DATABASE " + name + " WITH (FORCE)"); err != nil {
+			t.Error(err)
+		}
+		admin.Close()
+	})
+	u, err := url.Parse(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.Path = "/" + name
+	return u.String()
+}
