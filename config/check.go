@@ -31,6 +31,7 @@ func (c *Config) check(where map[string]string) []*KeyError {
 	c.checkTLS(to)
 	c.checkFederation(to)
 	c.checkLimits(to)
+	to.oneOf("rooms.default_version", c.Rooms.DefaultVersion, "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12")
 	to.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	to.oneOf("log.format", c.Log.Format, "text", "json")
 	return to.problems

@@ -20,6 +20,7 @@ type Config struct {
 	Registration Registration `key:"registration"`
 	Password     Password     `key:"password"`
 	Session      Session      `key:"session"`
+	Rooms        Rooms        `key:"rooms"`
 	Limits       Limits       `key:"limits"`
 	Media        Media        `key:"media"`
 	Log          Log          `key:"log"`
@@ -99,6 +100,11 @@ type Password struct {
 // Session limits how long a login lasts.
 type Session struct {
 	AccessTokenLifetime time.Duration `key:"access_token_lifetime"`
+}
+
+// Rooms says what new rooms are like.
+type Rooms struct {
+	DefaultVersion string `key:"default_version"`
 }
 
 // Limits are the rates that a client may call at, one class per kind of call.

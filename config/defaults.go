@@ -20,6 +20,7 @@ func Default() *Config {
 		Registration: Registration{RequireToken: true},
 		Password:     Password{MinLength: 8},
 		Session:      Session{AccessTokenLifetime: time.Hour},
+		Rooms:        Rooms{DefaultVersion: "12"},
 		Limits: Limits{
 			Enabled:      true,
 			Login:        Class{PerUser: Rate{10, time.Minute}, PerAddress: Rate{30, time.Minute}},

@@ -22,6 +22,7 @@ var layers = []layer{
 	{path: "homeserver/eventauth"},
 	{path: "homeserver/stateres"},
 	{path: "homeserver/pushrule"},
+	{path: "homeserver/filter", only: []string{"homeserver/id"}},
 	{path: "migrations", only: []string{}},
 	{path: "homeserver/stream", only: []string{"homeserver/id"}},
 	{path: "homeserver/store"},
@@ -84,7 +85,7 @@ var ownersOutsideTests = map[string][]string{
 // pure are the packages of values in, values out.
 var pure = []string{
 	"homeserver/id", "homeserver/canonicaljson", "homeserver/sign", "homeserver/event",
-	"homeserver/eventauth", "homeserver/stateres", "homeserver/pushrule",
+	"homeserver/eventauth", "homeserver/stateres", "homeserver/pushrule", "homeserver/filter",
 }
 
 var impureImports = []string{"context", "log", "log/slog", "database/sql", "net/http"}

@@ -37,9 +37,13 @@ type Thumbnail struct {
 }
 
 // Download fetches media of another server, at most limit bytes. It waits for media that is still to be
-// uploaded for as long as the other server thinks fit.
+// uploaded for as long as the other server thinks fit. Old servers are asked as they expect it.
 func (c *Client) Download(ctx context.Context, to id.ServerName, mediaID string, limit int64) (*Media, error) {
-	return c.media(ctx, to, "download", mediaID, nil, limit)
+	m, err := c.media(ctx, to, "download", mediaID, nil, limit)
+	if lacksEndpoint(err) {
+		return c.downloadUnsigned(ctx, to, mediaID, limit)
+	}
+	return m, err
 }
 
 // Thumbnail fetches a thumbnail of media of another server, at most limit bytes.

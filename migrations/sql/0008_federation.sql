@@ -8,7 +8,7 @@ CREATE TABLE outbox (
     PRIMARY KEY (destination, position)
 );
 
--- Servers that we talk to. Pruned with the last room and outbox row that concern one.
+-- Servers that could not be reached the last time. A row goes when its server is reached again.
 CREATE TABLE destinations (
     name          TEXT PRIMARY KEY,
     failing_since BIGINT NOT NULL DEFAULT 0, -- milliseconds since 1970; 0: all is well
@@ -36,3 +36,11 @@ CREATE TABLE received_transactions (
     PRIMARY KEY (origin, txn_id)
 );
 CREATE INDEX received_transactions_at ON received_transactions (at);
+
+-- The newest signed list of keys of each server, as it came: what a notary answers. Pruned a year after it was fetched.
+CREATE TABLE server_key_lists (
+    server      TEXT PRIMARY KEY,
+    valid_until BIGINT NOT NULL, -- milliseconds since 1970, as the list says
+    fetched     BIGINT NOT NULL,
+    json        BYTEA NOT NULL
+);

@@ -1,0 +1,102 @@
+package clientapi
+
+import (
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/securecomm/securecomm/homeserver/account"
+	"github.com/securecomm/securecomm/homeserver/directory"
+	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/keys"
+	"github.com/securecomm/securecomm/homeserver/media"
+	"github.com/securecomm/securecomm/homeserver/push"
+	"github.com/securecomm/securecomm/homeserver/room"
+	"github.com/securecomm/securecomm/homeserver/store"
+)
+
+// API serves the client-server API. Fill the fields, then call Register once.
+type API struct {
+	Server    id.ServerName
+	Store     *store.DB
+	Log       *slog.Logger
+	Limits    Limits
+	Account   *account.Service
+	Rooms     *room.Engine
+	Directory *directory.Service
+	Keys      *keys.Service
+	Push      *push.Service
+	Media     *media.Service
+	// Discovery is what the server says of itself under /.well-known/matrix.
+	Discovery Discovery
+
+	limiter *limiter
+}
+
+// routes is the table of all routes, in the order of the specification's modules.
+func (a *API) routes() []route {
+	return slices.Concat(
+		a.discoveryRoutes(),
+		a.roomRoutes(),
+		a.membershipRoutes(),
+		a.directoryRoutes(),
+		a.registrationRoutes(),
+		a.loginRoutes(),
+		a.accountRoutes(),
+		a.deviceRoutes(),
+		a.profileRoutes(),
+		a.accountDataRoutes(),
+		a.thirdPartyRoutes(),
+		a.toDeviceRoutes(),
+		a.keyRoutes(),
+		a.crossSigningRoutes(),
+		a.keyBackupRoutes(),
+		a.pushRoutes(),
+		a.mediaRoutes(),
+	)
+}
+
+// Register adds the routes to an Echo and makes it answer errors as the specification asks.
+func (a *API) Register(e *echo.Echo) {
+	a.limiter = newLimiter(a.Limits)
+	e.HTTPErrorHandler = a.answerError
+	e.Pre(crossOrigin)
+	for _, r := range a.routes() {
+		handler := a.serve(r)
+		for _, path := range r.paths() {
+			e.Add(r.method, path, handler)
+		}
+	}
+}
+
+const prefix = "/_matrix/client"
+
+// paths are the full paths under which a route is served: what is under v3 is also under r0, its name
+// before version 1.1 of the specification.
+func (r route) paths() []string {
+	switch {
+	case strings.HasPrefix(r.path, "/_") || strings.HasPrefix(r.path, "/.well-known/"):
+		return []string{r.path}
+	case strings.HasPrefix(r.path, "/v3/"):
+		return []string{prefix + r.path, prefix + "/r0/" + strings.TrimPrefix(r.path, "/v3/")}
+	default:
+		return []string{prefix + r.path}
+	}
+}
+
+// crossOrigin lets web clients of any origin in (Client-Server API, "Web Browser Clients").
+func crossOrigin(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		h := c.Response().Header()
+		h["Access-Control-Allow-Origin"] = allowOrigin
+		if c.Request().Method != http.MethodOptions {
+			return next(c)
+		}
+		h["Access-Control-Allow-Methods"] = allowMethods
+		h["Access-Control-Allow-Headers"] = allowHeaders
+		return c.NoContent(http.StatusNoContent)
+	}
+}

@@ -1,0 +1,178 @@
+package clientapi
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"unicode/utf8"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/securecomm/securecomm/homeserver/account"
+	"github.com/securecomm/securecomm/homeserver/id"
+)
+
+// maxBody is how large a JSON body may be. Routes for bulk data use decodeUpTo.
+const maxBody = 1 << 20
+
+// call is one request on its way through a handler.
+type call struct {
+	echo.Context
+	// Requester is who asks; empty on public routes.
+	Requester account.Requester
+
+	values url.Values
+}
+
+// body reads the request's body up to a size.
+func (c *call) body(limit int64) ([]byte, error) {
+	r := c.Request()
+	if r.ContentLength > limit {
+		return nil, errTooLarge
+	}
+	if r.ContentLength == 0 || r.Body == nil {
+		return nil, nil
+	}
+	if n := r.ContentLength; n > 0 {
+		data := make([]byte, n)
+		if _, err := io.ReadFull(r.Body, data); err != nil {
+			return nil, fail(http.StatusBadRequest, "M_NOT_JSON", "the body ended too early")
+		}
+		return data, nil
+	}
+	data, err := io.ReadAll(io.LimitReader(r.Body, limit+1))
+	if err != nil {
+		return nil, fail(http.StatusBadRequest, "M_NOT_JSON", "the body ended too early")
+	}
+	if int64(len(data)) > limit {
+		return nil, errTooLarge
+	}
+	return data, nil
+}
+
+// decode reads the body, a JSON object, into a struct or map. No body is an empty object.
+func (c *call) decode(into any) error { return c.decodeUpTo(maxBody, into) }
+
+// decodeUpTo is decode with another limit than maxBody.
+func (c *call) decodeUpTo(limit int64, into any) error {
+	data, err := c.body(limit)
+	if err != nil {
+		return err
+	}
+	if len(data) == 0 {
+		return nil
+	}
+	return unmarshal(data, into)
+}
+
+// object reads the body, which must be a JSON object, and returns its bytes.
+func (c *call) object(limit int64) (json.RawMessage, error) {
+	data, err := c.body(limit)
+	if err != nil {
+		return nil, err
+	}
+	if !json.Valid(data) || !utf8.Valid(data) {
+		return nil, errNotJSON
+	}
+	if !isObject(data) {
+		return nil, fail(http.StatusBadRequest, "M_BAD_JSON", "the body must be a JSON object")
+	}
+	return data, nil
+}
+
+func unmarshal(data []byte, into any) error {
+	if !utf8.Valid(data) {
+		return errNotJSON
+	}
+	err := json.Unmarshal(data, into)
+	var wrongType *json.UnmarshalTypeError
+	var syntax *json.SyntaxError
+	switch {
+	case err == nil && !isObject(data):
+		return fail(http.StatusBadRequest, "M_BAD_JSON", "the body must be a JSON object")
+	case err == nil:
+		return nil
+	case errors.As(err, &wrongType) && wrongType.Field != "":
+		return fail(http.StatusBadRequest, "M_BAD_JSON", "wrong type of "+wrongType.Field)
+	case errors.As(err, &syntax):
+		return errNotJSON
+	default:
+		return fail(http.StatusBadRequest, "M_BAD_JSON", "the body does not have the form that this endpoint needs")
+	}
+}
+
+func isObject(data []byte) bool {
+	for _, b := range data {
+		if b != ' ' && b != '\t' && b != '\n' && b != '\r' {
+			return b == '{'
+		}
+	}
+	return false
+}
+
+// path is a parameter of the path, unescaped.
+func (c *call) path(name string) string {
+	value := c.Param(name)
+	if c.Request().URL.RawPath == "" {
+		return value // Go has already unescaped the path
+	}
+	if unescaped, err := url.PathUnescape(value); err == nil {
+		return unescaped
+	}
+	return value
+}
+
+// roomID is the room in the path.
+func (c *call) roomID() (id.RoomID, error) { return id.ParseRoomID(c.path("roomId")) }
+
+// userID is the user in the path.
+func (c *call) userID() (id.UserID, error) { return id.ParseUserID(c.path("userId")) }
+
+// eventID is the event in the path.
+func (c *call) eventID() (id.EventID, error) { return id.ParseEventID(c.path("eventId")) }
+
+// ownUserID is the user in the path, who has to be the one who asks.
+func (c *call) ownUserID() (id.UserID, error) {
+	u, err := c.userID()
+	if err != nil {
+		return "", err
+	}
+	if u != c.Requester.User {
+		return "", fail(http.StatusForbidden, "M_FORBIDDEN", "this belongs to another user")
+	}
+	return u, nil
+}
+
+func (c *call) queries() url.Values {
+	if c.values == nil {
+		c.values = c.Request().URL.Query()
+	}
+	return c.values
+}
+
+// query is the first value of a query parameter; empty if there is none.
+func (c *call) query(name string) string {
+	if c.Request().URL.RawQuery == "" {
+		return ""
+	}
+	return c.queries().Get(name)
+}
+
+// intQuery is a query parameter that is a number from 0, cut at max; def if it is not given.
+func (c *call) intQuery(name string, def, max int) (int, error) {
+	s := c.query(name)
+	if s == "" {
+		return def, nil
+	}
+	n, err := strconv.Atoi(s)
+	if errors.Is(err, strconv.ErrRange) && n > 0 {
+		return max, nil
+	}
+	if err != nil || n < 0 {
+		return 0, fail(http.StatusBadRequest, "M_INVALID_PARAM", name+" must be a number from 0")
+	}
+	return min(n, max), nil
+}

@@ -1,0 +1,98 @@
+package clientapi
+
+import (
+	"net/http"
+
+	"github.com/securecomm/securecomm/homeserver/account"
+	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/store"
+)
+
+func (a *API) deviceRoutes() []route {
+	return []route{
+		{GET, "/v3/devices", user, none, a.devices},
+		{GET, "/v3/devices/:deviceId", user, none, a.device},
+		{PUT, "/v3/devices/:deviceId", user, none, a.renameDevice},
+		{DELETE, "/v3/devices/:deviceId", user, limitLogin, a.deleteDevice},
+		{POST, "/v3/delete_devices", user, limitLogin, a.deleteDevices},
+	}
+}
+
+type deviceAnswer struct {
+	ID          id.DeviceID `json:"device_id"`
+	User        id.UserID   `json:"user_id"`
+	DisplayName string      `json:"display_name,omitempty"`
+	SeenAddress string      `json:"last_seen_ip,omitempty"`
+	SeenAt      int64       `json:"last_seen_ts,omitempty"`
+}
+
+func describeDevice(d store.Device) deviceAnswer {
+	return deviceAnswer{ID: d.ID, User: d.User, DisplayName: d.DisplayName, SeenAddress: d.SeenAddress, SeenAt: d.SeenAt}
+}
+
+func (a *API) devices(c *call) (any, error) {
+	devices, err := a.Account.Devices(c.Request().Context(), c.Requester.User)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]deviceAnswer, len(devices))
+	for i, d := range devices {
+		out[i] = describeDevice(d)
+	}
+	return map[string]any{"devices": out}, nil
+}
+
+func (a *API) device(c *call) (any, error) {
+	d, err := a.Account.Device(c.Request().Context(), c.Requester.User, id.DeviceID(c.path("deviceId")))
+	if err != nil {
+		return nil, err
+	}
+	return describeDevice(d), nil
+}
+
+func (a *API) renameDevice(c *call) (any, error) {
+	var in struct {
+		Name *string `json:"display_name"`
+	}
+	if err := c.decode(&in); err != nil {
+		return nil, err
+	}
+	device := id.DeviceID(c.path("deviceId"))
+	if in.Name == nil {
+		_, err := a.Account.Device(c.Request().Context(), c.Requester.User, device)
+		return nil, err
+	}
+	return nil, a.Account.RenameDevice(c.Request().Context(), c.Requester.User, device, *in.Name)
+}
+
+func (a *API) deleteDevice(c *call) (any, error) {
+	var in struct {
+		Auth *account.Auth `json:"auth"`
+	}
+	if err := c.decode(&in); err != nil {
+		return nil, err
+	}
+	if err := a.Account.Confirm(c.Request().Context(), c.Requester, "delete devices", in.Auth); err != nil {
+		return nil, err
+	}
+	return nil, a.Account.DeleteDevices(c.Request().Context(), c.Requester.User, id.DeviceID(c.path("deviceId")))
+}
+
+const maxDeletedDevices = 1000
+
+func (a *API) deleteDevices(c *call) (any, error) {
+	var in struct {
+		Auth    *account.Auth `json:"auth"`
+		Devices []id.DeviceID `json:"devices"`
+	}
+	if err := c.decode(&in); err != nil {
+		return nil, err
+	}
+	if len(in.Devices) > maxDeletedDevices {
+		return nil, fail(http.StatusBadRequest, "M_INVALID_PARAM", "too many devices at once")
+	}
+	if err := a.Account.Confirm(c.Request().Context(), c.Requester, "delete devices", in.Auth); err != nil {
+		return nil, err
+	}
+	return nil, a.Account.DeleteDevices(c.Request().Context(), c.Requester.User, in.Devices...)
+}

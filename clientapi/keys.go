@@ -1,0 +1,136 @@
+package clientapi
+
+import (
+	"encoding/json"
+	"net/http"
+	"time"
+
+	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/keys"
+	"github.com/securecomm/securecomm/homeserver/stream"
+)
+
+func (a *API) keyRoutes() []route {
+	return []route{
+		{POST, "/v3/keys/upload", user, none, a.uploadKeys},
+		{POST, "/v3/keys/query", user, none, a.queryKeys},
+		{POST, "/v3/keys/claim", user, none, a.claimKeys},
+		{GET, "/v3/keys/changes", user, none, a.keyChanges},
+	}
+}
+
+func (a *API) uploadKeys(c *call) (any, error) {
+	var in struct {
+		DeviceKeys json.RawMessage            `json:"device_keys"`
+		OneTime    map[string]json.RawMessage `json:"one_time_keys"`
+		Fallback   map[string]json.RawMessage `json:"fallback_keys"`
+	}
+	if err := c.decode(&in); err != nil {
+		return nil, err
+	}
+	upload := keys.Upload{DeviceKeys: in.DeviceKeys, OneTime: in.OneTime, Fallback: in.Fallback}
+	counts, err := a.Keys.Upload(c.Request().Context(), c.Requester.User, c.Requester.Device, upload)
+	if err != nil {
+		return nil, err
+	}
+	return map[string]any{"one_time_key_counts": counts}, nil
+}
+
+func (a *API) queryKeys(c *call) (any, error) {
+	var in struct {
+		Timeout int64                       `json:"timeout"`
+		Users   map[id.UserID][]id.DeviceID `json:"device_keys"`
+	}
+	if err := c.decode(&in); err != nil {
+		return nil, err
+	}
+	if in.Users == nil {
+		return nil, missing("device_keys")
+	}
+	for u := range in.Users {
+		if _, err := id.ParseUserID(string(u)); err != nil {
+			return nil, err
+		}
+	}
+	found, failures, err := a.Keys.Query(c.Request().Context(), c.Requester.User, in.Users, milliseconds(in.Timeout))
+	if err != nil {
+		return nil, err
+	}
+	return struct {
+		*keys.Published
+		Failures map[id.ServerName]any `json:"failures"`
+	}{found, describeFailures(failures)}, nil
+}
+
+// milliseconds is a time as clients give it.
+func milliseconds(n int64) time.Duration {
+	return time.Duration(min(max(n, 0), time.Hour.Milliseconds())) * time.Millisecond
+}
+
+func describeFailures(failures keys.Failures) map[id.ServerName]any {
+	out := make(map[id.ServerName]any, len(failures))
+	for server := range failures {
+		out[server] = map[string]any{"errcode": "M_UNKNOWN", "error": "the server could not be asked"}
+	}
+	return out
+}
+
+func (a *API) claimKeys(c *call) (any, error) {
+	var in struct {
+		Timeout int64      `json:"timeout"`
+		Wants   keys.Wants `json:"one_time_keys"`
+	}
+	if err := c.decode(&in); err != nil {
+		return nil, err
+	}
+	if in.Wants == nil {
+		return nil, missing("one_time_keys")
+	}
+	for u := range in.Wants {
+		if _, err := id.ParseUserID(string(u)); err != nil {
+			return nil, err
+		}
+	}
+	claimed, failures, err := a.Keys.Claim(c.Request().Context(), in.Wants, milliseconds(in.Timeout))
+	if err != nil {
+		return nil, err
+	}
+	return map[string]any{"one_time_keys": claimed, "failures": describeFailures(failures)}, nil
+}
+
+func (a *API) keyChanges(c *call) (any, error) {
+	from, err := c.tokenQuery("from")
+	if err != nil {
+		return nil, err
+	}
+	to, err := c.tokenQuery("to")
+	if err != nil {
+		return nil, err
+	}
+	changes, err := a.Keys.Changes(c.Request().Context(), c.Requester.User, from.Position, to.Position)
+	if err != nil {
+		return nil, err
+	}
+	return map[string]any{"changed": orEmpty(changes.Changed), "left": orEmpty(changes.Left)}, nil
+}
+
+// tokenQuery is a query parameter that is a token of a sync.
+func (c *call) tokenQuery(name string) (stream.Token, error) {
+	text := c.query(name)
+	if text == "" {
+		return stream.Token{}, missing(name)
+	}
+	token, err := stream.ParseToken(text)
+	if err != nil {
+		return stream.Token{}, fail(http.StatusBadRequest, "M_INVALID_PARAM", name+" is not a token of this server")
+	}
+	return token, nil
+}
+
+// orEmpty makes an empty list be written as one.
+func orEmpty[T any](list []T) []T {
+	if list == nil {
+		return []T{}
+	}
+	return list
+}

@@ -1,0 +1,160 @@
+package clientapi
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/media"
+)
+
+func (a *API) mediaRoutes() []route {
+	routes := []route{
+		{POST, "/_matrix/media/v1/create", user, limitMedia, a.createMedia},
+		{GET, "/v1/media/config", user, none, a.mediaConfig},
+		{GET, "/v1/media/preview_url", user, limitMedia, a.previewURL},
+		{GET, "/v1/media/download/:serverName/:mediaId", user, none, a.download},
+		{GET, "/v1/media/download/:serverName/:mediaId/:fileName", user, none, a.download},
+		{GET, "/v1/media/thumbnail/:serverName/:mediaId", user, none, a.thumbnail},
+	}
+	// The deprecated paths, with the names that they had before version 1.1 of the specification.
+	for _, old := range []string{"/_matrix/media/v3", "/_matrix/media/r0", "/_matrix/media/v1"} {
+		routes = append(routes,
+			route{POST, old + "/upload", user, limitMedia, a.upload},
+			route{PUT, old + "/upload/:serverName/:mediaId", user, limitMedia, a.uploadLater},
+			route{GET, old + "/config", user, none, a.mediaConfig},
+			route{GET, old + "/preview_url", user, limitMedia, a.previewURL},
+			route{GET, old + "/download/:serverName/:mediaId", public, none, a.downloadUnnamed},
+			route{GET, old + "/download/:serverName/:mediaId/:fileName", public, none, a.downloadUnnamed},
+			route{GET, old + "/thumbnail/:serverName/:mediaId", public, none, a.thumbnailUnnamed},
+		)
+	}
+	return routes
+}
+
+func (a *API) uploadOf(c *call) media.Upload {
+	r := c.Request()
+	return media.Upload{
+		User: c.Requester.User, ContentType: r.Header.Get("Content-Type"), Name: c.query("filename"), Size: r.ContentLength, Body: r.Body,
+	}
+}
+
+func (a *API) upload(c *call) (any, error) {
+	mediaID, err := a.Media.Save(c.Request().Context(), a.uploadOf(c))
+	if err != nil {
+		return nil, err
+	}
+	return map[string]any{"content_uri": a.contentURI(mediaID)}, nil
+}
+
+func (a *API) contentURI(mediaID string) string { return "mxc://" + string(a.Server) + "/" + mediaID }
+
+func (a *API) createMedia(c *call) (any, error) {
+	mediaID, expires, err := a.Media.Reserve(c.Request().Context(), c.Requester.User)
+	if err != nil {
+		return nil, err
+	}
+	return map[string]any{"content_uri": a.contentURI(mediaID), "unused_expires_at": expires.UnixMilli()}, nil
+}
+
+func (a *API) uploadLater(c *call) (any, error) {
+	if c.path("serverName") != string(a.Server) {
+		return nil, media.ErrNotFound
+	}
+	return nil, a.Media.Fill(c.Request().Context(), c.path("mediaId"), a.uploadOf(c))
+}
+
+func (a *API) mediaConfig(*call) (any, error) {
+	return map[string]any{"m.upload.size": a.Media.MaxUpload}, nil
+}
+
+func (a *API) previewURL(c *call) (any, error) {
+	address := c.query("url")
+	if address == "" {
+		return nil, missing("url")
+	}
+	p, err := a.Media.Preview(c.Request().Context(), address)
+	if err != nil {
+		return nil, err
+	}
+	return p.Properties, nil
+}
+
+// wantedMedia is the media named in the path.
+func (c *call) wantedMedia() (media.Wanted, error) {
+	origin, err := id.ParseServerName(c.path("serverName"))
+	if err != nil {
+		return media.Wanted{}, err
+	}
+	wait, err := c.intQuery("timeout_ms", int(media.DefaultWait.Milliseconds()), int(time.Minute.Milliseconds()))
+	return media.Wanted{
+		Origin: origin, ID: c.path("mediaId"), Wait: time.Duration(wait) * time.Millisecond, LocalOnly: c.query("allow_remote") == "false",
+	}, err
+}
+
+func (a *API) download(c *call) (any, error) {
+	w, err := c.wantedMedia()
+	if err != nil {
+		return nil, err
+	}
+	content, err := a.Media.Open(c.Request().Context(), w)
+	if err != nil {
+		return nil, err
+	}
+	return nil, c.content(content, c.path("fileName"))
+}
+
+func (a *API) thumbnail(c *call) (any, error) {
+	w, err := c.wantedMedia()
+	if err != nil {
+		return nil, err
+	}
+	size := media.Size{Crop: c.query("method") == "crop"}
+	for name, into := range map[string]*int{"width": &size.Width, "height": &size.Height} {
+		if c.query(name) == "" {
+			return nil, missing(name)
+		}
+		if *into, err = c.intQuery(name, 0, 1<<16); err != nil {
+			return nil, err
+		}
+	}
+	content, err := a.Media.Thumbnail(c.Request().Context(), w, size)
+	if err != nil {
+		return nil, err
+	}
+	return nil, c.content(content, "")
+}
+
+// downloadUnnamed is download without an access token, which a server may stop at some time
+// (Client-Server API, "Content repository": freezing).
+func (a *API) downloadUnnamed(c *call) (any, error) {
+	if a.Media.Frozen {
+		return nil, media.ErrNotFound
+	}
+	return a.download(c)
+}
+
+func (a *API) thumbnailUnnamed(c *call) (any, error) {
+	if a.Media.Frozen {
+		return nil, media.ErrNotFound
+	}
+	return a.thumbnail(c)
+}
+
+// mediaPolicy is what the specification recommends, so that no browser runs anything that it finds in media.
+const mediaPolicy = "sandbox; default-src 'none'; script-src 'none'; plugin-types application/pdf; style-src 'unsafe-inline'; object-src 'self';"
+
+// content answers with content, or with the ranges of it that were asked for, and closes it.
+func (c *call) content(content *media.Content, name string) error {
+	defer func() { _ = content.Close() }()
+	h := c.Response().Header()
+	h.Set("Content-Type", content.ContentType)
+	h.Set("Content-Disposition", content.Disposition(name))
+	h.Set("Content-Security-Policy", mediaPolicy)
+	h.Set("Cross-Origin-Resource-Policy", "cross-origin")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Cache-Control", "private, max-age=86400, immutable")
+	h.Set("ETag", `"`+content.Hash+`"`)
+	http.ServeContent(c.Response(), c.Request(), "", time.Time{}, content)
+	return nil
+}

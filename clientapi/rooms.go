@@ -1,0 +1,243 @@
+package clientapi
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/securecomm/securecomm/homeserver/directory"
+	"github.com/securecomm/securecomm/homeserver/event"
+	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/room"
+	"github.com/securecomm/securecomm/homeserver/store"
+)
+
+// roomRoutes are those that make rooms and send events (Client-Server API, "Creation", "Sending events to
+// a room", "Redactions").
+func (a *API) roomRoutes() []route {
+	return []route{
+		{POST, "/v3/createRoom", user, limitJoin, a.createRoom},
+		{PUT, "/v3/rooms/:roomId/send/:eventType/:txnId", user, limitMessage, a.sendEvent},
+		{PUT, "/v3/rooms/:roomId/state/:eventType", user, limitMessage, a.putState},
+		{PUT, "/v3/rooms/:roomId/state/:eventType/", user, limitMessage, a.putState},
+		{PUT, "/v3/rooms/:roomId/state/:eventType/:stateKey", user, limitMessage, a.putState},
+		{PUT, "/v3/rooms/:roomId/redact/:eventId/:txnId", user, limitMessage, a.redactEvent},
+	}
+}
+
+// maxEventBody is how large the content of an event may be; the event itself is bounded by event.MaxSize.
+const maxEventBody = event.MaxSize
+
+type creation struct {
+	Visibility      string                     `json:"visibility"`
+	Alias           string                     `json:"room_alias_name"`
+	Name            string                     `json:"name"`
+	Topic           string                     `json:"topic"`
+	Invite          []id.UserID                `json:"invite"`
+	Invite3PID      []json.RawMessage          `json:"invite_3pid"`
+	Version         json.RawMessage            `json:"room_version"`
+	CreationContent map[string]json.RawMessage `json:"creation_content"`
+	InitialState    []room.StateEvent          `json:"initial_state"`
+	Preset          string                     `json:"preset"`
+	IsDirect        bool                       `json:"is_direct"`
+	PowerOverride   map[string]json.RawMessage `json:"power_level_content_override"`
+}
+
+func (a *API) createRoom(c *call) (any, error) {
+	var body creation
+	if err := c.decode(&body); err != nil {
+		return nil, err
+	}
+	wanted, err := a.creationOf(c, &body)
+	if err != nil {
+		return nil, err
+	}
+	ctx := c.Request().Context()
+	var claim func(*store.Tx, id.RoomID) error
+	if wanted.Alias != "" {
+		claim = func(tx *store.Tx, roomID id.RoomID) error {
+			return a.Directory.Claim(tx, wanted.Alias, roomID, c.Requester.User)
+		}
+	}
+	roomID, err := a.Rooms.Create(ctx, wanted, claim)
+	switch {
+	case errors.Is(err, directory.ErrTaken):
+		return nil, fail(http.StatusBadRequest, "M_ROOM_IN_USE", err.Error())
+	case errors.Is(err, room.ErrForbidden), errors.Is(err, event.ErrMalformed):
+		// The rules of rooms are not the reason: what was asked for contradicts itself.
+		return nil, fail(http.StatusBadRequest, "M_INVALID_ROOM_STATE", err.Error())
+	case err != nil:
+		return nil, err
+	}
+	for _, u := range wanted.Invite {
+		invite := room.Change{Room: roomID, Sender: c.Requester.User, Target: u, IsDirect: wanted.IsDirect}
+		if err := a.invite(ctx, invite); err != nil {
+			a.Log.Info("cannot invite into a new room", "room", roomID, "user", u, "err", err)
+		}
+	}
+	return map[string]any{"room_id": roomID}, nil
+}
+
+// creationOf checks what is asked of a new room.
+func (a *API) creationOf(c *call, body *creation) (room.Creation, error) {
+	out := room.Creation{
+		Creator: c.Requester.User, Preset: body.Preset, Public: body.Visibility == "public", Name: body.Name, Topic: body.Topic,
+		Invite: body.Invite, IsDirect: body.IsDirect, CreationContent: body.CreationContent, InitialState: body.InitialState,
+		PowerOverride: body.PowerOverride,
+	}
+	if len(body.Invite3PID) > 0 {
+		return out, fail(http.StatusForbidden, "M_THREEPID_DENIED", "this server invites nobody by e-mail or telephone")
+	}
+	if len(body.Version) > 0 && json.Unmarshal(body.Version, &out.Version) != nil {
+		return out, fail(http.StatusBadRequest, "M_BAD_JSON", "room_version must be a string")
+	}
+	if body.Alias != "" {
+		alias, err := id.ParseRoomAlias("#" + body.Alias + ":" + string(a.Server))
+		if err != nil || alias.Localpart() != body.Alias {
+			return out, fail(http.StatusBadRequest, "M_INVALID_PARAM", "room_alias_name is only the part between # and :, without either")
+		}
+		out.Alias = alias
+	}
+	for _, u := range body.Invite {
+		if _, err := id.ParseUserID(string(u)); err != nil {
+			return out, err
+		}
+	}
+	var err error
+	out.Profile, err = a.profileOf(c.Request().Context(), c.Requester.User)
+	return out, err
+}
+
+// profileOf is how a user is shown in rooms.
+func (a *API) profileOf(ctx context.Context, u id.UserID) (p room.Profile, err error) {
+	err = a.Store.View(ctx, func(tx *store.Tx) error {
+		fields, err := tx.Profiles.Get(u)
+		p = room.ProfileOf(fields)
+		return err
+	})
+	return p, err
+}
+
+func (a *API) sendEvent(c *call) (any, error) {
+	roomID, err := c.roomID()
+	if err != nil {
+		return nil, err
+	}
+	content, err := c.object(maxEventBody)
+	if err != nil {
+		return nil, err
+	}
+	typ := c.path("eventType")
+	m := room.Message{Room: roomID, Sender: c.Requester.User, Type: typ, Content: content, Request: c.request("send " + string(roomID) + " " + typ)}
+	if typ == event.TypeRedaction {
+		var body struct {
+			Redacts id.EventID `json:"redacts"`
+		}
+		if err := unmarshal(content, &body); err != nil {
+			return nil, err
+		}
+		m.Redacts = body.Redacts
+	}
+	eventID, err := a.Rooms.Send(c.Request().Context(), m)
+	if err != nil {
+		return nil, err
+	}
+	return sent(eventID), nil
+}
+
+// sent is the answer to what made an event. Event IDs need no escaping.
+func sent(eventID id.EventID) json.RawMessage {
+	return append(append(append(make([]byte, 0, 72), `{"event_id":"`...), eventID...), `"}`...)
+}
+
+// request names the client's transaction, whose ID is in the path.
+func (c *call) request(scope string) *store.RequestKey {
+	return &store.RequestKey{User: c.Requester.User, Device: c.Requester.Device, Scope: scope, TxnID: c.path("txnId")}
+}
+
+func (a *API) putState(c *call) (any, error) {
+	roomID, err := c.roomID()
+	if err != nil {
+		return nil, err
+	}
+	content, err := c.object(maxEventBody)
+	if err != nil {
+		return nil, err
+	}
+	typ, key := c.path("eventType"), c.path("stateKey")
+	ctx := c.Request().Context()
+	switch typ {
+	case event.TypeMember:
+		return a.putMember(c, roomID, key, content)
+	case "m.room.canonical_alias":
+		if err := a.checkAliases(ctx, roomID, content); err != nil {
+			return nil, err
+		}
+	}
+	eventID, err := a.Rooms.Send(ctx, room.Message{Room: roomID, Sender: c.Requester.User, Type: typ, StateKey: &key, Content: content})
+	if err != nil {
+		return nil, err
+	}
+	return sent(eventID), nil
+}
+
+// checkAliases refuses an m.room.canonical_alias that names aliases of other rooms (Client-Server API, PUT state).
+func (a *API) checkAliases(ctx context.Context, roomID id.RoomID, content json.RawMessage) error {
+	var named struct {
+		Alias json.RawMessage `json:"alias"`
+		Alt   []id.RoomAlias  `json:"alt_aliases"`
+	}
+	if err := json.Unmarshal(content, &named); err != nil {
+		return fail(http.StatusBadRequest, "M_INVALID_PARAM", "alias must be a room alias, alt_aliases a list of them")
+	}
+	aliases := named.Alt
+	var main *id.RoomAlias
+	if len(named.Alias) > 0 && json.Unmarshal(named.Alias, &main) != nil {
+		return fail(http.StatusBadRequest, "M_INVALID_PARAM", "alias must be a room alias")
+	}
+	if main != nil && *main != "" {
+		aliases = append(aliases, *main)
+	}
+	if len(aliases) > 50 {
+		return fail(http.StatusBadRequest, "M_INVALID_PARAM", "a room may name at most 50 aliases")
+	}
+	known, err := a.Directory.Named(ctx, roomID)
+	if err != nil {
+		return err
+	}
+	for _, alias := range aliases {
+		if known[alias] {
+			continue // it was named before
+		}
+		if _, err := id.ParseRoomAlias(string(alias)); err != nil {
+			return fail(http.StatusBadRequest, "M_INVALID_PARAM", fmt.Sprintf("%q is no room alias", alias))
+		}
+		target, err := a.Directory.Resolve(ctx, alias)
+		if err != nil || target.Room != roomID {
+			return fail(http.StatusBadRequest, "M_BAD_ALIAS", fmt.Sprintf("%s does not lead to this room", alias))
+		}
+	}
+	return nil
+}
+
+func (a *API) redactEvent(c *call) (any, error) {
+	roomID, err := c.roomID()
+	if err != nil {
+		return nil, err
+	}
+	target, err := c.eventID()
+	if err != nil {
+		return nil, err
+	}
+	content, err := c.object(maxEventBody)
+	if err != nil {
+		return nil, err
+	}
+	eventID, err := a.Rooms.Redact(c.Request().Context(), roomID, c.Requester.User, target, content, c.request("redact "+string(roomID)+" "+string(target)))
+	if err != nil {
+		return nil, err
+	}
+	return sent(eventID), nil
+}

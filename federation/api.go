@@ -1,0 +1,134 @@
+package federation
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/labstack/echo/v4"
+	"golang.org/x/sync/singleflight"
+
+	"github.com/securecomm/securecomm/federation/client"
+	"github.com/securecomm/securecomm/federation/keyring"
+	"github.com/securecomm/securecomm/homeserver/account"
+	"github.com/securecomm/securecomm/homeserver/directory"
+	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/keys"
+	"github.com/securecomm/securecomm/homeserver/media"
+	"github.com/securecomm/securecomm/homeserver/room"
+	"github.com/securecomm/securecomm/homeserver/store"
+)
+
+// API serves the server-server API. Fill the fields, call Register, and Close in the end. Of the functions,
+// those that are nil make their endpoints unknown.
+type API struct {
+	Server    id.ServerName
+	Software  client.Version // what the server says that it is
+	Store     *store.DB
+	Keyring   *keyring.Keyring
+	Rooms     *room.Engine
+	Account   *account.Service
+	Keys      *keys.Service
+	Directory *directory.Service
+	Media     *media.Service
+	Log       *slog.Logger
+	// Allows says which servers may speak to this one; nil allows all.
+	Allows func(id.ServerName) bool
+	// Woke is told of each server that has proved to be alive; it may be nil.
+	Woke func(id.ServerName)
+
+	EDUs EDUs
+	// Hierarchy answers GET /hierarchy: what is typed any is encoded as the specification has it.
+	Hierarchy func(ctx context.Context, origin id.ServerName, room id.RoomID, suggestedOnly bool) (any, error)
+	// NearestEvent finds the event of a room closest to a time in milliseconds since 1970, in direction "f" or "b".
+	NearestEvent func(ctx context.Context, room id.RoomID, ts int64, dir string) (id.EventID, int64, error)
+
+	flights singleflight.Group // transactions under way
+	working sync.WaitGroup
+	once    sync.Once
+	ctx     context.Context
+	cancel  context.CancelFunc
+}
+
+// routes is the table of all routes, in the order of the specification.
+func (a *API) routes() []route {
+	return slices.Concat(
+		a.keyRoutes(),
+		a.transactionRoutes(),
+		a.eventRoutes(),
+		a.membershipRoutes(),
+		a.inviteRoutes(),
+		a.queryRoutes(),
+		a.deviceRoutes(),
+		a.mediaRoutes(),
+	)
+}
+
+const prefix = "/_matrix/federation"
+
+// Register adds the routes to an Echo, which may serve others too. Unknown paths are the business of the
+// Echo's error handler: AnswerError is one.
+func (a *API) Register(e *echo.Echo) {
+	a.start()
+	for _, r := range a.routes() {
+		e.Add(r.method, r.fullPath(), a.serve(r))
+	}
+}
+
+func (r route) fullPath() string {
+	if strings.HasPrefix(r.path, "/_") {
+		return r.path
+	}
+	return prefix + r.path
+}
+
+func (a *API) start() {
+	a.once.Do(func() { a.ctx, a.cancel = context.WithCancel(context.Background()) })
+}
+
+// Close ends the work on transactions whose senders have gone, and waits for it. No requests may come any more.
+func (a *API) Close() {
+	a.start()
+	a.cancel()
+	a.working.Wait()
+}
+
+const (
+	// answersKept is how long answers to transactions are remembered.
+	answersKept = 24 * time.Hour
+	// keysKept is how long keys are kept behind the end of their validity.
+	keysKept = 365 * 24 * time.Hour
+)
+
+// Prune removes what is no longer needed. It is to be called about once an hour.
+func (a *API) Prune(ctx context.Context) error {
+	now := time.Now()
+	return a.Store.Update(ctx, func(tx *store.Tx) error {
+		if err := tx.Received.Prune(now.Add(-answersKept)); err != nil {
+			return err
+		}
+		return tx.ServerKeys.Prune(now.Add(-keysKept))
+	})
+}
+
+// list encodes events as they are, without decoding them first.
+func list[E any](events []E, raw func(E) []byte) json.RawMessage {
+	size := 2
+	for _, e := range events {
+		size += len(raw(e)) + 1
+	}
+	out := append(make([]byte, 0, size), '[')
+	for i, e := range events {
+		if i > 0 {
+			out = append(out, ',')
+		}
+		out = append(out, raw(e)...)
+	}
+	return append(out, ']')
+}
+
+func storedJSON(e *store.Event) []byte { return e.JSON }

@@ -1,0 +1,145 @@
+package federation
+
+import (
+	"encoding/json"
+	"net/http"
+	"time"
+
+	"github.com/securecomm/securecomm/homeserver/event"
+	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/store"
+)
+
+func (a *API) eventRoutes() []route {
+	return []route{
+		{GET, "/v1/event_auth/:roomId/:eventId", signed, none, a.eventAuth},
+		{GET, "/v1/backfill/:roomId", signed, none, a.backfill},
+		{POST, "/v1/get_missing_events/:roomId", signed, small, a.missingEvents},
+		{GET, "/v1/state/:roomId", signed, none, a.state},
+		{GET, "/v1/state_ids/:roomId", signed, none, a.stateIDs},
+		{GET, "/v1/event/:eventId", signed, none, a.event},
+		{GET, "/v1/timestamp_to_event/:roomId", signed, none, a.timestampToEvent},
+	}
+}
+
+// pdus is the answer of endpoints that answer in the form of a transaction.
+func (a *API) pdus(events []*event.Event) any {
+	return map[string]any{
+		"origin": a.Server, "origin_server_ts": time.Now().UnixMilli(),
+		"pdus": list(events, func(e *event.Event) []byte { return e.JSON }),
+	}
+}
+
+func (a *API) eventAuth(c *call) (any, error) {
+	room, eventID, err := c.roomAndEvent()
+	if err != nil {
+		return nil, err
+	}
+	chain, err := a.Rooms.AuthChain(c.Request().Context(), c.Origin, room, eventID)
+	return map[string]any{"auth_chain": list(chain, storedJSON)}, err
+}
+
+func (a *API) backfill(c *call) (any, error) {
+	room, err := c.roomID()
+	if err != nil {
+		return nil, err
+	}
+	limit, err := c.intQuery("limit", 10)
+	if err != nil {
+		return nil, err
+	}
+	var from []id.EventID
+	for _, v := range c.queries()["v"] {
+		from = append(from, id.EventID(v))
+	}
+	events, err := a.Rooms.BackfillFor(c.Request().Context(), c.Origin, room, from, int(min(limit, 1000)))
+	return a.pdus(events), err
+}
+
+func (a *API) missingEvents(c *call) (any, error) {
+	room, err := c.roomID()
+	if err != nil {
+		return nil, err
+	}
+	body := struct {
+		Earliest []id.EventID `json:"earliest_events"`
+		Latest   []id.EventID `json:"latest_events"`
+		Limit    int          `json:"limit"`
+		MinDepth int64        `json:"min_depth"`
+	}{Limit: 10}
+	if err := c.decode(&body); err != nil {
+		return nil, err
+	}
+	events, err := a.Rooms.MissingFor(c.Request().Context(), c.Origin, room, body.Earliest, body.Latest, max(0, body.Limit), body.MinDepth)
+	return map[string]any{"events": list(events, func(e *event.Event) []byte { return e.JSON })}, err
+}
+
+// stateAt finds the state that a request asks for.
+func (a *API) stateAt(c *call) (state, auth []*store.Event, err error) {
+	room, err := c.roomID()
+	if err != nil {
+		return nil, nil, err
+	}
+	at, err := id.ParseEventID(c.query("event_id"))
+	if err != nil {
+		return nil, nil, err
+	}
+	return a.Rooms.StateAt(c.Request().Context(), c.Origin, room, at)
+}
+
+func (a *API) state(c *call) (any, error) {
+	state, auth, err := a.stateAt(c)
+	return map[string]any{"pdus": list(state, storedJSON), "auth_chain": list(auth, storedJSON)}, err
+}
+
+func (a *API) stateIDs(c *call) (any, error) {
+	state, auth, err := a.stateAt(c)
+	return map[string]any{"pdu_ids": names(state), "auth_chain_ids": names(auth)}, err
+}
+
+func names(events []*store.Event) []id.EventID {
+	out := make([]id.EventID, len(events))
+	for i, e := range events {
+		out[i] = e.ID
+	}
+	return out
+}
+
+func (a *API) event(c *call) (any, error) {
+	eventID, err := c.eventID()
+	if err != nil {
+		return nil, err
+	}
+	e, err := a.Rooms.EventFor(c.Request().Context(), c.Origin, eventID)
+	if err != nil {
+		return nil, err
+	}
+	return a.pdus([]*event.Event{e}), nil
+}
+
+func (a *API) timestampToEvent(c *call) (any, error) {
+	room, err := c.roomID()
+	if err != nil {
+		return nil, err
+	}
+	ts, err := c.intQuery("ts", -1)
+	if err != nil {
+		return nil, err
+	}
+	dir := c.query("dir")
+	if ts < 0 || dir != "f" && dir != "b" {
+		return nil, fail(http.StatusBadRequest, "M_INVALID_PARAM", `ts is needed, and dir as "f" or "b"`)
+	}
+	ctx := c.Request().Context()
+	if err := a.Rooms.CheckServed(ctx, c.Origin, room); err != nil {
+		return nil, err
+	}
+	if a.NearestEvent == nil {
+		return nil, errUnrecognized
+	}
+	found, at, err := a.NearestEvent(ctx, room, ts, dir)
+	return map[string]any{"event_id": found, "origin_server_ts": at}, err
+}
+
+// object is a JSON object of which only some members are looked at.
+type object = map[string]json.RawMessage

@@ -1,0 +1,210 @@
+package keyring
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"maps"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/securecomm/securecomm/federation/client"
+	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/sign"
+)
+
+const (
+	// fetchTimeout bounds one request for keys.
+	fetchTimeout = 15 * time.Second
+	// parallel bounds how many servers are asked for their keys at once by one caller.
+	parallel = 32
+	// many is how many servers have to be asked until it is quicker to ask the notaries first.
+	many = 16
+	// batch is how many servers a notary is asked about at once.
+	batch = 100
+)
+
+var errPaused = errors.New("its keys could not be had a moment ago")
+
+// fetchAll asks the servers of a demand for their keys, and notaries for those that do not answer.
+func (k *Keyring) fetchAll(ctx context.Context, f found, left demand) {
+	if len(left) > many {
+		k.askNotaries(ctx, f, left)
+		left = f.unmet(left)
+	}
+	k.fetchEach(ctx, f, maps.Keys(left))
+	if left = f.unmet(left); len(left) > 0 {
+		k.askNotaries(ctx, f, left)
+	}
+}
+
+// fetchEach asks servers for their own keys, unless that was done a moment ago.
+func (k *Keyring) fetchEach(ctx context.Context, f found, servers iter.Seq[id.ServerName]) {
+	var mu sync.Mutex
+	var group errgroup.Group
+	group.SetLimit(parallel)
+	for server := range servers {
+		mu.Lock()
+		have := f[server]
+		mu.Unlock()
+		if have != nil && time.Since(time.UnixMilli(have.fetched)) < minAge {
+			continue
+		}
+		group.Go(func() error {
+			keys, err := k.fetch(ctx, server)
+			if err != nil {
+				k.Log.Debug("cannot fetch signing keys", "server", server, "err", err)
+				return nil
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			f[server] = keys
+			return nil
+		})
+	}
+	_ = group.Wait() // never an error
+}
+
+// fetch asks a server for its own keys. Those who ask at the same time share one request, which goes on
+// if one of them gives up.
+func (k *Keyring) fetch(ctx context.Context, server id.ServerName) (*serverKeys, error) {
+	failed, _ := k.failing.GetIfPresent(server)
+	if time.Now().Before(failed.until) {
+		return nil, errPaused
+	}
+	shared := k.flights.DoChan(string(server), func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), fetchTimeout)
+		defer cancel()
+		keys, err := k.fetchNow(ctx, server)
+		if err != nil {
+			pause := min(maxPause, minPause<<min(failed.count, 10))
+			k.failing.Set(server, failure{failed.count + 1, time.Now().Add(pause)})
+			return nil, err
+		}
+		k.failing.Invalidate(server)
+		return keys, nil
+	})
+	select {
+	case <-ctx.Done():
+		return nil, fmt.Errorf("fetching the signing keys of %s: %w", server, ctx.Err())
+	case result := <-shared:
+		keys, _ := result.Val.(*serverKeys)
+		return keys, result.Err
+	}
+}
+
+func (k *Keyring) fetchNow(ctx context.Context, server id.ServerName) (*serverKeys, error) {
+	raw, err := k.Client.ServerKeys(ctx, server)
+	if err != nil {
+		return nil, err
+	}
+	l, err := parseList(raw, time.Now())
+	if err != nil {
+		return nil, fmt.Errorf("the signing keys of %s: %w", server, err)
+	}
+	if l.Server != server {
+		return nil, fmt.Errorf("%w: it is that of %s, asked was %s", errBadList, l.Server, server)
+	}
+	return k.keep(ctx, l)
+}
+
+// askNotaries asks one notary after another for what is left of a demand.
+func (k *Keyring) askNotaries(ctx context.Context, f found, left demand) {
+	for _, notary := range k.Notaries {
+		if notary == k.Server || len(left) == 0 {
+			continue
+		}
+		query := map[id.ServerName]map[id.KeyID]client.KeyCriteria{}
+		ask := func() {
+			if err := k.askNotary(ctx, notary, query, f); err != nil {
+				k.Log.Warn("a notary did not answer for signing keys", "notary", notary, "err", err)
+			}
+			clear(query)
+		}
+		for server, keys := range left {
+			if asked := (inquiry{notary, server}); k.recent(asked) {
+				continue
+			}
+			criteria := map[id.KeyID]client.KeyCriteria{}
+			for keyID, at := range keys {
+				criteria[keyID] = client.KeyCriteria{MinimumValidUntil: at}
+			}
+			if query[server] = criteria; len(query) == batch {
+				ask()
+			}
+		}
+		if len(query) > 0 {
+			ask()
+		}
+		left = f.unmet(left)
+	}
+}
+
+// inquiry is a question that a notary was asked lately.
+type inquiry struct{ notary, server id.ServerName }
+
+// recent says whether a notary was asked about a server a moment ago, and remembers that it is now.
+func (k *Keyring) recent(i inquiry) bool {
+	_, fresh := k.asked.SetIfAbsent(i, struct{}{})
+	return !fresh
+}
+
+// askNotary takes from a notary's answer the lists that it was asked for and that both it and their server signed.
+func (k *Keyring) askNotary(ctx context.Context, notary id.ServerName, query map[id.ServerName]map[id.KeyID]client.KeyCriteria, f found) error {
+	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
+	defer cancel()
+	answer, err := k.Client.NotaryQuery(ctx, notary, query)
+	if err != nil {
+		return err
+	}
+	own, ok := k.known.GetIfPresent(notary)
+	if !ok || own.current(time.Now().UnixMilli()) == 0 {
+		if own, err = k.fetch(ctx, notary); err != nil {
+			return fmt.Errorf("the notary's own keys: %w", err)
+		}
+	}
+	for _, raw := range answer[:min(len(answer), batch)] {
+		if !own.signed(raw, notary) {
+			k.Log.Warn("a notary gave keys without signing them", "notary", notary)
+			continue
+		}
+		l, err := parseList(raw, time.Now())
+		if err != nil {
+			k.Log.Debug("a notary gave bad keys", "notary", notary, "err", err)
+			continue
+		}
+		if _, asked := query[l.Server]; !asked {
+			continue
+		}
+		keys, err := k.keep(ctx, l)
+		if err != nil {
+			return err
+		}
+		f[l.Server] = keys
+	}
+	return nil
+}
+
+// current counts the keys that are valid at a time.
+func (s *serverKeys) current(at int64) (n int) {
+	for _, key := range s.keys {
+		if !key.Expired && key.ValidUntil >= at {
+			n++
+		}
+	}
+	return n
+}
+
+// signed says whether an object is signed with a key of the server that is valid now.
+func (s *serverKeys) signed(raw []byte, server id.ServerName) bool {
+	for _, keyID := range sign.KeyIDs(raw, string(server)) {
+		key, ok := s.keys[keyID]
+		if ok && !key.Expired && key.ValidUntil >= time.Now().UnixMilli() && sign.VerifyJSON(raw, string(server), keyID, key.Public) == nil {
+			return true
+		}
+	}
+	return false
+}

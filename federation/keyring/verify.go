@@ -1,0 +1,86 @@
+package keyring
+
+import (
+	"context"
+	"crypto/ed25519"
+	"fmt"
+	"runtime"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/securecomm/securecomm/federation/xmatrix"
+	"github.com/securecomm/securecomm/homeserver/event"
+	"github.com/securecomm/securecomm/homeserver/id"
+)
+
+// Result is a verified event, or why it is not.
+type Result struct {
+	Verified event.Verified
+	Err      error
+}
+
+// VerifyEvents checks hashes and signatures of events. There is one result for each, in their order.
+func (k *Keyring) VerifyEvents(ctx context.Context, events []*event.Event) []Result {
+	out := make([]Result, len(events))
+	d := demand{}
+	for _, e := range events {
+		for _, server := range event.SignaturesNeeded(e) {
+			for _, keyID := range e.SigningKeys(server) {
+				if server != "" && usable(keyID) {
+					d.add(server, keyID, validAt(e, e.OriginServerTS))
+				}
+			}
+		}
+	}
+	f, err := k.find(ctx, d)
+	if err != nil {
+		for i := range out {
+			out[i].Err = err
+		}
+		return out
+	}
+	var group errgroup.Group
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	const share = 16 // events that are worth a goroutine
+	for from := 0; from < len(events); from += share {
+		group.Go(func() error {
+			for i := from; i < min(from+share, len(events)); i++ {
+				out[i].Verified, out[i].Err = event.Verify(events[i], f.keyFunc(events[i]))
+			}
+			return nil
+		})
+	}
+	_ = group.Wait() // never an error
+	return out
+}
+
+// validAt is when a key has to be valid for an event of that origin_server_ts: in older room versions the
+// time does not count (room version 5, "Signing key validity period").
+func validAt(e *event.Event, at int64) int64 {
+	if !e.Version.EnforceKeyValidity {
+		return -1 << 62
+	}
+	return at
+}
+
+func (f found) keyFunc(e *event.Event) event.KeyFunc {
+	return func(server id.ServerName, keyID id.KeyID, at int64) (ed25519.PublicKey, bool) {
+		key, ok := f.key(server, keyID, validAt(e, at))
+		return key.Public, ok
+	}
+}
+
+// VerifyRequest checks the signature of a request to this server. Errors are ErrNoKey and those of xmatrix.Verify.
+func (k *Keyring) VerifyRequest(ctx context.Context, h xmatrix.Header, r xmatrix.Request) error {
+	now := time.Now().UnixMilli()
+	f, err := k.find(ctx, demand{h.Origin: {h.Key: now}})
+	if err != nil {
+		return err
+	}
+	key, ok := f.key(h.Origin, h.Key, now)
+	if !ok || key.Expired {
+		return fmt.Errorf("%w of %s with the ID %.100s", ErrNoKey, h.Origin, h.Key)
+	}
+	return xmatrix.Verify(h, r, k.Server, key.Public)
+}

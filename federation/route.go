@@ -1,0 +1,197 @@
+package federation
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"runtime/debug"
+	"strconv"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/securecomm/securecomm/homeserver/id"
+)
+
+// Methods, short enough for a table.
+const (
+	GET  = http.MethodGet
+	PUT  = http.MethodPut
+	POST = http.MethodPost
+)
+
+// auth says who may call a route.
+type auth uint8
+
+const (
+	public auth = iota // anyone
+	signed             // servers, by a signature
+)
+
+func (a auth) String() string { return [...]string{"public", "signed"}[a] }
+
+// Limits of request bodies, in bytes.
+const (
+	none        = 0
+	small       = 1 << 20
+	transaction = 16 << 20 // 50 PDUs and 100 EDUs of 64 KiB, and some room
+)
+
+// route is a line of the table. The path stands behind /_matrix/federation unless it begins with "/_".
+type route struct {
+	method, path string
+	auth         auth
+	body         int64
+	// handle returns what is answered with status 200 as JSON; nil is an empty object, a json.RawMessage is
+	// passed through. A handler that has already written its answer returns nil.
+	handle func(*call) (any, error)
+}
+
+// call is one request on its way through a handler.
+type call struct {
+	echo.Context
+	// Origin is the server that asks; empty on public routes.
+	Origin id.ServerName
+
+	raw    []byte // the body
+	values url.Values
+}
+
+// serve is all that happens to a request around its handler.
+func (a *API) serve(r route) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		k := &call{Context: c}
+		if err := a.handle(k, r); err != nil {
+			a.AnswerError(err, c)
+		}
+		return nil
+	}
+}
+
+func (a *API) handle(k *call, r route) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			if p == http.ErrAbortHandler {
+				panic(p)
+			}
+			err = fmt.Errorf("panic in %s %s: %v\n%s", r.method, r.path, p, debug.Stack())
+		}
+	}()
+	if k.raw, err = readBody(k.Request(), r.body); err != nil {
+		return err
+	}
+	if r.auth == signed {
+		if err := a.authenticate(k); err != nil {
+			return err
+		}
+	}
+	answer, err := r.handle(k)
+	if err != nil || k.Response().Committed {
+		return err
+	}
+	return k.answer(answer)
+}
+
+// readBody reads a request's body up to a limit; nil if there is none.
+func readBody(r *http.Request, limit int64) ([]byte, error) {
+	if r.Body == nil || r.ContentLength == 0 {
+		return nil, nil
+	}
+	limit = max(limit, 4096) // some servers send an empty object where there should be nothing
+	if r.ContentLength > limit {
+		return nil, errTooLarge
+	}
+	body, err := io.ReadAll(io.LimitReader(r.Body, limit+1))
+	switch {
+	case err != nil:
+		return nil, fail(http.StatusBadRequest, "M_NOT_JSON", "the body ended too early")
+	case int64(len(body)) > limit:
+		return nil, errTooLarge
+	case len(body) == 0:
+		return nil, nil
+	}
+	return body, nil
+}
+
+func (c *call) answer(answer any) error {
+	if answer == nil {
+		answer = json.RawMessage("{}")
+	}
+	raw, ok := answer.(json.RawMessage)
+	if !ok {
+		var buffer bytes.Buffer
+		encoder := json.NewEncoder(&buffer)
+		encoder.SetEscapeHTML(false)
+		if err := encoder.Encode(answer); err != nil {
+			return fmt.Errorf("encode an answer: %w", err)
+		}
+		raw = bytes.TrimSuffix(buffer.Bytes(), []byte("\n"))
+	}
+	return c.Blob(http.StatusOK, "application/json", raw)
+}
+
+// decode reads the body, which must be a JSON object.
+func (c *call) decode(into any) error {
+	if err := json.Unmarshal(c.raw, into); err != nil {
+		var syntax *json.SyntaxError
+		if errors.As(err, &syntax) || len(c.raw) == 0 {
+			return fail(http.StatusBadRequest, "M_NOT_JSON", "the body is not valid JSON")
+		}
+		return fail(http.StatusBadRequest, "M_BAD_JSON", "the body does not have the form that this endpoint needs")
+	}
+	return nil
+}
+
+// path is a parameter of the path, unescaped.
+func (c *call) path(name string) string {
+	value := c.Param(name)
+	if c.Request().URL.RawPath == "" {
+		return value // Go has already unescaped the path
+	}
+	if unescaped, err := url.PathUnescape(value); err == nil {
+		return unescaped
+	}
+	return value
+}
+
+func (c *call) roomID() (id.RoomID, error)   { return id.ParseRoomID(c.path("roomId")) }
+func (c *call) userID() (id.UserID, error)   { return id.ParseUserID(c.path("userId")) }
+func (c *call) eventID() (id.EventID, error) { return id.ParseEventID(c.path("eventId")) }
+
+// roomAndEvent are the room and the event in the path.
+func (c *call) roomAndEvent() (id.RoomID, id.EventID, error) {
+	room, err := c.roomID()
+	if err != nil {
+		return "", "", err
+	}
+	event, err := c.eventID()
+	return room, event, err
+}
+
+// query is the first value of a query parameter; empty if there is none.
+func (c *call) query(name string) string {
+	return c.queries().Get(name)
+}
+
+func (c *call) queries() url.Values {
+	if c.values == nil {
+		c.values = c.Request().URL.Query()
+	}
+	return c.values
+}
+
+// intQuery is a query parameter that is a number from 0; def if it is not given.
+func (c *call) intQuery(name string, def int64) (int64, error) {
+	s := c.query(name)
+	if s == "" {
+		return def, nil
+	}
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil || n < 0 {
+		return 0, fail(http.StatusBadRequest, "M_INVALID_PARAM", name+" must be a number from 0")
+	}
+	return n, nil
+}

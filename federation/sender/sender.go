@@ -1,0 +1,264 @@
+package sender
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/securecomm/securecomm/federation/client"
+	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/store"
+	"github.com/securecomm/securecomm/homeserver/stream"
+)
+
+const (
+	// maxParallel bounds how many transactions are under way at once.
+	maxParallel = 64
+	// maxEphemeral bounds what may be lost and waits for one destination; the oldest goes first.
+	maxEphemeral = client.MaxEDUs
+	// minWake is how often a destination's pause can be ended by its speaking to us: it may be able to
+	// reach us although we cannot reach it.
+	minWake = time.Minute
+	// A destination loses what waits for it when it has failed for giveUp, and at least minFailures times.
+	giveUp      = 30 * 24 * time.Hour
+	minFailures = 100
+)
+
+// Sender delivers to other servers. Fill the fields, then call Start once, and Close in the end.
+type Sender struct {
+	Store  *store.DB
+	Client *client.Client
+	Log    *slog.Logger
+	// Allows says which servers may be spoken to; nil allows all. What waits for others is dropped.
+	Allows func(id.ServerName) bool
+	// A destination that fails is left alone for MinPause, then for twice as long each time, up to
+	// MaxPause. Zero means a second and an hour.
+	MinPause, MaxPause time.Duration
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	slots  chan struct{}
+	nonce  string
+	done   sync.WaitGroup
+
+	mu     sync.Mutex
+	queues map[id.ServerName]*queue
+	lossy  int64 // counts transactions of which nothing is in the outbox
+}
+
+// queue is a destination that something waits for, or that fails. Sender.mu guards it, except the last fields.
+type queue struct {
+	running   bool
+	again     bool // something came while it was running
+	failing   store.Destination
+	timer     *time.Timer
+	woken     time.Time
+	ephemeral []json.RawMessage
+
+	// Used by the running goroutine only.
+	pending  *batch // built and not yet answered
+	single   bool   // send one thing at a time, to find the one that is refused
+	refusals int
+}
+
+// Start begins to deliver. It returns once it knows what waits.
+func (s *Sender) Start(ctx context.Context) error {
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.slots, s.queues = make(chan struct{}, maxParallel), map[id.ServerName]*queue{}
+	if s.MinPause <= 0 {
+		s.MinPause = time.Second
+	}
+	if s.MaxPause <= 0 {
+		s.MaxPause = time.Hour
+	}
+	waiter := s.Store.Hub.Subscribe("")
+	from := s.Store.Hub.Current()
+	var failing []store.Destination
+	err := s.Store.Update(ctx, func(tx *store.Tx) (err error) {
+		if s.nonce, err = tx.Fact(nonceFact); err != nil {
+			return err
+		}
+		if s.nonce == "" {
+			s.nonce = rand.Text()[:10]
+			if err := tx.SetFact(nonceFact, s.nonce); err != nil {
+				return err
+			}
+		}
+		failing, err = tx.Destinations.Failing()
+		return err
+	})
+	if err != nil {
+		waiter.Close()
+		return fmt.Errorf("start the sender: %w", err)
+	}
+	for _, d := range failing {
+		s.queues[d.Server] = &queue{failing: d}
+	}
+	s.pokeAll()
+	s.done.Add(1)
+	go s.follow(waiter, from)
+	return nil
+}
+
+// nonceFact makes transaction IDs of this database differ from those of another one that served under the same name.
+const nonceFact = "sender nonce"
+
+// Close stops delivering and waits for what is under way to end. What was not answered is delivered again
+// after the next Start.
+func (s *Sender) Close() {
+	s.cancel()
+	s.mu.Lock()
+	for _, q := range s.queues {
+		if q.timer != nil {
+			q.timer.Stop()
+		}
+	}
+	s.mu.Unlock()
+	s.done.Wait()
+}
+
+// SendEphemeral hands over an ephemeral data unit, JSON with edu_type and content. It is lost for
+// destinations that fail.
+func (s *Sender) SendEphemeral(servers []id.ServerName, edu json.RawMessage) {
+	for _, server := range servers {
+		s.mu.Lock()
+		q := s.queue(server)
+		if q.failing.FailingSince == 0 {
+			if len(q.ephemeral) == maxEphemeral {
+				q.ephemeral = q.ephemeral[1:]
+			}
+			q.ephemeral = append(q.ephemeral, edu)
+		}
+		s.poke(server, q)
+		s.mu.Unlock()
+	}
+}
+
+// Woke says that a server has just spoken to us, so it is worth trying to reach it.
+func (s *Sender) Woke(server id.ServerName) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	q := s.queues[server]
+	if q == nil || q.failing.FailingSince == 0 || q.running || time.Since(q.woken) < minWake || s.ctx.Err() != nil {
+		return
+	}
+	q.woken = time.Now()
+	q.failing.Failures, q.failing.RetryAt = 0, 0
+	if q.timer != nil {
+		q.timer.Stop()
+	}
+	s.poke(server, q)
+}
+
+// follow hears of everything that is written to the outbox.
+func (s *Sender) follow(w *stream.Waiter, from stream.Position) {
+	defer s.done.Done()
+	defer w.Close()
+	for {
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-w.C:
+		}
+		upto := s.Store.Hub.Current()
+		changes, ok := s.Store.Hub.Since(from, upto)
+		if !ok {
+			s.pokeAll()
+		}
+		for i := range changes {
+			for _, server := range changes[i].Servers {
+				s.mu.Lock()
+				s.poke(server, s.queue(server))
+				s.mu.Unlock()
+			}
+		}
+		from = upto
+	}
+}
+
+// pokeAll starts the queues of all destinations that something waits for.
+func (s *Sender) pokeAll() {
+	var waiting []id.ServerName
+	err := s.Store.View(s.ctx, func(tx *store.Tx) (err error) {
+		waiting, err = tx.Outbox.Destinations()
+		return err
+	})
+	if err != nil {
+		s.Log.Error("cannot read which servers something waits for", "err", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, server := range waiting {
+		s.poke(server, s.queue(server))
+	}
+}
+
+// queue finds or makes a destination's queue. The caller holds the lock.
+func (s *Sender) queue(server id.ServerName) *queue {
+	q := s.queues[server]
+	if q == nil {
+		q = &queue{}
+		s.queues[server] = q
+	}
+	return q
+}
+
+// poke has a queue drained, now or when its pause is over. The caller holds the lock.
+func (s *Sender) poke(server id.ServerName, q *queue) {
+	switch wait := time.Until(time.UnixMilli(q.failing.RetryAt)); {
+	case s.ctx.Err() != nil:
+	case q.running:
+		q.again = true
+	case q.failing.FailingSince != 0 && wait > 0:
+		if q.timer == nil {
+			q.timer = time.AfterFunc(wait, func() {
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				s.poke(server, q)
+			})
+		} else {
+			q.timer.Reset(wait)
+		}
+	default:
+		q.running = true
+		s.done.Add(1)
+		go s.drain(server, q)
+	}
+}
+
+// drain delivers transactions until nothing is left or one fails.
+func (s *Sender) drain(server id.ServerName, q *queue) {
+	defer s.done.Done()
+	for {
+		select {
+		case s.slots <- struct{}{}:
+		case <-s.ctx.Done():
+			return
+		}
+		s.mu.Lock()
+		q.again = false
+		s.mu.Unlock()
+		more, err := s.deliver(server, q)
+		<-s.slots
+		if s.ctx.Err() != nil {
+			return
+		}
+		if err != nil {
+			s.failed(server, q, err)
+			return
+		}
+		s.mu.Lock()
+		if !more && !q.again && len(q.ephemeral) == 0 {
+			if q.running = false; q.failing.FailingSince == 0 {
+				delete(s.queues, server)
+			}
+			s.mu.Unlock()
+			return
+		}
+		s.mu.Unlock()
+	}
+}

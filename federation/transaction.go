@@ -1,0 +1,159 @@
+package federation
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/securecomm/securecomm/federation/client"
+	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/room"
+	"github.com/securecomm/securecomm/homeserver/store"
+)
+
+const (
+	// transactionTimeout bounds the work on one transaction, which may have to fetch what is missing.
+	transactionTimeout = 5 * time.Minute
+	// parallelRooms bounds how many rooms of one transaction are worked on at once.
+	parallelRooms = 4
+)
+
+func (a *API) transactionRoutes() []route {
+	return []route{
+		{PUT, "/v1/send/:txnId", signed, transaction, a.send},
+	}
+}
+
+// delivery is a transaction as it was received.
+type delivery struct {
+	PDUs []json.RawMessage `json:"pdus"`
+	EDUs []json.RawMessage `json:"edus"`
+}
+
+// send takes in a transaction. One that comes again while it is worked on waits for the same answer, and one
+// that was answered is answered by heart. The work goes on if the other server stops waiting.
+func (a *API) send(c *call) (any, error) {
+	txnID := c.path("txnId")
+	if txnID == "" || len(txnID) > id.MaxLength {
+		return nil, fail(http.StatusBadRequest, "M_INVALID_PARAM", "a transaction ID has 1 to 255 bytes")
+	}
+	var d delivery
+	if err := c.decode(&d); err != nil {
+		return nil, err
+	}
+	if len(d.PDUs) > client.MaxPDUs || len(d.EDUs) > client.MaxEDUs {
+		return nil, fail(http.StatusBadRequest, "M_INVALID_PARAM", fmt.Sprintf("a transaction has at most %d PDUs and %d EDUs", client.MaxPDUs, client.MaxEDUs))
+	}
+	ctx, origin := c.Request().Context(), c.Origin
+	shared := a.flights.DoChan(string(origin)+" "+txnID, func() (any, error) {
+		a.working.Add(1)
+		defer a.working.Done()
+		ctx, cancel := context.WithTimeout(a.ctx, transactionTimeout)
+		defer cancel()
+		return a.receive(ctx, origin, txnID, d)
+	})
+	select {
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case result := <-shared:
+		return result.Val, result.Err
+	}
+}
+
+// receive works on a transaction unless it was answered before, and remembers the answer.
+func (a *API) receive(ctx context.Context, origin id.ServerName, txnID string, d delivery) (json.RawMessage, error) {
+	var answer []byte
+	err := a.Store.View(ctx, func(tx *store.Tx) (err error) {
+		answer, _, err = tx.Received.Answer(origin, txnID)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("look a transaction up: %w", err)
+	}
+	if answer != nil {
+		return answer, nil
+	}
+	results, err := a.receiveEvents(ctx, origin, d.PDUs)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.receiveEDUs(ctx, origin, d.EDUs); err != nil {
+		return nil, err
+	}
+	if answer, err = json.Marshal(map[string]any{"pdus": results}); err != nil {
+		return nil, fmt.Errorf("encode the answer to a transaction: %w", err)
+	}
+	err = a.Store.Update(ctx, func(tx *store.Tx) error { return tx.Received.Insert(origin, txnID, answer, time.Now()) })
+	if err != nil {
+		return nil, fmt.Errorf("remember a transaction: %w", err)
+	}
+	return answer, nil
+}
+
+// verdict is what the other server is told of an event; empty if all is well.
+type verdict struct {
+	Error string `json:"error,omitempty"`
+}
+
+// receiveEvents hands events to their rooms, in their order, several rooms at once. An error means that
+// the transaction should come again.
+func (a *API) receiveEvents(ctx context.Context, origin id.ServerName, pdus []json.RawMessage) (map[id.EventID]verdict, error) {
+	rooms := map[id.RoomID][]json.RawMessage{}
+	for _, raw := range pdus {
+		var head struct {
+			Room string `json:"room_id"`
+		}
+		if json.Unmarshal(raw, &head) != nil {
+			continue // it can't even be named
+		}
+		if roomID, err := id.ParseRoomID(head.Room); err == nil {
+			rooms[roomID] = append(rooms[roomID], raw)
+		}
+	}
+	var mu sync.Mutex
+	out := map[id.EventID]verdict{}
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(parallelRooms)
+	for roomID, raw := range rooms {
+		group.Go(func() error {
+			results := a.receiveInRoom(ctx, origin, roomID, raw)
+			mu.Lock()
+			defer mu.Unlock()
+			for _, r := range results {
+				if errors.Is(r.Err, store.ErrClosed) || ctx.Err() != nil {
+					return fmt.Errorf("receive events of %s: %w", roomID, errors.Join(r.Err, ctx.Err()))
+				}
+				if r.ID != "" {
+					out[r.ID] = a.verdict(roomID, r)
+				}
+			}
+			return nil
+		})
+	}
+	return out, group.Wait()
+}
+
+func (a *API) receiveInRoom(ctx context.Context, origin id.ServerName, roomID id.RoomID, raw []json.RawMessage) []room.Received {
+	if err := a.allowed(ctx, roomID, origin); err != nil {
+		return a.Rooms.Refuse(ctx, roomID, raw, err)
+	}
+	return a.Rooms.Receive(ctx, origin, roomID, raw)
+}
+
+func (a *API) verdict(roomID id.RoomID, r room.Received) verdict {
+	if r.Err == nil {
+		return verdict{}
+	}
+	if f := asFailure(r.Err); f != nil {
+		a.Log.Debug("an event was refused", "room", roomID, "event", r.ID, "err", r.Err)
+		return verdict{f.message}
+	}
+	a.Log.Error("an event could not be received", "room", roomID, "event", r.ID, "err", r.Err)
+	return verdict{"internal error"}
+}

@@ -1,0 +1,206 @@
+package account
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"strconv"
+
+	"github.com/securecomm/securecomm/homeserver/filter"
+	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/store"
+)
+
+const (
+	// MaxAccountData is how many bytes a piece of account data may have.
+	MaxAccountData = 256 << 10
+	maxDataType    = 255
+	maxDataPieces  = 20_000
+	maxTags        = 100
+)
+
+// Types of account data with endpoints of their own (Client-Server API, "Server Behaviour" of account data).
+const (
+	typeFullyRead = "m.fully_read"
+	typePushRules = "m.push_rules"
+	typeTags      = "m.tag"
+)
+
+// AccountData reads a piece of a user's account data; the global one if the room is empty.
+func (s *Service) AccountData(ctx context.Context, user id.UserID, room id.RoomID, typ string) (json.RawMessage, error) {
+	var content json.RawMessage
+	err := s.DB.View(ctx, func(tx *store.Tx) error {
+		var ok bool
+		var err error
+		if content, ok, err = tx.AccountData.Get(user, room, typ); err == nil && !ok {
+			return fmt.Errorf("account data: %w", ErrNotFound)
+		}
+		return err
+	})
+	return content, err
+}
+
+// SetAccountData writes a piece of account data, a JSON object.
+func (s *Service) SetAccountData(ctx context.Context, user id.UserID, room id.RoomID, typ string, content json.RawMessage) error {
+	if typ == typeFullyRead || typ == typePushRules {
+		return fmt.Errorf("%w: %s", ErrProtected, typ)
+	}
+	return s.DB.Update(ctx, func(tx *store.Tx) error { return putAccountData(tx, user, room, typ, content) })
+}
+
+func putAccountData(tx *store.Tx, user id.UserID, room id.RoomID, typ string, content json.RawMessage) error {
+	switch {
+	case typ == "" || len(typ) > maxDataType || checkText(typ) != nil:
+		return fmt.Errorf("%w: a type of account data has 1 to %d bytes", ErrInvalidParam, maxDataType)
+	case len(content) > MaxAccountData:
+		return fmt.Errorf("account data: %w: at most %d bytes are kept for a type", ErrTooLarge, MaxAccountData)
+	case bytes.IndexByte(content, 0) >= 0:
+		return fmt.Errorf("%w: account data must be JSON", ErrInvalidParam)
+	}
+	_, exists, err := tx.AccountData.Get(user, room, typ)
+	if err != nil {
+		return err
+	}
+	if !exists {
+		if n, err := tx.AccountData.Count(user); err != nil {
+			return err
+		} else if n >= maxDataPieces {
+			return fmt.Errorf("account data: %w: a user has at most %d types of it in all rooms", ErrTooMany, maxDataPieces)
+		}
+	}
+	tx.AccountData.Set(user, room, typ, content)
+	return nil
+}
+
+// tags is the content of the account data that holds the tags of a room.
+type tags struct {
+	Tags map[string]json.RawMessage `json:"tags"`
+}
+
+func readTags(tx *store.Tx, user id.UserID, room id.RoomID) (tags, error) {
+	t := tags{Tags: map[string]json.RawMessage{}}
+	content, ok, err := tx.AccountData.Get(user, room, typeTags)
+	if err != nil || !ok {
+		return t, err
+	}
+	// A client may have written anything under this type: what cannot be read is no tags.
+	if json.Unmarshal(content, &t) != nil || t.Tags == nil {
+		t.Tags = map[string]json.RawMessage{}
+	}
+	return t, nil
+}
+
+// Tags reads the tags that a user has given a room.
+func (s *Service) Tags(ctx context.Context, user id.UserID, room id.RoomID) (map[string]json.RawMessage, error) {
+	var t tags
+	err := s.DB.View(ctx, func(tx *store.Tx) (err error) {
+		t, err = readTags(tx, user, room)
+		return err
+	})
+	return t.Tags, err
+}
+
+// SetTag gives a room a tag; nil as content takes it away.
+func (s *Service) SetTag(ctx context.Context, user id.UserID, room id.RoomID, tag string, content json.RawMessage) error {
+	if tag == "" || len(tag) > maxDataType {
+		return fmt.Errorf("%w: a tag has 1 to %d bytes", ErrInvalidParam, maxDataType)
+	}
+	return s.DB.Update(ctx, func(tx *store.Tx) error {
+		t, err := readTags(tx, user, room)
+		if err != nil {
+			return err
+		}
+		if _, there := t.Tags[tag]; content == nil && !there {
+			return nil
+		}
+		if content == nil {
+			delete(t.Tags, tag)
+		} else {
+			t.Tags[tag] = content
+		}
+		if len(t.Tags) > maxTags {
+			return fmt.Errorf("tags: %w: a room has at most %d", ErrTooMany, maxTags)
+		}
+		raw, err := json.Marshal(t)
+		if err != nil {
+			return err
+		}
+		return putAccountData(tx, user, room, typeTags, raw)
+	})
+}
+
+const (
+	maxFilter     = 64 << 10
+	maxFilters    = 1000 // of one user; the oldest goes
+	cachedFilters = 1 << 12
+)
+
+type filterKey struct {
+	user id.UserID
+	id   string
+}
+
+// PutFilter keeps a filter and returns the ID under which Filter finds it.
+func (s *Service) PutFilter(ctx context.Context, user id.UserID, content json.RawMessage) (string, error) {
+	if len(content) > maxFilter {
+		return "", fmt.Errorf("filter: %w: at most %d bytes", ErrTooLarge, maxFilter)
+	}
+	if _, err := filter.Parse(content); err != nil {
+		return "", err
+	}
+	hash := hashToken(string(content))
+	var n int64
+	err := s.DB.Update(ctx, func(tx *store.Tx) (err error) {
+		n, err = tx.Filters.Put(user, hash, content, maxFilters)
+		return err
+	})
+	if err != nil {
+		return "", fmt.Errorf("keep a filter: %w", err)
+	}
+	return strconv.FormatInt(n, 10), nil
+}
+
+// FilterJSON reads a filter as it was given.
+func (s *Service) FilterJSON(ctx context.Context, user id.UserID, filterID string) (json.RawMessage, error) {
+	n, err := strconv.ParseInt(filterID, 10, 64)
+	if err != nil {
+		return nil, fmt.Errorf("filter: %w", ErrNotFound)
+	}
+	var content json.RawMessage
+	err = s.DB.View(ctx, func(tx *store.Tx) error {
+		var ok bool
+		if content, ok, err = tx.Filters.Get(user, n); err == nil && !ok {
+			return fmt.Errorf("filter: %w", ErrNotFound)
+		}
+		return err
+	})
+	return content, err
+}
+
+// Filter reads what a client gives as a filter: nothing, a filter as JSON, or the ID of one that it has kept.
+func (s *Service) Filter(ctx context.Context, user id.UserID, given string) (*filter.Filter, error) {
+	if given == "" {
+		return &filter.Filter{}, nil
+	}
+	if given[0] == '{' {
+		if len(given) > maxFilter {
+			return nil, fmt.Errorf("filter: %w: at most %d bytes", ErrTooLarge, maxFilter)
+		}
+		return filter.Parse([]byte(given))
+	}
+	key := filterKey{user, given}
+	if f, ok := s.filters.GetIfPresent(key); ok {
+		return f, nil
+	}
+	content, err := s.FilterJSON(ctx, user, given)
+	if err != nil {
+		return nil, err
+	}
+	f, err := filter.Parse(content)
+	if err != nil {
+		return nil, err
+	}
+	s.filters.Set(key, f)
+	return f, nil
+}

@@ -1,0 +1,257 @@
+package account_test
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha1"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/securecomm/securecomm/homeserver/account"
+	"github.com/securecomm/securecomm/homeserver/filter"
+	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/store"
+	"github.com/securecomm/securecomm/homeserver/store/storetest"
+	"github.com/securecomm/securecomm/homeserver/stream"
+)
+
+func TestProfile(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		ctx := t.Context()
+		failed := errors.New("a room is busy")
+		var told []string
+		s := newService(db, func(o *account.Options) {
+			o.ProfileChanged = func(_ context.Context, u id.UserID) error {
+				told = append(told, string(u))
+				if len(told) == 1 {
+					return failed
+				}
+				return nil
+			}
+		})
+		alice := register(t, s, "alice", false).User
+		set := func(field, value string) error { return s.SetProfileField(ctx, alice, field, json.RawMessage(value)) }
+		if err := errors.Join(set("displayname", `"Alice"`), set("avatar_url", `"mxc://h/a"`), set("m.tz", `"Europe/London"`), set("org.example.x", `{"a":[1]}`)); err != nil {
+			t.Fatal(err)
+		}
+		profile, err := s.Profile(ctx, alice, "")
+		if err != nil || len(profile) != 4 || string(profile["org.example.x"]) != `{"a":[1]}` {
+			t.Errorf("got %s, %v", profile, err)
+		}
+		for field, value := range map[string]string{
+			"displayname": `1`, "avatar_url": `{}`, "x": `1`, "Org.example": `1`, "": `1`, "m.tz": `[]`,
+		} {
+			wantErr(t, field+" = "+value, set(field, value), account.ErrInvalidParam)
+		}
+		wantErr(t, "257 characters", set("displayname", `"`+strings.Repeat("é", 257)+`"`), account.ErrInvalidParam)
+		wantErr(t, "a long key", set("a."+strings.Repeat("a", 254), `1`), account.ErrKeyTooLarge)
+		wantErr(t, "a large profile", set("org.example.large", `"`+strings.Repeat("a", 64<<10)+`"`), account.ErrProfileTooLarge)
+		if err := errors.Join(set("displayname", `""`), s.DeleteProfileField(ctx, alice, "m.tz"), s.DeleteProfileField(ctx, alice, "m.tz")); err != nil {
+			t.Fatal(err)
+		}
+		_, err = s.Profile(ctx, alice, "displayname")
+		wantErr(t, "a field that was emptied", err, account.ErrNotFound)
+		_, err = s.Profile(ctx, "@nobody:example.org", "")
+		wantErr(t, "an unknown user", err, account.ErrNotFound)
+
+		// What fails is kept, and done by the next who looks, such as another process.
+		runOnce(s)
+		runOnce(s)
+		runOnce(s)
+		if len(told) != 2 {
+			t.Errorf("rooms were told %d times, want once in vain and once with success", len(told))
+		}
+	})
+}
+
+// runOnce does what there is to do: an ended context is noticed only when Run waits for more.
+func runOnce(s *account.Service) {
+	ctx, stop := context.WithCancel(context.Background())
+	do := s.ProfileChanged
+	var wg sync.WaitGroup
+	looked := make(chan struct{}, 2)
+	s.ProfileChanged = func(ctx context.Context, u id.UserID) error {
+		defer func() { looked <- struct{}{} }()
+		return do(ctx, u)
+	}
+	wg.Go(func() { s.Run(ctx) })
+	_ = s.DB.View(ctx, func(tx *store.Tx) error {
+		if list, err := tx.Errands.List(1); err != nil || len(list) == 0 {
+			looked <- struct{}{}
+		}
+		return nil
+	})
+	<-looked
+	stop()
+	wg.Wait()
+	s.ProfileChanged = do
+}
+
+func TestRemoteProfile(t *testing.T) {
+	s := newService(storetest.Open(t, t.TempDir()+"/test.db"), func(o *account.Options) {
+		o.RemoteProfile = func(_ context.Context, u id.UserID, _ string) (map[string]json.RawMessage, error) {
+			if u != "@bob:remote" {
+				return nil, fmt.Errorf("remote: %w", account.ErrNotFound)
+			}
+			return map[string]json.RawMessage{"displayname": json.RawMessage(`"Bob"`)}, nil
+		}
+	})
+	if p, err := s.Profile(t.Context(), "@bob:remote", "displayname"); err != nil || string(p["displayname"]) != `"Bob"` {
+		t.Errorf("got %s, %v", p, err)
+	}
+	_, err := s.Profile(t.Context(), "@bob:remote", "avatar_url")
+	wantErr(t, "a field that is not there", err, account.ErrNotFound)
+	_, err = s.Profile(t.Context(), "@eve:remote", "")
+	wantErr(t, "a user who is not there", err, account.ErrNotFound)
+}
+
+func TestAccountData(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		ctx := t.Context()
+		s := newService(db, nil)
+		alice := register(t, s, "alice", false).User
+		const room = id.RoomID("!r:example.org")
+		waiter := db.Hub.Subscribe(alice)
+		defer waiter.Close()
+		before := db.Hub.Current()
+		for _, content := range []string{`{"v":1}`, `{"v":2}`} {
+			if err := errors.Join(s.SetAccountData(ctx, alice, "", "x", json.RawMessage(content)), s.SetAccountData(ctx, alice, room, "x", json.RawMessage(content))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		<-waiter.C
+		if got, err := s.AccountData(ctx, alice, "", "x"); err != nil || string(got) != `{"v":2}` {
+			t.Errorf("got %s, %v", got, err)
+		}
+		_, err := s.AccountData(ctx, alice, "!other:example.org", "x")
+		wantErr(t, "another room", err, account.ErrNotFound)
+		wantErr(t, "m.push_rules", s.SetAccountData(ctx, alice, "", "m.push_rules", json.RawMessage(`{}`)), account.ErrProtected)
+		wantErr(t, "m.fully_read", s.SetAccountData(ctx, alice, room, "m.fully_read", json.RawMessage(`{}`)), account.ErrProtected)
+		large := json.RawMessage(`"` + strings.Repeat("x", account.MaxAccountData-1) + `"`)
+		wantErr(t, "one byte too much", s.SetAccountData(ctx, alice, "", "x", large), account.ErrTooLarge)
+
+		for _, tag := range []string{"u.work", "m.favourite", "u.gone"} {
+			if err := s.SetTag(ctx, alice, room, tag, json.RawMessage(`{"order":0.5}`)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := s.SetTag(ctx, alice, room, "u.gone", nil); err != nil {
+			t.Fatal(err)
+		}
+		if tags, err := s.Tags(ctx, alice, room); err != nil || len(tags) != 2 || string(tags["u.work"]) != `{"order":0.5}` {
+			t.Errorf("got %s, %v", tags, err)
+		}
+		err = db.View(ctx, func(tx *store.Tx) error {
+			changed, err := tx.AccountData.Changed(alice, before, db.Hub.Current())
+			if err != nil || len(changed) != 3 || changed[0].Position >= changed[1].Position || changed[2].Type != "m.tag" || changed[2].Room != room {
+				t.Errorf("changed: %+v, %v", changed, err)
+			}
+			one, err := tx.AccountData.Changed(alice, changed[0].Position, changed[1].Position)
+			if err != nil || len(one) != 1 || one[0].Position != changed[1].Position {
+				t.Errorf("a part of it: %+v, %v", one, err)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		changes, ok := db.Hub.Since(before, db.Hub.Current())
+		if !ok || len(changes) == 0 || changes[0].Kind != stream.AccountData || changes[0].User != alice {
+			t.Errorf("the log says %+v, %v", changes, ok)
+		}
+	})
+}
+
+func TestFilters(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		ctx := t.Context()
+		s := newService(db, nil)
+		alice := register(t, s, "alice", false).User
+		content := json.RawMessage(`{"room":{"timeline":{"limit":10}}}`)
+		first, err := s.PutFilter(ctx, alice, content)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again, err := s.PutFilter(ctx, alice, content); err != nil || again != first {
+			t.Errorf("the same filter became %s and %s, %v", first, again, err)
+		}
+		second, err := s.PutFilter(ctx, alice, json.RawMessage(`{}`))
+		if err != nil || second == first {
+			t.Errorf("got %s, %v", second, err)
+		}
+		if raw, err := s.FilterJSON(ctx, alice, first); err != nil || string(raw) != string(content) {
+			t.Errorf("got %s, %v", raw, err)
+		}
+		for range 2 {
+			if f, err := s.Filter(ctx, alice, first); err != nil || f.Room.Timeline.Count(20, 100) != 10 {
+				t.Errorf("got %+v, %v", f, err)
+			}
+		}
+		for _, unknown := range []string{"99", "x"} {
+			_, err = s.Filter(ctx, alice, unknown)
+			wantErr(t, unknown, err, account.ErrNotFound)
+		}
+		_, err = s.Filter(ctx, "@bob:example.org", first)
+		wantErr(t, "another user's", err, account.ErrNotFound)
+		_, err = s.Filter(ctx, alice, `{"room":1}`)
+		wantErr(t, "inline", err, filter.ErrInvalid)
+	})
+}
+
+func TestPasses(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		ctx := t.Context()
+		s := newService(db, nil)
+		alice := register(t, s, "alice", false).User
+		token, err := s.LoginToken(ctx, alice)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = s.OpenIDUser(ctx, token)
+		wantErr(t, "a login token for OpenID", err, account.ErrUnknownToken)
+		if l, err := s.LoginWithToken(ctx, token, account.DeviceRequest{}); err != nil || l.User != alice {
+			t.Errorf("got %+v, %v", l, err)
+		}
+		_, err = s.LoginWithToken(ctx, token, account.DeviceRequest{})
+		wantErr(t, "a second time", err, account.ErrBadLogin)
+		open, err := s.OpenIDToken(ctx, alice)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if u, err := s.OpenIDUser(ctx, open); err != nil || u != alice {
+				t.Errorf("got %s, %v", u, err)
+			}
+		}
+	})
+}
+
+func TestSharedSecret(t *testing.T) {
+	s := newService(storetest.Open(t, t.TempDir()+"/test.db"), func(o *account.Options) {
+		o.Registration = account.Registration{SharedSecret: "hush"}
+	})
+	ctx := t.Context()
+	nonce, err := s.Nonce(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proof := func(nonce, role string) account.SharedProof {
+		mac := hmac.New(sha1.New, []byte("hush"))
+		fmt.Fprintf(mac, "%s\x00%s\x00%s\x00%s", nonce, "Root", password, role)
+		return account.SharedProof{Nonce: nonce, MAC: hex.EncodeToString(mac.Sum(nil))}
+	}
+	wanted := account.Account{Username: "Root", Password: password, Admin: true}
+	_, err = s.RegisterShared(ctx, wanted, proof(nonce, "notadmin"))
+	wantErr(t, "a MAC for something else", err, account.ErrForbidden)
+	_, err = s.RegisterShared(ctx, wanted, proof("made up", "admin"))
+	wantErr(t, "a made-up nonce", err, account.ErrForbidden)
+	l, err := s.RegisterShared(ctx, wanted, proof(nonce, "admin"))
+	if err != nil || l.User != "@root:example.org" || !mustAuthenticate(t, s, l.AccessToken).Admin {
+		t.Errorf("got %+v, %v", l, err)
+	}
+}

@@ -1,0 +1,282 @@
+package account
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/store"
+)
+
+// Login is what a new session consists of.
+type Login struct {
+	User         id.UserID
+	Device       id.DeviceID
+	AccessToken  string
+	RefreshToken string        // empty: the access token cannot be refreshed
+	ExpiresIn    time.Duration // 0: never
+}
+
+// DeviceRequest says what device a client wants to be.
+type DeviceRequest struct {
+	ID      id.DeviceID // empty: the server chooses
+	Name    string      // of a new device
+	Refresh bool        // the client can refresh tokens
+}
+
+const (
+	maxDeviceID   = 255
+	maxDeviceName = 100 // characters, as other servers have it
+	maxDevices    = 1000
+)
+
+func (d *DeviceRequest) check() error {
+	if len(d.ID) > maxDeviceID {
+		return fmt.Errorf("%w: a device ID has at most %d bytes", ErrInvalidParam, maxDeviceID)
+	}
+	if err := checkText(string(d.ID)); err != nil {
+		return fmt.Errorf("device ID: %w", err)
+	}
+	return checkDeviceName(d.Name)
+}
+
+func checkDeviceName(name string) error {
+	if len([]rune(name)) > maxDeviceName {
+		return fmt.Errorf("%w: the display name of a device has at most %d characters", ErrInvalidParam, maxDeviceName)
+	}
+	return checkText(name)
+}
+
+// checkText refuses what PostgreSQL cannot store in a text.
+func checkText(s string) error {
+	if strings.ContainsRune(s, 0) {
+		return fmt.Errorf("%w: a text must not contain the character NUL", ErrInvalidParam)
+	}
+	return nil
+}
+
+// LocalUser reads a user as people write it when they log in: the whole ID or its localpart, in either case.
+func (s *Service) LocalUser(name string) (id.UserID, error) {
+	if rest, ok := strings.CutPrefix(name, "@"); ok {
+		local, server, ok := strings.Cut(rest, ":")
+		if !ok || id.ServerName(server) != s.Server {
+			return "", fmt.Errorf("%w: not a user of %s", ErrBadLogin, s.Server)
+		}
+		name = local
+	}
+	u, err := id.ParseUserID("@" + strings.ToLower(name) + ":" + string(s.Server))
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", ErrBadLogin, err)
+	}
+	return u, nil
+}
+
+// CheckPassword says whether a password is a user's. The error wraps ErrBadLogin if not.
+func (s *Service) CheckPassword(ctx context.Context, user id.UserID, password string) error {
+	var u store.User
+	err := s.DB.View(ctx, func(tx *store.Tx) (err error) {
+		u, _, err = tx.Users.Get(user)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("look a user up: %w", err)
+	}
+	right, err := s.checkPassword(ctx, u.PasswordHash, password)
+	if err != nil {
+		return fmt.Errorf("check a password: %w", err)
+	}
+	switch {
+	case u.Deactivated:
+		return ErrDeactivated
+	case !right:
+		return ErrBadLogin
+	}
+	return nil
+}
+
+// LoginWithPassword starts a session.
+func (s *Service) LoginWithPassword(ctx context.Context, user id.UserID, password string, d DeviceRequest) (Login, error) {
+	if err := d.check(); err != nil {
+		return Login{}, err
+	}
+	if err := s.CheckPassword(ctx, user, password); err != nil {
+		return Login{}, err
+	}
+	return s.login(ctx, user, d, nil)
+}
+
+// LoginWithToken starts a session for whom LoginToken was called. The token is used up.
+func (s *Service) LoginWithToken(ctx context.Context, token string, d DeviceRequest) (Login, error) {
+	if err := d.check(); err != nil {
+		return Login{}, err
+	}
+	hash := hashToken(token)
+	var user id.UserID
+	err := s.DB.View(ctx, func(tx *store.Tx) error {
+		pass, ok, err := tx.Passes.Get(hash, purposeLogin, nowMillis())
+		if err == nil && !ok {
+			return fmt.Errorf("%w: the login token is not valid", ErrBadLogin)
+		}
+		user = pass.User
+		return err
+	})
+	if err != nil {
+		return Login{}, err
+	}
+	return s.login(ctx, user, d, func(tx *store.Tx) error {
+		_, ok, err := tx.Passes.Get(hash, purposeLogin, nowMillis())
+		if err != nil {
+			return err
+		}
+		if !ok { // another login was faster
+			return fmt.Errorf("%w: the login token is not valid", ErrBadLogin)
+		}
+		return tx.Passes.Delete(hash)
+	})
+}
+
+// login starts a session; first runs in the same transaction.
+func (s *Service) login(ctx context.Context, user id.UserID, d DeviceRequest, first func(*store.Tx) error) (Login, error) {
+	l, t := s.newLogin(user, d)
+	err := s.DB.Update(ctx, func(tx *store.Tx) error {
+		if first != nil {
+			if err := first(tx); err != nil {
+				return err
+			}
+		}
+		u, ok, err := tx.Users.Get(user)
+		if err != nil {
+			return err
+		}
+		if !ok || u.Deactivated {
+			return ErrDeactivated
+		}
+		return s.openSession(tx, t, d.Name)
+	})
+	if err != nil {
+		return Login{}, fmt.Errorf("log in: %w", err)
+	}
+	return l, nil
+}
+
+// newLogin makes the tokens of a session.
+func (s *Service) newLogin(user id.UserID, d DeviceRequest) (Login, store.Token) {
+	if d.ID == "" {
+		d.ID = id.DeviceID(rand.Text()[:10])
+	}
+	l := Login{User: user, Device: d.ID, AccessToken: newToken(accessPrefix)}
+	t := store.Token{Access: hashToken(l.AccessToken), User: user, Device: d.ID}
+	if d.Refresh {
+		s.makeRefreshable(&l, &t)
+	}
+	return l, t
+}
+
+func (s *Service) makeRefreshable(l *Login, t *store.Token) {
+	l.RefreshToken, l.ExpiresIn = newToken(refreshPrefix), s.TokenLifetime
+	t.Refresh, t.ExpiresAt = hashToken(l.RefreshToken), time.Now().Add(s.TokenLifetime).UnixMilli()
+}
+
+// openSession writes a session. A device that is already there keeps its name and loses its former tokens.
+func (s *Service) openSession(tx *store.Tx, t store.Token, name string) error {
+	gone, err := tx.Tokens.DeleteDevice(t.User, t.Device)
+	if err != nil {
+		return err
+	}
+	if len(gone) > 0 {
+		tx.AfterCommit(func() { s.sessions.forget(gone) })
+	}
+	fresh, err := tx.Devices.Insert(store.Device{User: t.User, ID: t.Device, DisplayName: name, CreatedAt: nowMillis()})
+	if err != nil {
+		return err
+	}
+	if fresh {
+		if n, err := tx.Devices.Count(t.User); err != nil {
+			return err
+		} else if n > maxDevices {
+			return fmt.Errorf("%w: a user has at most %d devices; log out of some first", ErrTooMany, maxDevices)
+		}
+	}
+	return tx.Tokens.Insert(t)
+}
+
+// Refresh gives a new pair of tokens for a refresh token. The old pair is revoked when the new one is first used.
+func (s *Service) Refresh(ctx context.Context, refresh string) (Login, error) {
+	hash := hashToken(refresh)
+	var l Login
+	err := s.DB.Update(ctx, func(tx *store.Tx) error {
+		old, ok, err := tx.Tokens.ByRefresh(hash)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return ErrUnknownToken
+		}
+		gone, err := tx.Tokens.Confirm(old)
+		if err != nil {
+			return err
+		}
+		unused, err := tx.Tokens.DeleteReplacements(hash)
+		if err != nil {
+			return err
+		}
+		var t store.Token
+		l, t = s.newLogin(old.User, DeviceRequest{ID: old.Device, Refresh: true})
+		t.Replaces = hash
+		tx.AfterCommit(func() { s.sessions.forget(append(gone, unused...)) })
+		return tx.Tokens.Insert(t)
+	})
+	if err != nil {
+		return Login{}, fmt.Errorf("refresh a token: %w", err)
+	}
+	return l, nil
+}
+
+// The purposes of passes.
+const (
+	purposeLogin  = "login"
+	purposeOpenID = "openid"
+)
+
+// How long passes are good for.
+const (
+	LoginTokenLifetime  = 2 * time.Minute
+	OpenIDTokenLifetime = time.Hour
+)
+
+// LoginToken makes a token with which another device of the user can log in once, within LoginTokenLifetime.
+func (s *Service) LoginToken(ctx context.Context, user id.UserID) (string, error) {
+	return s.issuePass(ctx, user, purposeLogin, loginPrefix, LoginTokenLifetime)
+}
+
+// OpenIDToken makes a token with which a third party can ask this server who the user is, within OpenIDTokenLifetime.
+func (s *Service) OpenIDToken(ctx context.Context, user id.UserID) (string, error) {
+	return s.issuePass(ctx, user, purposeOpenID, openIDPrefix, OpenIDTokenLifetime)
+}
+
+func (s *Service) issuePass(ctx context.Context, user id.UserID, purpose, prefix string, life time.Duration) (string, error) {
+	token := newToken(prefix)
+	p := store.Pass{Hash: hashToken(token), Purpose: purpose, User: user, ExpiresAt: time.Now().Add(life).UnixMilli()}
+	err := s.DB.Update(ctx, func(tx *store.Tx) error { return tx.Passes.Insert(p, nowMillis()) })
+	if err != nil {
+		return "", fmt.Errorf("issue a %s token: %w", purpose, err)
+	}
+	return token, nil
+}
+
+// OpenIDUser says whom OpenIDToken made a token for.
+func (s *Service) OpenIDUser(ctx context.Context, token string) (id.UserID, error) {
+	var user id.UserID
+	err := s.DB.View(ctx, func(tx *store.Tx) error {
+		pass, ok, err := tx.Passes.Get(hashToken(token), purposeOpenID, nowMillis())
+		if err == nil && !ok {
+			return ErrUnknownToken
+		}
+		user = pass.User
+		return err
+	})
+	return user, err
+}

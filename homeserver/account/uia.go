@@ -1,0 +1,166 @@
+package account
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/store"
+)
+
+// The stages of interactive authentication that this server knows (Client-Server API, "User-Interactive
+// Authentication API"). Every flow has one stage, so a stage is always passed in the request that it
+// authorizes, with that request's parameters.
+const (
+	StagePassword          = "m.login.password"
+	StageDummy             = "m.login.dummy"
+	StageRegistrationToken = "m.login.registration_token"
+)
+
+// Auth is what a client sends to pass a stage.
+type Auth struct {
+	Type       string `json:"type"`
+	Session    string `json:"session"`
+	Identifier struct {
+		Type string `json:"type"`
+		User string `json:"user"`
+	} `json:"identifier"`
+	User     string `json:"user"` // as clients sent it before there was an identifier
+	Password string `json:"password"`
+	Token    string `json:"token"`
+}
+
+// Name is the user that an Auth names.
+func (a *Auth) Name() string {
+	if a.Identifier.User != "" {
+		return a.Identifier.User
+	}
+	return a.User
+}
+
+// Challenge is the error that asks a client to authenticate, or to do it better.
+type Challenge struct {
+	Session string
+	Flows   [][]string
+	Err     error // why the attempt failed; nil if there was none
+}
+
+func (c *Challenge) Error() string {
+	if c.Err != nil {
+		return "interactive authentication: " + c.Err.Error()
+	}
+	return "interactive authentication is needed"
+}
+
+func (c *Challenge) Unwrap() error { return c.Err }
+
+var (
+	errUnknownSession = errors.New("the authentication session is unknown or has expired")
+	errUnknownStage   = errors.New("this is not a stage of a flow offered")
+)
+
+// Confirm makes sure that who asks for an operation knows the password of the requester. It returns a
+// *Challenge if the client has to try (again).
+func (s *Service) Confirm(ctx context.Context, r Requester, operation string, auth *Auth) error {
+	purpose := operation + "\x00" + string(r.User)
+	flows := [][]string{{StagePassword}}
+	if err := s.checkStage(ctx, purpose, flows, auth); err != nil {
+		return err
+	}
+	user := r.User
+	if name := auth.Name(); name != "" {
+		var err error
+		if user, err = s.LocalUser(name); err != nil {
+			return s.challenge(ctx, purpose, flows, err)
+		}
+	}
+	err := s.CheckPassword(ctx, user, auth.Password)
+	switch {
+	case errors.Is(err, ErrBadLogin), errors.Is(err, ErrDeactivated):
+		return s.challenge(ctx, purpose, flows, err)
+	case err != nil:
+		return err
+	case user != r.User:
+		return fmt.Errorf("%w: another user has authenticated", ErrForbidden)
+	}
+	return nil
+}
+
+// checkStage sends a challenge unless a client tries to pass a stage that is offered.
+func (s *Service) checkStage(ctx context.Context, purpose string, flows [][]string, auth *Auth) error {
+	if auth == nil || auth.Type == "" {
+		return s.challenge(ctx, purpose, flows, nil)
+	}
+	if auth.Session != "" {
+		ok, err := s.checkTicket(ctx, "session\x00"+purpose, auth.Session)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return s.challenge(ctx, purpose, flows, errUnknownSession)
+		}
+	}
+	for _, flow := range flows {
+		if flow[0] == auth.Type {
+			return nil
+		}
+	}
+	return s.challenge(ctx, purpose, flows, errUnknownStage)
+}
+
+func (s *Service) challenge(ctx context.Context, purpose string, flows [][]string, reason error) error {
+	session, err := s.signTicket(ctx, "session\x00"+purpose)
+	if err != nil {
+		return err
+	}
+	return &Challenge{Session: session, Flows: flows, Err: reason}
+}
+
+// confirmRegistration lets a registration through, or challenges. The token is that of the token stage.
+func (s *Service) confirmRegistration(ctx context.Context, auth *Auth) (token []byte, err error) {
+	const purpose = "register"
+	flows, err := s.registrationFlows(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.checkStage(ctx, purpose, flows, auth); err != nil {
+		return nil, err
+	}
+	if auth.Type == StageDummy {
+		return nil, nil
+	}
+	valid, err := s.RegistrationTokenValid(ctx, auth.Token)
+	if err != nil {
+		return nil, err
+	}
+	if !valid {
+		return nil, s.challenge(ctx, purpose, flows, errBadRegistrationToken)
+	}
+	return hashToken(auth.Token), nil
+}
+
+var errBadRegistrationToken = fmt.Errorf("%w: the registration token is not valid", ErrForbidden)
+
+func (s *Service) registrationFlows(ctx context.Context) ([][]string, error) {
+	if s.Registration.Open && !s.Registration.RequireToken {
+		return [][]string{{StageDummy}}, nil
+	}
+	if !s.Registration.Open {
+		var any bool
+		err := s.DB.View(ctx, func(tx *store.Tx) (err error) {
+			any, err = tx.Passes.AnyRegistration(nowMillis())
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		if !any {
+			return nil, ErrRegistrationClosed
+		}
+	}
+	return [][]string{{StageRegistrationToken}}, nil
+}
+
+// Owns says whether a user is one of this server.
+func (s *Service) Owns(user id.UserID) bool { return user.Server() == s.Server }

@@ -1,0 +1,216 @@
+package ephemeral
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/room"
+	"github.com/securecomm/securecomm/homeserver/store"
+)
+
+// Types of receipts.
+const (
+	Read        = "m.read"
+	ReadPrivate = "m.read.private"
+	FullyRead   = "m.fully_read" // kept as account data
+)
+
+const (
+	// maxThreads is how many receipts a user may have in one room.
+	maxThreads = 1000
+	// maxReceipts bounds the receipts in one data unit.
+	maxReceipts = 1000
+	maxThreadID = 255
+	// Each receipt goes in a data unit of its own: a unit cannot say two things of one user.
+	receiptEDU = "m.receipt"
+)
+
+// Mark is a receipt or marker that a user sets. Thread is empty for all threads, "main", or the ID of the event at the
+// root of a thread.
+type Mark struct {
+	Type   string
+	Event  id.EventID
+	Thread string
+}
+
+func (m *Mark) check() error {
+	switch {
+	case m.Type != Read && m.Type != ReadPrivate && m.Type != FullyRead:
+		return fmt.Errorf("%w: no receipt of type %.50q", ErrInvalid, m.Type)
+	case m.Type == FullyRead && m.Thread != "":
+		return fmt.Errorf("%w: m.fully_read knows no threads", ErrInvalid)
+	case len(m.Thread) > maxThreadID:
+		return fmt.Errorf("%w: the thread ID is too long", ErrInvalid)
+	}
+	_, err := id.ParseEventID(string(m.Event))
+	return err
+}
+
+// SetMarks sets receipts and the fully-read marker of a local user, all in one transaction. What would move backwards is
+// left as it is.
+func (s *Service) SetMarks(ctx context.Context, roomID id.RoomID, user id.UserID, marks ...Mark) error {
+	for i := range marks {
+		if err := marks[i].check(); err != nil {
+			return err
+		}
+	}
+	if err := s.joined(ctx, roomID, user); err != nil {
+		return err
+	}
+	s.Active(user)
+	wake, err := s.Rooms.LocalMembers(ctx, roomID)
+	if err != nil {
+		return err
+	}
+	servers, err := s.others(ctx, roomID)
+	if err != nil {
+		return err
+	}
+	return s.Store.Update(ctx, func(tx *store.Tx) error {
+		for _, m := range marks {
+			if m.Type == FullyRead {
+				if err := setFullyRead(tx, roomID, user, m.Event); err != nil {
+					return err
+				}
+				continue
+			}
+			r, err := setReceipt(tx, roomID, user, m, time.Now().UnixMilli(), wake)
+			if err != nil || r == nil || m.Type != Read {
+				if err != nil {
+					return err
+				}
+				continue
+			}
+			raw, err := newEDU(receiptEDU, receiptContent(roomID, r))
+			if err != nil {
+				return err
+			}
+			tx.Outbox.AddEDU(servers, raw)
+		}
+		return nil
+	})
+}
+
+// setReceipt writes a receipt; nil if there is a newer one.
+func setReceipt(tx *store.Tx, roomID id.RoomID, user id.UserID, m Mark, ts int64, wake []id.UserID) (*store.Receipt, error) {
+	here, err := tx.Rooms.ByID(roomID)
+	if err != nil {
+		return nil, err
+	}
+	if here == nil {
+		return nil, fmt.Errorf("%w: %s", room.ErrNotFound, roomID)
+	}
+	ev, err := tx.Events.Get(m.Event)
+	if err != nil {
+		return nil, err
+	}
+	r := store.Receipt{Room: here.NID, User: user, Type: m.Type, Thread: m.Thread, Event: m.Event, TS: ts}
+	if ev != nil && ev.Room == here.NID {
+		r.EventAt = ev.Position
+	}
+	former, exists, err := tx.Receipts.Get(here.NID, user, m.Type, m.Thread)
+	if err != nil {
+		return nil, err
+	}
+	if exists && (former.Event == m.Event || r.EventAt != 0 && former.EventAt > r.EventAt) {
+		return nil, nil
+	}
+	if !exists {
+		if n, err := tx.Receipts.CountThreads(here.NID, user); err != nil || n >= maxThreads {
+			return nil, err
+		}
+	}
+	if m.Type == ReadPrivate {
+		wake = []id.UserID{user}
+	}
+	tx.Receipts.Set(r, roomID, wake)
+	return &r, nil
+}
+
+func setFullyRead(tx *store.Tx, roomID id.RoomID, user id.UserID, eventID id.EventID) error {
+	raw, exists, err := tx.AccountData.Get(user, roomID, FullyRead)
+	if err != nil {
+		return err
+	}
+	var former struct {
+		Event id.EventID `json:"event_id"`
+	}
+	if exists && json.Unmarshal(raw, &former) == nil {
+		both, err := tx.Events.ByID(former.Event, eventID)
+		if err != nil {
+			return err
+		}
+		if former.Event == eventID || len(both) == 2 && both[0].Room == both[1].Room && both[0].Position > both[1].Position {
+			return nil
+		}
+	}
+	content, err := json.Marshal(map[string]id.EventID{"event_id": eventID})
+	if err != nil {
+		return fmt.Errorf("encode %s: %w", FullyRead, err)
+	}
+	tx.AccountData.Set(user, roomID, FullyRead, content)
+	return nil
+}
+
+// receiptData is what a data unit says of one receipt.
+type receiptData struct {
+	Data struct {
+		TS     int64  `json:"ts"`
+		Thread string `json:"thread_id,omitempty"`
+	} `json:"data"`
+	Events []id.EventID `json:"event_ids"`
+}
+
+type receiptUnit map[id.RoomID]map[string]map[id.UserID]receiptData
+
+func receiptContent(roomID id.RoomID, r *store.Receipt) receiptUnit {
+	d := receiptData{Events: []id.EventID{r.Event}}
+	d.Data.TS, d.Data.Thread = r.TS, r.Thread
+	return receiptUnit{roomID: {Read: {r.User: d}}}
+}
+
+// ReceiveReceipts takes in an m.receipt of another server (Server-Server API, "Receipts"). What is wrong in it is left out.
+func (s *Service) ReceiveReceipts(ctx context.Context, origin id.ServerName, content json.RawMessage) error {
+	var in receiptUnit
+	if err := json.Unmarshal(content, &in); err != nil {
+		return fmt.Errorf("%w: m.receipt: %w", ErrInvalid, err)
+	}
+	left := maxReceipts
+	var faults []error
+	for _, roomID := range slices.Sorted(maps.Keys(in)) {
+		for user, d := range in[roomID][Read] {
+			if left--; left < 0 {
+				return fmt.Errorf("%w: m.receipt: more than %d receipts", ErrInvalid, maxReceipts)
+			}
+			faults = append(faults, s.receiveReceipt(ctx, origin, roomID, user, d))
+		}
+	}
+	return errors.Join(faults...)
+}
+
+func (s *Service) receiveReceipt(ctx context.Context, origin id.ServerName, roomID id.RoomID, user id.UserID, d receiptData) error {
+	if user.Server() != origin || len(d.Events) == 0 {
+		return fmt.Errorf("%w: m.receipt of a user of another server, or of no event", ErrInvalid)
+	}
+	m := Mark{Type: Read, Event: d.Events[len(d.Events)-1], Thread: d.Data.Thread}
+	if err := m.check(); err != nil {
+		return err
+	}
+	if err := s.joined(ctx, roomID, user); err != nil {
+		return err
+	}
+	wake, err := s.Rooms.LocalMembers(ctx, roomID)
+	if err != nil {
+		return err
+	}
+	return s.Store.Update(ctx, func(tx *store.Tx) error {
+		_, err := setReceipt(tx, roomID, user, m, d.Data.TS, wake)
+		return err
+	})
+}

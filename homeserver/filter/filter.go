@@ -1,0 +1,191 @@
+package filter
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/securecomm/securecomm/homeserver/id"
+)
+
+// ErrInvalid is wrapped by every refusal of a filter.
+var ErrInvalid = errors.New("invalid filter")
+
+// Filter is a filter of /sync. The zero value lets everything through.
+type Filter struct {
+	EventFields []string `json:"event_fields"`
+	EventFormat string   `json:"event_format"` // "client" (or empty) or "federation"
+	Presence    Events   `json:"presence"`
+	AccountData Events   `json:"account_data"`
+	Room        Room     `json:"room"`
+}
+
+// Room is the part of a filter that is about rooms.
+type Room struct {
+	Rooms        []id.RoomID `json:"rooms"`
+	NotRooms     []id.RoomID `json:"not_rooms"`
+	IncludeLeave bool        `json:"include_leave"`
+	Ephemeral    RoomEvents  `json:"ephemeral"`
+	State        RoomEvents  `json:"state"`
+	Timeline     RoomEvents  `json:"timeline"`
+	AccountData  RoomEvents  `json:"account_data"`
+}
+
+// Events is a filter of events outside of rooms. A list that is nil restricts nothing, an empty list of
+// what is wanted lets nothing through.
+type Events struct {
+	Limit      *int        `json:"limit"`
+	Types      []string    `json:"types"`
+	NotTypes   []string    `json:"not_types"`
+	Senders    []id.UserID `json:"senders"`
+	NotSenders []id.UserID `json:"not_senders"`
+}
+
+// RoomEvents is a filter of events in rooms.
+type RoomEvents struct {
+	Events
+	Rooms                     []id.RoomID `json:"rooms"`
+	NotRooms                  []id.RoomID `json:"not_rooms"`
+	LazyLoadMembers           bool        `json:"lazy_load_members"`
+	IncludeRedundantMembers   bool        `json:"include_redundant_members"`
+	UnreadThreadNotifications bool        `json:"unread_thread_notifications"`
+	ContainsURL               *bool       `json:"contains_url"`
+}
+
+// Parse reads a filter of /sync.
+func Parse(raw []byte) (*Filter, error) {
+	f := &Filter{}
+	if err := unmarshal(raw, f); err != nil {
+		return nil, err
+	}
+	if f.EventFormat != "" && f.EventFormat != "client" && f.EventFormat != "federation" {
+		return nil, fmt.Errorf("%w: event_format is neither client nor federation", ErrInvalid)
+	}
+	if err := errors.Join(f.Presence.check(), f.AccountData.check(), checkRooms(f.Room.Rooms, f.Room.NotRooms),
+		f.Room.Ephemeral.check(), f.Room.State.check(), f.Room.Timeline.check(), f.Room.AccountData.check()); err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// ParseRoomEvents reads a filter as /messages, /context and /search take it. An empty text lets everything through.
+func ParseRoomEvents(raw []byte) (*RoomEvents, error) {
+	f := &RoomEvents{}
+	if len(raw) == 0 {
+		return f, nil
+	}
+	if err := unmarshal(raw, f); err != nil {
+		return nil, err
+	}
+	return f, f.check()
+}
+
+func unmarshal(raw []byte, into any) error {
+	err := json.Unmarshal(raw, into)
+	var wrong *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &wrong):
+		return fmt.Errorf("%w: wrong type of %q", ErrInvalid, wrong.Field)
+	case err != nil:
+		return fmt.Errorf("%w: not JSON", ErrInvalid)
+	}
+	return nil
+}
+
+func (f *Events) check() error {
+	if f.Limit != nil && *f.Limit < 0 {
+		return fmt.Errorf("%w: a limit is negative", ErrInvalid)
+	}
+	for _, user := range slices.Concat(f.Senders, f.NotSenders) {
+		if _, err := id.ParseUserID(string(user)); err != nil {
+			return fmt.Errorf("%w: senders: %w", ErrInvalid, err)
+		}
+	}
+	return nil
+}
+
+func (f *RoomEvents) check() error {
+	return errors.Join(f.Events.check(), checkRooms(f.Rooms, f.NotRooms))
+}
+
+func checkRooms(lists ...[]id.RoomID) error {
+	for _, room := range slices.Concat(lists...) {
+		if _, err := id.ParseRoomID(string(room)); err != nil {
+			return fmt.Errorf("%w: rooms: %w", ErrInvalid, err)
+		}
+	}
+	return nil
+}
+
+// Count is how many events are wanted: the filter's limit if there is one, but never more than most.
+func (f *Events) Count(usual, most int) int {
+	if f.Limit == nil {
+		return usual
+	}
+	return min(*f.Limit, most)
+}
+
+// Allows says whether an event of a type by a sender passes.
+func (f *Events) Allows(typ string, sender id.UserID) bool {
+	if f.Types != nil && !matchesAny(f.Types, typ) || matchesAny(f.NotTypes, typ) {
+		return false
+	}
+	return (f.Senders == nil || slices.Contains(f.Senders, sender)) && !slices.Contains(f.NotSenders, sender)
+}
+
+// AllowsRoom says whether anything of a room passes.
+func (f *RoomEvents) AllowsRoom(room id.RoomID) bool { return allowsRoom(f.Rooms, f.NotRooms, room) }
+
+// Allows says whether anything of a room passes.
+func (f *Room) Allows(room id.RoomID) bool { return allowsRoom(f.Rooms, f.NotRooms, room) }
+
+func allowsRoom(rooms, not []id.RoomID, room id.RoomID) bool {
+	return (rooms == nil || slices.Contains(rooms, room)) && !slices.Contains(not, room)
+}
+
+// AllowsContent says whether the content of an event passes: whether it has a "url" or not may matter.
+func (f *RoomEvents) AllowsContent(content json.RawMessage) bool {
+	if f.ContainsURL == nil {
+		return true
+	}
+	var c struct {
+		URL json.RawMessage `json:"url"`
+	}
+	has := json.Unmarshal(content, &c) == nil && len(c.URL) > 0 && c.URL[0] == '"'
+	return has == *f.ContainsURL
+}
+
+// Unrestricted says whether all events of all rooms pass, whatever their number.
+func (f *RoomEvents) Unrestricted() bool {
+	return f.Types == nil && len(f.NotTypes) == 0 && f.Senders == nil && len(f.NotSenders) == 0 &&
+		f.Rooms == nil && len(f.NotRooms) == 0 && f.ContainsURL == nil
+}
+
+func matchesAny(patterns []string, typ string) bool {
+	return slices.ContainsFunc(patterns, func(p string) bool { return matches(p, typ) })
+}
+
+// matches compares a type with a pattern in which each * stands for any text.
+func matches(pattern, typ string) bool {
+	head, rest, wild := strings.Cut(pattern, "*")
+	if !wild {
+		return pattern == typ
+	}
+	if !strings.HasPrefix(typ, head) {
+		return false
+	}
+	typ = typ[len(head):]
+	for {
+		part, more, again := strings.Cut(rest, "*")
+		if !again {
+			return strings.HasSuffix(typ, part)
+		}
+		i := strings.Index(typ, part)
+		if i < 0 {
+			return false
+		}
+		typ, rest = typ[i+len(part):], more
+	}
+}

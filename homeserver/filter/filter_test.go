@@ -1,0 +1,81 @@
+package filter
+
+import (
+	"encoding/json"
+	"errors"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+func TestParseRefuses(t *testing.T) {
+	for _, bad := range []string{
+		`1`, `{`, `{"presence":"x"}`, `{"event_format":"x"}`, `{"room":{"timeline":"x"}}`, `{"room":{"state":1}}`,
+		`{"room":{"timeline":{"rooms":"x"}}}`, `{"room":{"timeline":{"types":[1]}}}`, `{"room":{"timeline":{"limit":-1}}}`,
+		`{"room":{"timeline":{"rooms":["x"]}}}`, `{"room":{"not_rooms":["x"]}}`, `{"room":{"state":{"senders":["x"]}}}`,
+		`{"account_data":{"not_senders":["x"]}}`,
+	} {
+		if f, err := Parse([]byte(bad)); !errors.Is(err, ErrInvalid) {
+			t.Errorf("%s became %+v, %v", bad, f, err)
+		}
+	}
+	if _, err := ParseRoomEvents([]byte(`{"rooms":["x"]}`)); !errors.Is(err, ErrInvalid) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestAllows(t *testing.T) {
+	for _, c := range []struct {
+		filter, typ, sender string
+		want                bool
+	}{
+		{`{}`, "m.room.message", "@a:h", true},
+		{`{"types":[]}`, "m.room.message", "@a:h", false},
+		{`{"types":["m.room.*"]}`, "m.room.message", "@a:h", true},
+		{`{"types":["m.room.*"]}`, "m.reaction", "@a:h", false},
+		{`{"types":["*"],"not_types":["m.room.mess*"]}`, "m.room.message", "@a:h", false},
+		{`{"senders":["@b:h"]}`, "x", "@a:h", false},
+		{`{"not_senders":["@a:h"]}`, "x", "@a:h", false},
+		{`{"senders":["@a:h"],"not_senders":["@a:h"]}`, "x", "@a:h", false},
+	} {
+		f, err := ParseRoomEvents([]byte(c.filter))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f.Allows(c.typ, "@a:h") != c.want {
+			t.Errorf("%s, %s: not %v", c.filter, c.typ, c.want)
+		}
+	}
+	f, err := Parse([]byte(`{"room":{"rooms":["!a"],"timeline":{"not_rooms":["!b"],"contains_url":true,"lazy_load_members":true}}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !f.Room.Allows("!a") || f.Room.Allows("!b") || f.Room.Timeline.AllowsRoom("!b") || !f.Room.Timeline.AllowsRoom("!a") {
+		t.Error("rooms are not told apart")
+	}
+	if !f.Room.Timeline.AllowsContent(json.RawMessage(`{"url":"mxc://x"}`)) || f.Room.Timeline.AllowsContent(json.RawMessage(`{"url":1}`)) {
+		t.Error("contents are not told apart")
+	}
+	if !f.Room.Timeline.LazyLoadMembers || f.Room.Timeline.Unrestricted() || !f.Room.State.Unrestricted() {
+		t.Error("the parts of the filter are mixed up")
+	}
+	if n := f.Room.Timeline.Count(20, 100); n != 20 {
+		t.Errorf("the usual count is %d", n)
+	}
+}
+
+// FuzzMatches compares the wildcards with regular expressions.
+func FuzzMatches(f *testing.F) {
+	f.Add("m.room.*", "m.room.message")
+	f.Add("*a*b*", "xaayb")
+	f.Add("a*a", "a")
+	f.Fuzz(func(t *testing.T, pattern, typ string) {
+		expr, err := regexp.Compile(`(?s)\A` + strings.ReplaceAll(regexp.QuoteMeta(pattern), `\*`, `.*`) + `\z`)
+		if err != nil || strings.ToValidUTF8(typ, "") != typ {
+			t.Skip()
+		}
+		if got, want := matches(pattern, typ), expr.MatchString(typ); got != want {
+			t.Errorf("%q against %q: %v", pattern, typ, got)
+		}
+	})
+}

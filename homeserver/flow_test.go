@@ -1,0 +1,30 @@
+package homeserver_test
+
+import (
+	"testing"
+
+	"github.com/securecomm/securecomm/homeserver/hstest"
+)
+
+// TestFirstRoom is the shortest flow between two users of a server.
+func TestFirstRoom(t *testing.T) {
+	hstest.Each(t, func(t *testing.T, s *hstest.Server) {
+		alice, bob := s.Register("alice"), s.Register("bob")
+		room := alice.CreateRoom(map[string]any{"preset": "private_chat", "invite": []any{bob.ID}})
+		bob.Must("POST", "/v3/join/"+string(room), nil, nil)
+		bob.Send(room, "m.room.message", map[string]any{"msgtype": "m.text", "body": "hello"})
+		eve := s.Register("eve")
+		eve.Refused("PUT", "/v3/rooms/"+string(room)+"/send/m.room.message/1", map[string]any{}, 403, "M_FORBIDDEN")
+		if err := s.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		s.Start()
+		var joined struct {
+			Rooms []string `json:"joined_rooms"`
+		}
+		bob.Must("GET", "/v3/joined_rooms", nil, &joined)
+		if len(joined.Rooms) != 1 || joined.Rooms[0] != string(room) {
+			t.Errorf("after a restart bob is in %v", joined.Rooms)
+		}
+	})
+}

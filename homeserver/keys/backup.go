@@ -1,0 +1,297 @@
+package keys
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strconv"
+
+	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/store"
+)
+
+// WrongVersionError says that keys may be stored in the newest version of a backup only.
+type WrongVersionError struct{ Current string }
+
+func (e *WrongVersionError) Error() string { return "this is not the current version of the backup" }
+
+// Backup describes a version of a key backup.
+type Backup struct {
+	Version   string
+	Algorithm string
+	AuthData  json.RawMessage
+	BackupState
+}
+
+// BackupState says how many keys there are, and which state of the keys that is.
+type BackupState struct {
+	Count int64
+	ETag  string
+}
+
+// BackupSelection names keys in a version of a backup: all, those of a room, or of one session of a room.
+type BackupSelection struct {
+	Version string
+	Room    id.RoomID
+	Session string
+}
+
+func stateOf(b store.KeyBackup) BackupState {
+	return BackupState{b.Keys, strconv.FormatInt(b.ETag, 10)}
+}
+
+// CreateBackup makes a new version, which is then the current one.
+func (s *Service) CreateBackup(ctx context.Context, user id.UserID, algorithm string, authData json.RawMessage) (string, error) {
+	if err := checkBackup(algorithm, authData); err != nil {
+		return "", fmt.Errorf("create a backup: %w", err)
+	}
+	var version int64
+	err := s.Store.Update(ctx, func(tx *store.Tx) error {
+		n, err := tx.KeyBackups.Versions(user)
+		if err != nil {
+			return err
+		}
+		if n >= maxBackupVersions {
+			return fmt.Errorf("%w: at most %d versions", ErrTooLarge, maxBackupVersions)
+		}
+		version, err = tx.KeyBackups.Insert(user, algorithm, authData)
+		return err
+	})
+	if err != nil {
+		return "", fmt.Errorf("create a backup: %w", err)
+	}
+	return strconv.FormatInt(version, 10), nil
+}
+
+func checkBackup(algorithm string, authData json.RawMessage) error {
+	if algorithm == "" || len(authData) == 0 || authData[0] != '{' {
+		return fmt.Errorf("%w: algorithm and auth_data, an object, are needed", ErrMissing)
+	}
+	if err := checkName(algorithm, "an algorithm"); err != nil {
+		return err
+	}
+	if len(authData) > maxSessionData {
+		return fmt.Errorf("auth_data: %w", ErrTooLarge)
+	}
+	return nil
+}
+
+// GetBackup describes a version; the current one if version is empty.
+func (s *Service) GetBackup(ctx context.Context, user id.UserID, version string) (Backup, error) {
+	var b store.KeyBackup
+	err := s.Store.View(ctx, func(tx *store.Tx) (err error) {
+		b, err = findBackup(tx, user, version)
+		return err
+	})
+	if err != nil {
+		return Backup{}, fmt.Errorf("backup: %w", err)
+	}
+	return Backup{strconv.FormatInt(b.Version, 10), b.Algorithm, b.AuthData, stateOf(b)}, nil
+}
+
+// findBackup finds a version that is not deleted.
+func findBackup(tx *store.Tx, user id.UserID, version string) (store.KeyBackup, error) {
+	b, err := findAnyBackup(tx, user, version)
+	if err == nil && b.Deleted {
+		err = ErrNotFound
+	}
+	return b, err
+}
+
+// findAnyBackup finds a version, deleted or not; the current one if version is empty.
+func findAnyBackup(tx *store.Tx, user id.UserID, version string) (store.KeyBackup, error) {
+	var b store.KeyBackup
+	var ok bool
+	var err error
+	if version == "" {
+		b, ok, err = tx.KeyBackups.Newest(user)
+	} else if n, bad := strconv.ParseInt(version, 10, 64); bad == nil {
+		b, ok, err = tx.KeyBackups.Get(user, n)
+	}
+	if err == nil && !ok {
+		err = ErrNotFound
+	}
+	return b, err
+}
+
+// UpdateBackup replaces the auth data of a version. The algorithm cannot be changed.
+func (s *Service) UpdateBackup(ctx context.Context, user id.UserID, b Backup) error {
+	if err := checkBackup(b.Algorithm, b.AuthData); err != nil {
+		return fmt.Errorf("update a backup: %w", err)
+	}
+	err := s.Store.Update(ctx, func(tx *store.Tx) error {
+		old, err := findBackup(tx, user, b.Version)
+		if err != nil {
+			return err
+		}
+		if old.Algorithm != b.Algorithm {
+			return fmt.Errorf("%w: the algorithm of a backup cannot be changed", ErrInvalid)
+		}
+		return tx.KeyBackups.SetAuthData(user, old.Version, b.AuthData)
+	})
+	if err != nil {
+		return fmt.Errorf("update a backup: %w", err)
+	}
+	return nil
+}
+
+// DeleteBackup deletes a version with its keys. A deleted one may be deleted again.
+func (s *Service) DeleteBackup(ctx context.Context, user id.UserID, version string) error {
+	err := s.Store.Update(ctx, func(tx *store.Tx) error {
+		b, err := findAnyBackup(tx, user, version)
+		if err != nil || b.Deleted {
+			return err
+		}
+		return tx.KeyBackups.Delete(user, b.Version)
+	})
+	if err != nil {
+		return fmt.Errorf("delete a backup: %w", err)
+	}
+	return nil
+}
+
+// PutBackupKeys stores keys in the current version, which has to be named. A key that is there is
+// replaced by a better one only.
+func (s *Service) PutBackupKeys(ctx context.Context, user id.UserID, version string, keys []store.BackupKey) (BackupState, error) {
+	for i := range keys {
+		if err := checkBackupKey(&keys[i]); err != nil {
+			return BackupState{}, fmt.Errorf("store keys in a backup: %w", err)
+		}
+	}
+	var state BackupState
+	err := s.Store.Update(ctx, func(tx *store.Tx) error {
+		b, err := findBackup(tx, user, "")
+		if err != nil {
+			return err
+		}
+		if current := strconv.FormatInt(b.Version, 10); current != version {
+			if _, err := findBackup(tx, user, version); err != nil {
+				return err
+			}
+			return &WrongVersionError{current}
+		}
+		if err := putBackupKeys(tx, &b, keys); err != nil {
+			return err
+		}
+		state = stateOf(b)
+		return nil
+	})
+	if err != nil {
+		return BackupState{}, fmt.Errorf("store keys in a backup: %w", err)
+	}
+	return state, nil
+}
+
+func putBackupKeys(tx *store.Tx, b *store.KeyBackup, keys []store.BackupKey) error {
+	there, err := tx.KeyBackups.Find(b.User, b.Version, keys)
+	if err != nil {
+		return err
+	}
+	type name struct {
+		room    id.RoomID
+		session string
+	}
+	known := make(map[name]store.BackupKey, len(there))
+	for _, k := range there {
+		known[name{k.Room, k.Session}] = k
+	}
+	var better []store.BackupKey
+	for _, k := range keys {
+		old, ok := known[name{k.Room, k.Session}]
+		if !ok {
+			b.Keys++
+		}
+		if !ok || isBetter(k, old) {
+			better = append(better, k)
+		}
+	}
+	if len(better) == 0 {
+		return nil
+	}
+	if b.Keys > maxBackupKeys {
+		return fmt.Errorf("%w: a backup has at most %d keys", ErrTooLarge, maxBackupKeys)
+	}
+	if err := tx.KeyBackups.SetKeys(b.User, b.Version, better); err != nil {
+		return err
+	}
+	b.ETag, err = tx.KeyBackups.SetKeyCount(b.User, b.Version, b.Keys)
+	return err
+}
+
+func checkBackupKey(k *store.BackupKey) error {
+	if _, err := id.ParseRoomID(string(k.Room)); err != nil {
+		return err
+	}
+	if err := checkName(k.Session, "a session ID"); err != nil {
+		return err
+	}
+	switch {
+	case len(k.SessionData) == 0 || k.SessionData[0] != '{':
+		return fmt.Errorf("%w: session_data, an object, is needed", ErrMissing)
+	case len(k.SessionData) > maxSessionData:
+		return fmt.Errorf("session_data: %w: at most %d bytes", ErrTooLarge, maxSessionData)
+	case k.FirstMessageIndex < 0 || k.ForwardedCount < 0:
+		return fmt.Errorf("%w: first_message_index and forwarded_count are not negative", ErrInvalid)
+	}
+	return nil
+}
+
+// isBetter says whether a key takes the place of another one (Client-Server API, "Storing a key in the backup").
+func isBetter(k, old store.BackupKey) bool {
+	switch {
+	case k.IsVerified != old.IsVerified:
+		return k.IsVerified
+	case k.FirstMessageIndex != old.FirstMessageIndex:
+		return k.FirstMessageIndex < old.FirstMessageIndex
+	default:
+		return k.ForwardedCount < old.ForwardedCount
+	}
+}
+
+// BackupKeys reads keys from a backup, in order of rooms and sessions. One session that is not there is
+// ErrNotFound.
+func (s *Service) BackupKeys(ctx context.Context, user id.UserID, sel BackupSelection) ([]store.BackupKey, error) {
+	var keys []store.BackupKey
+	err := s.Store.View(ctx, func(tx *store.Tx) error {
+		b, err := findBackup(tx, user, sel.Version)
+		if err != nil {
+			return err
+		}
+		keys, err = tx.KeyBackups.Keys(user, b.Version, sel.Room, sel.Session)
+		if err == nil && sel.Session != "" && len(keys) == 0 {
+			err = ErrNotFound
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("keys in a backup: %w", err)
+	}
+	return keys, nil
+}
+
+// DeleteBackupKeys deletes keys from a backup.
+func (s *Service) DeleteBackupKeys(ctx context.Context, user id.UserID, sel BackupSelection) (BackupState, error) {
+	var state BackupState
+	err := s.Store.Update(ctx, func(tx *store.Tx) error {
+		b, err := findBackup(tx, user, sel.Version)
+		if err != nil {
+			return err
+		}
+		n, err := tx.KeyBackups.DeleteKeys(user, b.Version, sel.Room, sel.Session)
+		if err != nil {
+			return err
+		}
+		if n > 0 {
+			b.Keys -= n
+			if b.ETag, err = tx.KeyBackups.SetKeyCount(user, b.Version, b.Keys); err != nil {
+				return err
+			}
+		}
+		state = stateOf(b)
+		return nil
+	})
+	if err != nil {
+		return BackupState{}, fmt.Errorf("delete keys from a backup: %w", err)
+	}
+	return state, nil
+}

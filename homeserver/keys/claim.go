@@ -1,0 +1,128 @@
+package keys
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/store"
+)
+
+// Claim gives out one key for each device that is asked for (Client-Server API, POST /keys/claim): a
+// one-time key, else the fallback key. Remote servers are asked in parallel, within wait. Devices without
+// a key are missing in the answer.
+func (s *Service) Claim(ctx context.Context, wants Wants, wait time.Duration) (Claimed, Failures, error) {
+	local, remote := Wants{}, map[id.ServerName]Wants{}
+	for u, devices := range wants {
+		of := local
+		if !s.isLocal(u) {
+			if of = remote[u.Server()]; of == nil {
+				of = Wants{}
+				remote[u.Server()] = of
+			}
+		}
+		of[u] = devices
+	}
+	out, err := s.ClaimLocal(ctx, local)
+	if err != nil || s.Remote == nil || len(remote) == 0 {
+		return out, Failures{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout(wait))
+	defer cancel()
+	return out, s.claimRemote(ctx, remote, out), nil
+}
+
+// claimRemote asks servers and adds what they give to out.
+func (s *Service) claimRemote(ctx context.Context, remote map[id.ServerName]Wants, out Claimed) Failures {
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	failures := Failures{}
+	slots := make(chan struct{}, maxConcurrentServers)
+	for server, wants := range remote {
+		wg.Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			got, err := s.Remote.ClaimKeys(ctx, server, wants)
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				failures[server] = err
+				return
+			}
+			out.addWanted(wants, got)
+		})
+	}
+	wg.Wait()
+	return failures
+}
+
+// addWanted takes the keys that were asked for, one for each device.
+func (c Claimed) addWanted(wants Wants, got Claimed) {
+	for user, devices := range wants {
+		for device, algorithm := range devices {
+			for name, key := range got[user][device] {
+				if strings.HasPrefix(name, algorithm+":") && len(key) <= maxOneTimeKey {
+					c.add(user, device, name, key)
+					break
+				}
+			}
+		}
+	}
+}
+
+func (c Claimed) add(user id.UserID, device id.DeviceID, name string, key json.RawMessage) {
+	if c[user] == nil {
+		c[user] = map[id.DeviceID]map[string]json.RawMessage{}
+	}
+	c[user][device] = map[string]json.RawMessage{name: key}
+}
+
+// ClaimLocal is Claim for users of this server; others are left out.
+func (s *Service) ClaimLocal(ctx context.Context, wants Wants) (Claimed, error) {
+	var list []store.KeyWant
+	for u, devices := range wants {
+		for d, algorithm := range devices {
+			if s.isLocal(u) && checkName(string(d), "a device ID") == nil && checkName(algorithm, "an algorithm") == nil {
+				list = append(list, store.KeyWant{User: u, Device: d, Algorithm: algorithm})
+			}
+		}
+	}
+	out := Claimed{}
+	if len(list) == 0 {
+		return out, nil
+	}
+	err := s.Store.Update(ctx, func(tx *store.Tx) error {
+		clear(out)
+		claimed, err := tx.OneTimeKeys.Claim(list)
+		if err != nil {
+			return err
+		}
+		out.addAll(claimed)
+		if len(claimed) == len(list) {
+			return nil
+		}
+		var rest []store.KeyWant
+		for _, w := range list {
+			if out[w.User][w.Device] == nil {
+				rest = append(rest, w)
+			}
+		}
+		claimed, err = tx.OneTimeKeys.ClaimFallback(rest)
+		out.addAll(claimed)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("claim keys: %w", err)
+	}
+	return out, nil
+}
+
+func (c Claimed) addAll(keys []store.OneTimeKey) {
+	for _, k := range keys {
+		c.add(k.User, k.Device, k.Algorithm+":"+k.ID, k.JSON)
+	}
+}

@@ -1,0 +1,135 @@
+package keys
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+	"unicode/utf8"
+
+	"github.com/securecomm/securecomm/homeserver/canonicaljson"
+	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/store"
+)
+
+// Limits of what is accepted.
+const (
+	maxName           = 255       // bytes of a device ID, an algorithm or a key's name
+	maxIdentity       = 32 << 10  // bytes of a device's identity keys or of a cross-signing key
+	maxOneTimeKey     = 4 << 10   // bytes of a one-time or fallback key
+	maxOneTimeKeys    = 1000      // one-time keys of a device
+	maxFallbackKeys   = 16        // fallback keys of a device
+	maxRemoteDevices  = 1000      // devices of a remote user that are looked at
+	maxMessages       = 10_000    // devices that one message is sent to
+	maxInbox          = 20_000    // messages that wait for one device
+	maxBackupKeys     = 1_000_000 // keys in a backup
+	maxBackupVersions = 10_000    // that a user may ever make
+	maxSessionData    = 64 << 10  // bytes of a key in a backup
+)
+
+// The refusals of this package.
+var (
+	ErrInvalid          = errors.New("invalid")
+	ErrMissing          = errors.New("incomplete")
+	ErrNotOwn           = errors.New("this belongs to another user or device")
+	ErrNotFound         = errors.New("not found")
+	ErrTooLarge         = errors.New("too large")
+	ErrKeyExists        = errors.New("a different one-time key has the same name")
+	ErrInvalidSignature = errors.New("the signature is not valid")
+	ErrNoMasterKey      = errors.New("there is no master key")
+	ErrKeyInUse         = errors.New("the key's name is that of one of the user's devices")
+	ErrNeedsAuth        = errors.New("the user has to authenticate again to change cross-signing keys")
+)
+
+// Remote is what the service asks of other servers. Answers are bounded; what they say is checked here.
+type Remote interface {
+	// QueryKeys asks for the keys of users of one server; an empty list means all devices.
+	QueryKeys(ctx context.Context, server id.ServerName, users map[id.UserID][]id.DeviceID) (*Published, error)
+	// ClaimKeys claims one-time keys of users of one server.
+	ClaimKeys(ctx context.Context, server id.ServerName, wants Wants) (Claimed, error)
+	// UserDevices asks for the list of a user's devices.
+	UserDevices(ctx context.Context, server id.ServerName, user id.UserID) (*UserDevices, error)
+}
+
+// Published are keys as they are published, in the form of both APIs.
+type Published struct {
+	DeviceKeys      map[id.UserID]map[id.DeviceID]json.RawMessage `json:"device_keys"`
+	MasterKeys      map[id.UserID]json.RawMessage                 `json:"master_keys,omitempty"`
+	SelfSigningKeys map[id.UserID]json.RawMessage                 `json:"self_signing_keys,omitempty"`
+	UserSigningKeys map[id.UserID]json.RawMessage                 `json:"user_signing_keys,omitempty"` // only the requester's own
+}
+
+// UserDevices is the list of a user's devices (Server-Server API, GET /user/devices/{userId}).
+type UserDevices struct {
+	UserID         id.UserID       `json:"user_id"`
+	StreamID       int64           `json:"stream_id"`
+	Devices        []UserDevice    `json:"devices"`
+	MasterKey      json.RawMessage `json:"master_key,omitempty"`
+	SelfSigningKey json.RawMessage `json:"self_signing_key,omitempty"`
+}
+
+// UserDevice is one device in a UserDevices.
+type UserDevice struct {
+	DeviceID    id.DeviceID     `json:"device_id"`
+	Keys        json.RawMessage `json:"keys"`
+	DisplayName string          `json:"device_display_name,omitempty"`
+}
+
+type (
+	// Wants says of which devices a key of which algorithm is wanted.
+	Wants map[id.UserID]map[id.DeviceID]string
+	// Claimed are keys given out, under their full names.
+	Claimed map[id.UserID]map[id.DeviceID]map[string]json.RawMessage
+	// Failures are the servers that could not be asked, with the reason.
+	Failures map[id.ServerName]error
+)
+
+// Service holds the keys. Fill the fields before use; all methods may be called concurrently.
+type Service struct {
+	Store  *store.DB
+	Server id.ServerName
+	Remote Remote // nil: there are no other servers
+	Log    *slog.Logger
+}
+
+const (
+	defaultTimeout = 10 * time.Second
+	maxTimeout     = 30 * time.Second
+)
+
+// timeout is how long to wait for other servers if a client asked for so much.
+func timeout(asked time.Duration) time.Duration {
+	if asked <= 0 {
+		return defaultTimeout
+	}
+	return min(asked, maxTimeout)
+}
+
+func (s *Service) isLocal(user id.UserID) bool { return user.Server() == s.Server }
+
+// checkName refuses what cannot name a device or a key.
+func checkName(name, what string) error {
+	if name == "" || len(name) > maxName || !utf8.ValidString(name) {
+		return fmt.Errorf("%w: %s has 1 to %d bytes", ErrInvalid, what, maxName)
+	}
+	for i := range len(name) {
+		if name[i] < 0x20 || name[i] == 0x7f {
+			return fmt.Errorf("%w: %s has no control characters", ErrInvalid, what)
+		}
+	}
+	return nil
+}
+
+// canonicalObject brings an object that is to be stored into canonical form, without "unsigned".
+func canonicalObject(raw json.RawMessage, limit int, what string) ([]byte, error) {
+	if len(raw) > limit {
+		return nil, fmt.Errorf("%s: %w: at most %d bytes", what, ErrTooLarge, limit)
+	}
+	canonical, err := canonicaljson.Canonicalize(raw)
+	if err != nil || canonical[0] != '{' {
+		return nil, fmt.Errorf("%s: %w: not an object of canonical JSON", what, ErrInvalid)
+	}
+	return canonicaljson.Without(canonical, "unsigned"), nil
+}

@@ -1,0 +1,222 @@
+package keys
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/securecomm/securecomm/homeserver/canonicaljson"
+	"github.com/securecomm/securecomm/homeserver/event"
+	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/store"
+	"github.com/securecomm/securecomm/homeserver/stream"
+)
+
+// everyDevice stands for all devices of a user.
+const everyDevice id.DeviceID = "*"
+
+// Messages are the contents of messages by user and device.
+type Messages map[id.UserID]map[id.DeviceID]json.RawMessage
+
+// ToDevice is a request to send messages to devices.
+type ToDevice struct {
+	Sender   id.UserID
+	Device   id.DeviceID // the sender's
+	Type     string
+	TxnID    string
+	Messages Messages
+}
+
+// directMessage is the content of m.direct_to_device.
+type directMessage struct {
+	Sender    id.UserID `json:"sender"`
+	Type      string    `json:"type"`
+	MessageID string    `json:"message_id"`
+	Messages  Messages  `json:"messages"`
+}
+
+// SendToDevice puts messages into the inboxes of local devices and sends others to their servers
+// (Client-Server API, PUT /sendToDevice). A repeated transaction ID does nothing. Messages to devices
+// that do not exist are dropped.
+func (s *Service) SendToDevice(ctx context.Context, r ToDevice) error {
+	if err := checkMessages(r.Type, r.Messages); err != nil {
+		return fmt.Errorf("send to devices: %w", err)
+	}
+	local, remote := s.split(r.Messages)
+	key := store.RequestKey{User: r.Sender, Device: r.Device, Scope: "sendToDevice " + r.Type, TxnID: r.TxnID}
+	edus := map[id.ServerName]directMessage{}
+	for server, messages := range remote {
+		edus[server] = directMessage{r.Sender, r.Type, rand.Text(), messages}
+	}
+	err := s.Store.Update(ctx, func(tx *store.Tx) error {
+		if fresh, err := tx.Requests.Insert(key, "", time.Now()); err != nil || !fresh {
+			return err
+		}
+		for server, edu := range edus {
+			if err := sendEDU(tx, []id.ServerName{server}, "m.direct_to_device", edu); err != nil {
+				return err
+			}
+		}
+		return s.deliver(tx, r.Sender, r.Type, local)
+	})
+	if err != nil {
+		return fmt.Errorf("send to devices: %w", err)
+	}
+	return nil
+}
+
+// checkMessages checks messages and brings their contents into canonical form, which other servers need.
+func checkMessages(typ string, messages Messages) error {
+	if typ == "" || len(typ) > event.MaxFieldLength {
+		return fmt.Errorf("%w: the type has 1 to %d bytes", ErrInvalid, event.MaxFieldLength)
+	}
+	n := 0
+	for user, devices := range messages {
+		if _, err := id.ParseUserID(string(user)); err != nil {
+			return err
+		}
+		if n += len(devices); n > maxMessages {
+			return fmt.Errorf("%w: at most %d devices", ErrTooLarge, maxMessages)
+		}
+		for device, content := range devices {
+			if err := checkName(string(device), "a device ID"); err != nil {
+				return err
+			}
+			canonical, err := canonicaljson.Canonicalize(content)
+			if err != nil || canonical[0] != '{' {
+				return fmt.Errorf("message: %w: not an object of canonical JSON", ErrInvalid)
+			}
+			devices[device] = canonical
+		}
+	}
+	return nil
+}
+
+func (s *Service) split(messages Messages) (local Messages, remote map[id.ServerName]Messages) {
+	local, remote = Messages{}, map[id.ServerName]Messages{}
+	for user, devices := range messages {
+		of := local
+		if !s.isLocal(user) {
+			if of = remote[user.Server()]; of == nil {
+				of = Messages{}
+				remote[user.Server()] = of
+			}
+		}
+		of[user] = devices
+	}
+	return local, remote
+}
+
+// deliver puts messages into the inboxes of local devices.
+func (s *Service) deliver(tx *store.Tx, sender id.UserID, typ string, messages Messages) error {
+	if len(messages) == 0 {
+		return nil
+	}
+	users := slices.Sorted(maps.Keys(messages))
+	there, err := tx.ToDevice.Devices(users)
+	if err != nil {
+		return err
+	}
+	var out []store.ToDeviceMessage
+	for _, user := range users {
+		every, all := messages[user][everyDevice]
+		for _, device := range there[user] {
+			content, ok := messages[user][device]
+			if !ok {
+				content, ok = every, all
+			}
+			if !ok {
+				continue
+			}
+			message, err := json.Marshal(struct {
+				Sender  id.UserID       `json:"sender"`
+				Type    string          `json:"type"`
+				Content json.RawMessage `json:"content"`
+			}{sender, typ, content})
+			if err != nil {
+				return fmt.Errorf("encode a message: %w", err)
+			}
+			out = append(out, store.ToDeviceMessage{User: user, Device: device, JSON: message})
+		}
+	}
+	if len(out) > maxMessages {
+		return fmt.Errorf("%w: at most %d devices", ErrTooLarge, maxMessages)
+	}
+	tx.ToDevice.Add(out)
+	return nil
+}
+
+// ReceiveToDevice takes the content of m.direct_to_device from another server. The same message is
+// delivered once, however often it comes.
+func (s *Service) ReceiveToDevice(ctx context.Context, origin id.ServerName, content json.RawMessage) error {
+	var m directMessage
+	if err := json.Unmarshal(content, &m); err != nil {
+		return fmt.Errorf("message to devices: %w: a member has the wrong type", ErrInvalid)
+	}
+	err := errors.Join(checkOrigin(origin, m.Sender), checkName(m.MessageID, "a message ID"), checkMessages(m.Type, m.Messages))
+	if err != nil {
+		return fmt.Errorf("message to devices: %w", err)
+	}
+	local, _ := s.split(m.Messages)
+	err = s.Store.Update(ctx, func(tx *store.Tx) error {
+		key := store.RequestKey{User: m.Sender, Scope: "m.direct_to_device", TxnID: m.MessageID}
+		if fresh, err := tx.Requests.Insert(key, "", time.Now()); err != nil || !fresh {
+			return err
+		}
+		return s.deliver(tx, m.Sender, m.Type, local)
+	})
+	if err != nil {
+		return fmt.Errorf("message to devices: %w", err)
+	}
+	return nil
+}
+
+// Delivered deletes the messages for a device up to a position: the device has come back with a token
+// that is not older.
+func (s *Service) Delivered(ctx context.Context, user id.UserID, device id.DeviceID, upto stream.Position) error {
+	waiting := false
+	err := s.Store.View(ctx, func(tx *store.Tx) (err error) {
+		waiting, err = tx.ToDevice.Any(user, device, upto)
+		return err
+	})
+	if err == nil && waiting {
+		err = s.Store.Update(ctx, func(tx *store.Tx) error { return tx.ToDevice.Delete(user, device, upto) })
+	}
+	if err != nil {
+		return fmt.Errorf("delete delivered messages: %w", err)
+	}
+	return nil
+}
+
+// Prune removes what nobody waits for any longer: the oldest messages for devices that do not come, and
+// what is kept of remote users who share no room with anyone here. Call it every hour or so.
+func (s *Service) Prune(ctx context.Context) error {
+	err := s.Store.Update(ctx, func(tx *store.Tx) error {
+		dropped, err := tx.ToDevice.Prune(maxInbox)
+		if err != nil {
+			return err
+		}
+		if dropped > 0 && s.Log != nil {
+			s.Log.Warn("inboxes of devices that do not come were full: the oldest messages were dropped", "messages", dropped)
+		}
+		gone, err := tx.DeviceLists.Unfollowed(1000)
+		if err != nil {
+			return err
+		}
+		for _, user := range gone {
+			if err := tx.DeviceLists.Delete(user); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("prune keys: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,236 @@
+package homeserver
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/labstack/echo/v4"
+	"golang.org/x/crypto/acme"
+	"golang.org/x/crypto/acme/autocert"
+
+	"github.com/securecomm/securecomm/config"
+)
+
+// addressOf finds the address of a client: the connection's, or what a trusted proxy says of it.
+func (s *Server) addressOf() echo.IPExtractor {
+	trusted := s.Config.Listen.TrustedProxies
+	if len(trusted) == 0 {
+		return echo.ExtractIPDirect()
+	}
+	options := []echo.TrustOption{echo.TrustLoopback(false), echo.TrustLinkLocal(false), echo.TrustPrivateNet(false)}
+	for _, p := range trusted {
+		_, network, err := net.ParseCIDR(p.String())
+		if err == nil {
+			options = append(options, echo.TrustIPRange(network))
+		}
+	}
+	return echo.ExtractIPFromXFFHeader(options...)
+}
+
+// listener is one address that is served.
+type listener struct {
+	name string
+	net.Listener
+	server *http.Server
+}
+
+// Limits on connections. Answers may take as long as a long poll; requests may not.
+const (
+	headerTimeout = 20 * time.Second
+	idleTimeout   = 5 * time.Minute
+	maxHeader     = 64 << 10
+)
+
+// Run serves all listeners until the context ends, then lets requests in flight finish. ready, which may be nil, is
+// called once all addresses are open.
+func (s *Server) Run(ctx context.Context, ready func(addresses map[string]net.Addr)) error {
+	listeners, err := s.listen(ctx)
+	if err != nil {
+		return err
+	}
+	failed := make(chan error, len(listeners))
+	var serving sync.WaitGroup
+	addresses := map[string]net.Addr{}
+	for _, l := range listeners {
+		addresses[l.name] = l.Addr()
+		serving.Go(func() {
+			if err := l.server.Serve(l.Listener); !errors.Is(err, http.ErrServerClosed) {
+				failed <- fmt.Errorf("serve %s: %w", l.name, err)
+			}
+		})
+		s.Log.Info("listening", "for", l.name, "address", l.Addr().String())
+	}
+	if ready != nil {
+		ready(addresses)
+	}
+	select {
+	case <-ctx.Done():
+		s.Log.Info("stopping", "drain_timeout", s.Config.Server.DrainTimeout)
+	case err = <-failed:
+	}
+	s.finish(listeners)
+	serving.Wait()
+	return err
+}
+
+// finish ends long polls, lets other requests finish, and cuts off what takes too long.
+func (s *Server) finish(listeners []listener) {
+	ctx, cancel := context.WithTimeout(context.Background(), s.Config.Server.DrainTimeout)
+	defer cancel()
+	s.drain()
+	var wg sync.WaitGroup
+	for _, l := range listeners {
+		wg.Go(func() {
+			if err := l.server.Shutdown(ctx); err != nil {
+				s.Log.Warn("requests are cut off", "listener", l.name, "err", err)
+				l.server.Close()
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func (s *Server) listen(ctx context.Context) ([]listener, error) {
+	c := s.Config
+	certificates, err := s.certificates()
+	if err != nil {
+		return nil, err
+	}
+	client := s.Client
+	if c.Federation.Enabled && c.Listen.Federation == "" {
+		client = s.both()
+	}
+	wanted := []struct {
+		name, address string
+		handler       http.Handler
+		tls           bool
+	}{
+		{"client", c.Listen.Client, client, c.TLS.Mode != config.TLSOff && c.TLS.Client},
+		{"federation", c.Listen.Federation, s.Federation, c.TLS.Mode != config.TLSOff},
+		{"metrics", c.Listen.Metrics, http.HandlerFunc(s.metrics.handler.ServeHTTP), false},
+		{"acme", c.Listen.ACME, nil, false},
+	}
+	var out []listener
+	for _, w := range wanted {
+		if w.name == "acme" {
+			if c.TLS.Mode != config.TLSACME {
+				continue
+			}
+			w.handler = certificates.challenges
+		}
+		if w.address == "" || w.name == "federation" && !c.Federation.Enabled {
+			continue
+		}
+		var listen net.ListenConfig
+		l, err := listen.Listen(ctx, "tcp", w.address)
+		if err != nil {
+			for _, open := range out {
+				open.Close()
+			}
+			return nil, fmt.Errorf("listen for %s: %w", w.name, err)
+		}
+		if w.tls {
+			l = tls.NewListener(l, certificates.config())
+		}
+		server := &http.Server{
+			Handler: w.handler, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
+		}
+		out = append(out, listener{w.name, l, server})
+	}
+	return out, nil
+}
+
+// certificates is where TLS gets its certificates from.
+type certificates struct {
+	get        func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+	protocols  []string
+	challenges http.Handler
+}
+
+func (c *certificates) config() *tls.Config {
+	return &tls.Config{GetCertificate: c.get, NextProtos: append([]string{"http/1.1"}, c.protocols...), MinVersion: tls.VersionTLS12}
+}
+
+func (s *Server) certificates() (*certificates, error) {
+	c := s.Config
+	switch c.TLS.Mode {
+	case config.TLSFiles:
+		f := &certificateFiles{cert: c.TLS.Cert, key: c.TLS.Key}
+		if _, err := f.get(nil); err != nil {
+			return nil, err
+		}
+		return &certificates{get: f.get}, nil
+	case config.TLSACME:
+		m := &autocert.Manager{
+			Prompt: autocert.AcceptTOS, Cache: autocert.DirCache(c.ACMEDir()), Email: c.TLS.ACMEEmail,
+			HostPolicy: autocert.HostWhitelist(c.ACMEDomains()...), Client: &acme.Client{DirectoryURL: c.TLS.ACMEDirectory},
+		}
+		return &certificates{get: m.GetCertificate, protocols: []string{acme.ALPNProto}, challenges: m.HTTPHandler(nil)}, nil
+	default:
+		return &certificates{}, nil
+	}
+}
+
+// certificateFiles reads a certificate again when its file has changed.
+type certificateFiles struct {
+	cert, key string
+
+	mu      sync.Mutex
+	looked  time.Time
+	changed time.Time
+	current *tls.Certificate
+}
+
+// lookEvery is how often the files are looked at.
+const lookEvery = 10 * time.Second
+
+func (f *certificateFiles) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.current != nil && time.Since(f.looked) < lookEvery {
+		return f.current, nil
+	}
+	f.looked = time.Now()
+	info, err := os.Stat(f.cert)
+	if err == nil && f.current != nil && info.ModTime().Equal(f.changed) {
+		return f.current, nil
+	}
+	var pair tls.Certificate
+	if err == nil {
+		pair, err = tls.LoadX509KeyPair(f.cert, f.key)
+	}
+	if err != nil {
+		if f.current != nil {
+			return f.current, nil // half-written files are no reason to stop serving
+		}
+		return nil, fmt.Errorf("the TLS certificate: %w", err)
+	}
+	f.current, f.changed = &pair, info.ModTime()
+	return f.current, nil
+}
+
+// both serves the two APIs on one listener: paths tell them apart.
+func (s *Server) both() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if isFederation(r.URL.Path) {
+			s.Federation.ServeHTTP(w, r)
+			return
+		}
+		s.Client.ServeHTTP(w, r)
+	})
+}
+
+func isFederation(path string) bool {
+	return len(path) > 9 && path[:9] == "/_matrix/" && (hasSegment(path[9:], "federation") || hasSegment(path[9:], "key"))
+}
+
+func hasSegment(path, segment string) bool {
+	return len(path) > len(segment) && path[:len(segment)] == segment && path[len(segment)] == '/'
+}

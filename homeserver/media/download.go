@@ -1,0 +1,176 @@
+package media
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/store"
+)
+
+// Wanted names media and says how far to go for it.
+type Wanted struct {
+	Origin id.ServerName
+	ID     string
+	// Wait is how long to wait for media that is still to be uploaded, at most a minute.
+	Wait time.Duration
+	// LocalOnly asks no other server for it.
+	LocalOnly bool
+}
+
+// Open opens media, of this server or another.
+func (s *Service) Open(ctx context.Context, w Wanted) (*Content, error) {
+	m, err := s.find(ctx, w)
+	if err != nil {
+		return nil, err
+	}
+	return s.content(m)
+}
+
+func (s *Service) content(m store.MediaRow) (*Content, error) {
+	f, err := s.open(m.Hash)
+	if err != nil {
+		return nil, err
+	}
+	return &Content{f, m.Hash, m.Size, m.ContentType, m.Name}, nil
+}
+
+// find is the description of media that is here, after it was waited for or fetched.
+func (s *Service) find(ctx context.Context, w Wanted) (store.MediaRow, error) {
+	s.start()
+	m, err := s.row(ctx, w.Origin, w.ID)
+	switch {
+	case errors.Is(err, ErrNotFound) && w.Origin != s.Server && !w.LocalOnly && s.Remote != nil && ValidID(w.ID):
+		return s.fetch(ctx, w)
+	case err == nil && m.Hash == "":
+		return s.await(ctx, w)
+	case err == nil && m.Cached:
+		s.use(ctx, m)
+	}
+	return m, err
+}
+
+// use notes that cached media was asked for. To the hour is enough.
+func (s *Service) use(ctx context.Context, m store.MediaRow) {
+	now := time.Now()
+	if now.Sub(time.UnixMilli(m.UsedAt)) < time.Hour {
+		return
+	}
+	err := s.Store.Update(ctx, func(tx *store.Tx) error { return tx.Media.SetUsed(m.Origin, m.ID, now) })
+	if err != nil && ctx.Err() == nil {
+		s.Log.Warn("cannot note that media was used", "err", err)
+	}
+}
+
+// pollUploads is how often to look for uploads that another process received.
+const pollUploads = time.Second
+
+// await waits for an upload.
+func (s *Service) await(ctx context.Context, w Wanted) (store.MediaRow, error) {
+	defer s.wake(w.ID) // who else waits looks again, and waits on
+	deadline := time.NewTimer(min(w.Wait, maxWait))
+	defer deadline.Stop()
+	poll := time.NewTicker(pollUploads)
+	defer poll.Stop()
+	for {
+		uploaded := s.uploaded(w.ID)
+		m, err := s.row(ctx, w.Origin, w.ID)
+		if err != nil || m.Hash != "" {
+			return m, err
+		}
+		select {
+		case <-uploaded:
+		case <-poll.C:
+		case <-deadline.C:
+			return m, ErrNotYetUploaded
+		case <-ctx.Done():
+			return m, ctx.Err()
+		}
+	}
+}
+
+// maxWaiting bounds how many media IDs are waited for by channel; others are found by polling.
+const maxWaiting = 1000
+
+// uploaded is closed once media was uploaded to this process; nil, which never is, if too many wait already.
+func (s *Service) uploaded(mediaID string) <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.waiting[mediaID]
+	if c == nil && len(s.waiting) < maxWaiting {
+		c = make(chan struct{})
+		s.waiting[mediaID] = c
+	}
+	return c
+}
+
+func (s *Service) wake(mediaID string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c := s.waiting[mediaID]; c != nil {
+		close(c)
+		delete(s.waiting, mediaID)
+	}
+}
+
+// fetchTimeout bounds a download from another server.
+const fetchTimeout = 5 * time.Minute
+
+// fetch gets media of another server. Who asks for the same meanwhile shares the one download, which goes on if
+// somebody goes away.
+func (s *Service) fetch(ctx context.Context, w Wanted) (store.MediaRow, error) {
+	done := s.fetches.DoChan(string(w.Origin)+"/"+w.ID, func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), fetchTimeout)
+		defer cancel()
+		return s.download(ctx, w)
+	})
+	select {
+	case r := <-done:
+		if r.Err != nil {
+			return store.MediaRow{}, r.Err
+		}
+		return r.Val.(store.MediaRow), nil
+	case <-ctx.Done():
+		return store.MediaRow{}, ctx.Err()
+	}
+}
+
+func (s *Service) download(ctx context.Context, w Wanted) (store.MediaRow, error) {
+	leave, err := enter(ctx, s.fetching)
+	if err != nil {
+		return store.MediaRow{}, err
+	}
+	defer leave()
+	remote, err := s.Remote.Download(ctx, w.Origin, w.ID, s.MaxRemote)
+	if err != nil {
+		return store.MediaRow{}, s.remoteError(w, err)
+	}
+	defer func() { _ = remote.Body.Close() }()
+	f, err := s.write(remote.Body, s.MaxRemote)
+	if err != nil {
+		return store.MediaRow{}, s.remoteError(w, err)
+	}
+	now := time.Now().UnixMilli()
+	m := store.MediaRow{
+		Origin: w.Origin, ID: w.ID, Hash: f.hash, Size: f.size, ContentType: cleanType(remote.ContentType),
+		Name: nameIn(remote.ContentDisposition), Cached: true, CreatedAt: now, UsedAt: now,
+	}
+	err = s.Store.Update(ctx, func(tx *store.Tx) error {
+		_, err := tx.Media.Insert(m) // another process may have been faster
+		return err
+	})
+	return m, err
+}
+
+// remoteError says what a failed download means to who asked for it. What exactly went wrong is for the log.
+func (s *Service) remoteError(w Wanted, err error) error {
+	switch {
+	case errors.Is(err, ErrTooLarge):
+		return ErrRemoteTooLarge
+	case errors.Is(err, ErrNotFound), errors.Is(err, ErrNotYetUploaded), errors.Is(err, ErrRemoteTooLarge):
+		return err
+	}
+	s.Log.Info("cannot fetch media", "server", w.Origin, "err", err)
+	return ErrRemote
+}

@@ -1,0 +1,91 @@
+package media
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// file is content on disk.
+type file struct {
+	hash string // SHA-256 in hexadecimal, its name
+	size int64
+}
+
+const (
+	dirMode    = 0o700
+	temporary  = "tmp"
+	copyBuffer = 64 << 10
+)
+
+func (s *Service) path(hash string) string { return filepath.Join(s.Dir, hash[:2], hash[2:4], hash) }
+
+// write keeps at most limit bytes. What it returned survives a crash. The file is put in its place even if it is there
+// already, so that sweep sees that it was wanted just now.
+func (s *Service) write(r io.Reader, limit int64) (file, error) {
+	tmp := filepath.Join(s.Dir, temporary)
+	if err := os.MkdirAll(tmp, dirMode); err != nil {
+		return file{}, fmt.Errorf("make the media folder: %w", err)
+	}
+	f, err := os.CreateTemp(tmp, "upload-") // of mode 0600
+	if err != nil {
+		return file{}, fmt.Errorf("keep media: %w", err)
+	}
+	defer func() {
+		_ = f.Close()           // an error was seen before, or does not matter
+		_ = os.Remove(f.Name()) // it is gone if all went well
+	}()
+	hash := sha256.New()
+	size, err := io.CopyBuffer(io.MultiWriter(f, hash), io.LimitReader(r, limit+1), make([]byte, copyBuffer))
+	if err != nil {
+		return file{}, fmt.Errorf("receive media: %w", err)
+	}
+	if size > limit {
+		return file{}, ErrTooLarge
+	}
+	out := file{hex.EncodeToString(hash.Sum(nil)), size}
+	path := s.path(out.hash)
+	if err := errors.Join(f.Sync(), f.Close(), os.MkdirAll(filepath.Dir(path), dirMode), s.place(f.Name(), path)); err != nil {
+		return file{}, fmt.Errorf("keep media: %w", err)
+	}
+	for dir := filepath.Dir(path); ; dir = filepath.Dir(dir) {
+		if err := syncDir(dir); err != nil {
+			return file{}, fmt.Errorf("keep media: %w", err)
+		}
+		if dir == filepath.Clean(s.Dir) {
+			return out, nil
+		}
+	}
+}
+
+func (s *Service) place(from, to string) error {
+	s.placing.Lock()
+	defer s.placing.Unlock()
+	return os.Rename(from, to)
+}
+
+func syncDir(path string) error {
+	dir, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// open opens content. It must be closed.
+func (s *Service) open(hash string) (*os.File, error) {
+	f, err := os.Open(s.path(hash))
+	if errors.Is(err, fs.ErrNotExist) {
+		s.Log.Error("a media file is missing", "file", hash)
+		return nil, fmt.Errorf("%w: its file is missing", ErrNotFound)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open media: %w", err)
+	}
+	return f, nil
+}

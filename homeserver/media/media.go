@@ -1,0 +1,230 @@
+package media
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/maypok86/otter/v2"
+	"golang.org/x/sync/singleflight"
+
+	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/store"
+)
+
+// Domain errors.
+var (
+	ErrNotFound       = errors.New("there is no such media")
+	ErrTooLarge       = errors.New("the content is too large")
+	ErrRemoteTooLarge = errors.New("the content that the other server has is too large")
+	ErrRemote         = errors.New("the media cannot be fetched from the other server")
+	ErrNotYetUploaded = errors.New("the media has not been uploaded yet")
+	ErrOverwrite      = errors.New("media cannot be overwritten")
+	ErrNotYours       = errors.New("the media ID was made for another user")
+	ErrTooManyPending = errors.New("too many media IDs wait for their upload")
+	ErrNoThumbnail    = errors.New("there are no thumbnails of this kind of content")
+	ErrNoPreviews     = errors.New("this server makes no link previews")
+	ErrBadAddress     = errors.New("not an address that can be previewed")
+	ErrPreviewFailed  = errors.New("the address cannot be previewed")
+)
+
+// Limits of one user and one request.
+const (
+	maxPending  = 100 // media IDs that wait for their upload
+	pendingLife = 24 * time.Hour
+	maxName     = 255 // of a file, in bytes
+	maxWait     = time.Minute
+	// DefaultWait is how long to wait for an upload if nobody says anything else.
+	DefaultWait = 20 * time.Second
+)
+
+// Remote fetches media of other servers.
+type Remote interface {
+	// Download fetches at most limit bytes. It returns ErrNotFound, ErrNotYetUploaded or
+	// ErrRemoteTooLarge where one of these is the reason of a failure, also from the body.
+	Download(ctx context.Context, server id.ServerName, mediaID string, limit int64) (*RemoteFile, error)
+}
+
+// RemoteFile is media of another server while it arrives. All but the body are the other server's words.
+type RemoteFile struct {
+	ContentType        string
+	ContentDisposition string
+	Body               io.ReadCloser
+}
+
+// Service keeps media. Its fields are set before its first use.
+type Service struct {
+	Server id.ServerName
+	Store  *store.DB
+	Dir    string // made when needed
+	Log    *slog.Logger
+	// Remote is nil if no media of other servers is fetched.
+	Remote Remote
+	// Web fetches pages for previews and has to refuse private addresses; nil turns previews off.
+	Web *http.Client
+
+	MaxUpload int64 // bytes
+	MaxRemote int64 // bytes
+	MaxPixels int   // of images that thumbnails are made of
+	// Retention is how long cached media is kept after its last use; 30 days if zero.
+	Retention time.Duration
+	// Frozen refuses what the endpoints that need no access token ask for.
+	Frozen bool
+
+	once     sync.Once
+	fetches  singleflight.Group
+	scaling  singleflight.Group
+	previews singleflight.Group
+	fetching chan struct{} // one place for each download from elsewhere at a time
+	drawing  chan struct{} // one place for each image in memory
+	pages    *otter.Cache[string, *Preview]
+
+	placing sync.Mutex // held while a file is put in its place or removed
+	mu      sync.Mutex
+	waiting map[string]chan struct{} // by media ID: closed once it is uploaded
+}
+
+const (
+	fetchesAtOnce  = 32
+	drawingsAtOnce = 2
+	cachedPages    = 1000
+	pageLife       = time.Hour
+)
+
+func (s *Service) start() {
+	s.once.Do(func() {
+		s.fetching = make(chan struct{}, fetchesAtOnce)
+		s.drawing = make(chan struct{}, drawingsAtOnce)
+		s.pages = otter.Must(&otter.Options[string, *Preview]{
+			MaximumSize: cachedPages, ExpiryCalculator: otter.ExpiryWriting[string, *Preview](pageLife),
+		})
+		s.waiting = map[string]chan struct{}{}
+	})
+}
+
+// enter takes one of the places; leave gives it back.
+func enter(ctx context.Context, places chan struct{}) (leave func(), err error) {
+	select {
+	case places <- struct{}{}:
+		return func() { <-places }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// Upload is what a client says of content that it uploads.
+type Upload struct {
+	User        id.UserID
+	ContentType string
+	Name        string
+	Size        int64 // as announced; -1 if it was not
+	Body        io.Reader
+}
+
+// Save keeps uploaded content and returns its media ID.
+func (s *Service) Save(ctx context.Context, u Upload) (string, error) {
+	f, err := s.receive(u)
+	if err != nil {
+		return "", err
+	}
+	return s.insert(ctx, store.MediaRow{
+		Hash: f.hash, Size: f.size, ContentType: cleanType(u.ContentType), Name: cleanName(u.Name), Uploader: u.User,
+	})
+}
+
+func (s *Service) receive(u Upload) (file, error) {
+	if u.Size > s.MaxUpload {
+		return file{}, ErrTooLarge
+	}
+	return s.write(u.Body, s.MaxUpload)
+}
+
+// insert describes media of this server under a new name.
+func (s *Service) insert(ctx context.Context, m store.MediaRow) (string, error) {
+	m.Origin, m.ID, m.CreatedAt = s.Server, rand.Text(), time.Now().UnixMilli()
+	m.UsedAt = m.CreatedAt
+	err := s.Store.Update(ctx, func(tx *store.Tx) error {
+		if ok, err := tx.Media.Insert(m); err != nil || !ok {
+			return fmt.Errorf("describe new media: %w", errors.Join(err, errIf(!ok, ErrOverwrite)))
+		}
+		return nil
+	})
+	return m.ID, err
+}
+
+func errIf(condition bool, err error) error {
+	if condition {
+		return err
+	}
+	return nil
+}
+
+// Reserve hands out a media ID for content that is to come within a day.
+func (s *Service) Reserve(ctx context.Context, user id.UserID) (mediaID string, expires time.Time, err error) {
+	now := time.Now()
+	m := store.MediaRow{Origin: s.Server, ID: rand.Text(), Uploader: user, CreatedAt: now.UnixMilli(), UsedAt: now.UnixMilli()}
+	err = s.Store.Update(ctx, func(tx *store.Tx) error {
+		n, err := tx.Media.CountPending(user, now.Add(-pendingLife))
+		if err != nil {
+			return err
+		}
+		if n >= maxPending {
+			return ErrTooManyPending
+		}
+		_, err = tx.Media.Insert(m)
+		return err
+	})
+	return m.ID, now.Add(pendingLife), err
+}
+
+// Fill keeps content for a media ID that Reserve handed out to the same user.
+func (s *Service) Fill(ctx context.Context, mediaID string, u Upload) error {
+	s.start()
+	m, err := s.row(ctx, s.Server, mediaID)
+	switch {
+	case err != nil:
+		return err
+	case m.Uploader != u.User:
+		return ErrNotYours
+	case m.Hash != "":
+		return ErrOverwrite
+	case m.CreatedAt <= time.Now().Add(-pendingLife).UnixMilli():
+		return fmt.Errorf("%w: its time is over", ErrNotFound)
+	}
+	f, err := s.receive(u)
+	if err != nil {
+		return err
+	}
+	m.Hash, m.Size, m.ContentType, m.Name = f.hash, f.size, cleanType(u.ContentType), cleanName(u.Name)
+	err = s.Store.Update(ctx, func(tx *store.Tx) error {
+		if ok, err := tx.Media.Fill(m); err != nil || !ok {
+			return errors.Join(err, errIf(!ok, ErrOverwrite))
+		}
+		return nil
+	})
+	if err == nil {
+		s.wake(mediaID)
+	}
+	return err
+}
+
+// row finds what is known of media, which may still be to be uploaded.
+func (s *Service) row(ctx context.Context, origin id.ServerName, mediaID string) (m store.MediaRow, err error) {
+	if !ValidID(mediaID) {
+		return m, fmt.Errorf("%w: that is no media ID", ErrNotFound)
+	}
+	err = s.Store.View(ctx, func(tx *store.Tx) error {
+		var ok bool
+		if m, ok, err = tx.Media.Get(origin, mediaID); err == nil && !ok {
+			err = ErrNotFound
+		}
+		return err
+	})
+	return m, err
+}

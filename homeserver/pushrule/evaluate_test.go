@@ -1,0 +1,230 @@
+package pushrule
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/securecomm/securecomm/homeserver/event"
+	"github.com/securecomm/securecomm/homeserver/id"
+)
+
+const bob id.UserID = "@bob:h"
+
+func message(typ, content string) *Message {
+	return &Message{
+		Event:   &event.Event{ID: "$e", RoomID: "!r:h", Sender: "@alice:h", Type: typ, Content: json.RawMessage(content)},
+		Members: 5,
+	}
+}
+
+func state(typ, key, content string) *Message {
+	m := message(typ, content)
+	m.StateKey = &key
+	return m
+}
+
+// The examples of the specification's sections on conditions, and what follows from their text.
+func TestConditions(t *testing.T) {
+	topic := `{"topic":%q}`
+	tests := []struct {
+		condition string
+		message   *Message
+		want      bool
+	}{
+		{match("content.topic", "lunc?*"), message("m.room.topic", fmt.Sprintf(topic, "Lunch plans")), true},
+		{match("content.topic", "lunc?*"), message("m.room.topic", fmt.Sprintf(topic, "LUNCH")), true},
+		{match("content.topic", "lunc?*"), message("m.room.topic", fmt.Sprintf(topic, " lunch")), false},
+		{match("content.topic", "lunc?*"), message("m.room.topic", fmt.Sprintf(topic, "lunc")), false},
+		{match("content.topic", "lunc?*"), message("m.room.topic", `{"topic":null}`), false},
+		{match("content.topic", "*"), message("m.room.topic", `{}`), false},
+		{match("content.body", "ex*ple"), message("m.room.message", `{"body":"An example event."}`), true},
+		{match("content.body", "ex*ple"), message("m.room.message", `{"body":"exple"}`), true},
+		{match("content.body", "ex*ple"), message("m.room.message", `{"body":"An exciting triple-whammy"}`), true},
+		{match("content.body", "ex*ple"), message("m.room.message", `{"body":"examples"}`), false},
+		{match("content.body", "ex*ple"), message("m.room.message", `{"body":"an apex triple"}`), false},
+		{match("content.body", "*"), message("m.room.message", `{"body":7}`), false},
+		{match("content.body", "caf?"), message("m.room.message", `{"body":"at the Café"}`), true},
+		{match("content.body", "a"), message("m.room.message", `{"body":"ba ab a"}`), true},
+		{match("state_key", "*"), message("m.x", `{}`), false},
+		{match("state_key", ""), state("m.x", "", `{}`), true},
+		{match("sender", "@alice:*"), message("m.x", `{}`), true},
+		{property("event_property_is", `content.m\.federate`, "true"), state("m.room.create", "", `{"m.federate":true}`), true},
+		{property("event_property_is", `content.m\.federate`, "true"), state("m.room.create", "", `{"m.federate":"true"}`), false},
+		{property("event_property_is", `content.m\.federate`, "true"), state("m.room.create", "", `{"m.federate":1}`), false},
+		{property("event_property_is", `content.m.federate`, "true"), state("m.room.create", "", `{"m.federate":true}`), false},
+		{property("event_property_is", `content.a.b`, "null"), message("m.x", `{"a":{"b":null}}`), true},
+		{property("event_property_is", `content.a.b`, "null"), message("m.x", `{"a":{}}`), false},
+		{property("event_property_is", `content.a`, "12"), message("m.x", `{"a":12}`), true},
+		{property("event_property_is", `content.a`, "{}"), message("m.x", `{"a":{}}`), false},
+		{property("event_property_contains", "content.alt_aliases", `"#myroom:example.com"`), message("m.x", `{"alt_aliases":["#somewhere:example.org","#myroom:example.com"]}`), true},
+		{property("event_property_contains", "content.alt_aliases", `":example.com"`), message("m.x", `{"alt_aliases":["#myroom:example.com",[],{}]}`), false},
+		{property("event_property_contains", "content.alt_aliases", `"x"`), message("m.x", `{"alt_aliases":"x"}`), false},
+		{`{"kind":"contains_display_name"}`, message("m.x", `{"body":"oh, the Builder!"}`), true},
+		{`{"kind":"contains_display_name"}`, message("m.x", `{"body":"the builders"}`), false},
+		{`{"kind":"room_member_count","is":"5"}`, message("m.x", `{}`), true},
+		{`{"kind":"room_member_count","is":"==5"}`, message("m.x", `{}`), true},
+		{`{"kind":"room_member_count","is":"<5"}`, message("m.x", `{}`), false},
+		{`{"kind":"room_member_count","is":">4"}`, message("m.x", `{}`), true},
+		{`{"kind":"room_member_count","is":"<=5"}`, message("m.x", `{}`), true},
+		{`{"kind":"room_member_count","is":">=6"}`, message("m.x", `{}`), false},
+		{`{"kind":"room_member_count","is":"=5"}`, message("m.x", `{}`), false},
+		{`{"kind":"room_member_count","is":""}`, message("m.x", `{}`), false},
+		{`{"kind":"sender_notification_permission","key":"room"}`, message("m.x", `{}`), false},
+		{`{"kind":"unheard_of"}`, message("m.x", `{}`), false},
+	}
+	for _, test := range tests {
+		var set Ruleset
+		rule := Rule{ID: "r", Conditions: json.RawMessage("[" + test.condition + "]"), Actions: json.RawMessage(notify)}
+		if err := set.Put(Underride, rule, "", ""); err != nil {
+			t.Fatal(err)
+		}
+		if got := set.Compile(bob).Evaluate(test.message, "The Builder").Notify; got != test.want {
+			t.Errorf("%s on %s: %v", test.condition, test.message.Content, got)
+		}
+	}
+}
+
+func TestDefaultRules(t *testing.T) {
+	rules := Default(bob).Compile(bob)
+	loud := func(m *Message) *Message {
+		m.MayNotify = func(key string) bool { return key == "room" }
+		return m
+	}
+	tests := []struct {
+		name              string
+		message           *Message
+		notify, highlight bool
+	}{
+		{"message", message("m.room.message", `{"body":"hi","msgtype":"m.text"}`), true, false},
+		{"encrypted", message("m.room.encrypted", `{"ciphertext":"x"}`), true, false},
+		{"call", message("m.call.invite", `{}`), true, false},
+		{"notice", message("m.room.message", `{"body":"hi","msgtype":"m.notice"}`), false, false},
+		{"invite", state("m.room.member", string(bob), `{"membership":"invite"}`), true, false},
+		{"another's invite", state("m.room.member", "@carol:h", `{"membership":"invite"}`), false, false},
+		{"mention", message("m.room.message", `{"body":"hi","m.mentions":{"user_ids":["@bob:h"]}}`), true, true},
+		{"mention in an encrypted event", message("m.room.encrypted", `{"m.mentions":{"user_ids":["@bob:h"]}}`), true, true},
+		{"name in the text", message("m.room.message", `{"body":"hi @bob:h!"}`), true, true},
+		{"name in the text, but mentions are stated", message("m.room.message", `{"body":"hi bob","m.mentions":{}}`), true, false},
+		{"room, from the powerful", loud(message("m.room.message", `{"body":"hi","m.mentions":{"room":true}}`)), true, true},
+		{"room, from anyone", message("m.room.message", `{"body":"hi","m.mentions":{"room":true}}`), true, false},
+		{"room in the text", loud(message("m.room.message", `{"body":"hey @room, hi"}`)), true, true},
+		{"tombstone", state("m.room.tombstone", "", `{}`), true, true},
+		{"tombstone, not state", message("m.room.tombstone", `{}`), false, false},
+		{"reaction", message("m.reaction", `{}`), false, false},
+		{"edit", message("m.room.message", `{"body":"hi","m.relates_to":{"rel_type":"m.replace"}}`), false, false},
+		{"unknown", message("org.example", `{}`), false, false},
+	}
+	for _, test := range tests {
+		got := rules.Evaluate(test.message, "")
+		if got.Notify != test.notify || got.Highlight != test.highlight {
+			t.Errorf("%s: %+v", test.name, got)
+		}
+	}
+	own := message("m.room.message", `{"body":"bob"}`)
+	own.Sender = bob
+	if rules.Evaluate(own, "").Notify {
+		t.Error("a user was notified of their own message")
+	}
+}
+
+func TestKindsInOrder(t *testing.T) {
+	set := Default(bob)
+	put := func(kind, ruleID, more string) {
+		t.Helper()
+		rule := Rule{ID: ruleID, Actions: json.RawMessage(`["notify",{"set_tweak":"` + kind + `"}]`)}
+		if more != "" {
+			if kind == Content {
+				rule.Pattern = more
+			} else {
+				rule.Conditions = json.RawMessage(more)
+			}
+		}
+		if err := set.Put(kind, rule, "", ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m := func() *Message { return message("m.room.message", `{"body":"tea time"}`) }
+	said := func() string {
+		actions := string(set.Compile(bob).Evaluate(m(), "").Actions)
+		return strings.TrimSuffix(strings.TrimPrefix(actions, `["notify",{"set_tweak":"`), `"}]`)
+	}
+	for _, step := range []struct{ kind, ruleID, more string }{
+		{Underride, "u", ""},
+		{Sender, "@alice:h", ""},
+		{Room, "!r:h", ""},
+		{Content, "c", "tea"},
+		{Override, "o", ""},
+	} {
+		put(step.kind, step.ruleID, step.more)
+		if got := said(); got != step.kind {
+			t.Errorf("with a rule of kind %s, that of kind %s applied", step.kind, got)
+		}
+	}
+	if err := set.SetEnabled(Override, master, true); err != nil {
+		t.Fatal(err)
+	}
+	if got := said(); got != "[]" {
+		t.Errorf("the master rule is on, but %s applied", got)
+	}
+}
+
+func TestPaths(t *testing.T) {
+	for key, want := range map[string]string{
+		"a.b": "a|b", `m\.a.b`: "m.a|b", `a\\b`: `a\b`, `a\\.b`: `a\|b`, `a\b`: `a\b`, `a\`: `a\`, "": "", "a.": "a|",
+	} {
+		if got := strings.Join(splitPath(key), "|"); got != want {
+			t.Errorf("%s became %s", key, got)
+		}
+	}
+}
+
+// A hostile pattern and text must not cost more than their lengths' product.
+func TestGlobIsNotExponential(t *testing.T) {
+	text := strings.Repeat("a", 60000)
+	g := newGlob(strings.Repeat("a*", 40) + "b")
+	if g.matches(text) || g.matchesWords(text) {
+		t.Error("there is no b in it")
+	}
+}
+
+func FuzzGlob(f *testing.F) {
+	f.Add("a*b?c", "axxbxc")
+	f.Add("**", "")
+	f.Add("?", "é")
+	f.Fuzz(func(t *testing.T, pattern, text string) {
+		if len(pattern) > 12 || len(text) > 40 {
+			return
+		}
+		g, folded := newGlob(pattern), fold(text)
+		if got, want := g.matches(folded), slowMatch([]rune(fold(pattern)), []rune(folded)); got != want {
+			t.Errorf("%q on %q: %v", pattern, text, got)
+		}
+		if g.matches(folded) && !g.matchesWords(folded) {
+			t.Errorf("%q is all of %q, but not a part of it", pattern, text)
+		}
+	})
+}
+
+// slowMatch is the definition of a pattern, word for word.
+func slowMatch(pattern, text []rune) bool {
+	switch {
+	case len(pattern) == 0:
+		return len(text) == 0
+	case pattern[0] == '*':
+		return slowMatch(pattern[1:], text) || len(text) > 0 && slowMatch(pattern, text[1:])
+	default:
+		return len(text) > 0 && (pattern[0] == '?' || pattern[0] == text[0]) && slowMatch(pattern[1:], text[1:])
+	}
+}
+
+func BenchmarkEvaluateDefaults(b *testing.B) {
+	rules := Default(bob).Compile(bob)
+	m := message("m.room.message", `{"body":"a message of the usual length, I would say","msgtype":"m.text"}`)
+	for b.Loop() {
+		if !rules.Evaluate(m, "The Builder").Notify {
+			b.Fatal("no notification")
+		}
+	}
+}

@@ -1,0 +1,150 @@
+package room
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/securecomm/securecomm/homeserver/event"
+	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/store"
+)
+
+// acl is a room's m.room.server_acl, read once.
+type acl struct {
+	event       store.EventNID
+	allow, deny []string // in lower case
+	noLiterals  bool
+}
+
+// maxACL bounds how many patterns of one list count; an event has no room for more that mean anything.
+const maxACL = 8192
+
+var aclTuple = event.StateKeyTuple{Type: "m.room.server_acl"}
+
+// ServerAllowed says whether a room's access list lets a server take part (Server-Server API, "Server Access
+// Control Lists"). Rooms that are not known here, or have no list, let everyone.
+func (e *Engine) ServerAllowed(ctx context.Context, roomID id.RoomID, server id.ServerName) (bool, error) {
+	l, err := e.live(ctx, roomID)
+	if errors.Is(err, ErrNotFound) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := e.load(ctx, l); err != nil {
+		return false, err
+	}
+	state, err := e.lookUp(ctx, &l.face, []event.StateKeyTuple{aclTuple})
+	if err != nil {
+		return false, err
+	}
+	ev := state[aclTuple]
+	if ev == nil {
+		return true, nil
+	}
+	if l.acl == nil || l.acl.event != ev.NID {
+		l.acl = parseACL(ev)
+	}
+	return l.acl.allows(server), nil
+}
+
+// mayTakePart is ServerAllowed as an error.
+func (e *Engine) mayTakePart(ctx context.Context, roomID id.RoomID, server id.ServerName) error {
+	ok, err := e.ServerAllowed(ctx, roomID, server)
+	if err == nil && !ok {
+		err = fmt.Errorf("%w: the access list of %s bars %s", ErrForbidden, roomID, server)
+	}
+	return err
+}
+
+// parseACL reads a list. What is not as it should be counts as not given, and a list that allows nobody bars everybody.
+func parseACL(ev *store.Event) *acl {
+	a := &acl{event: ev.NID}
+	var content map[string]json.RawMessage
+	if json.Unmarshal(ev.Content, &content) != nil {
+		return a
+	}
+	var literals bool
+	if raw, ok := content["allow_ip_literals"]; ok && json.Unmarshal(raw, &literals) == nil {
+		a.noLiterals = !literals
+	}
+	a.allow, a.deny = patterns(content["allow"]), patterns(content["deny"])
+	return a
+}
+
+func patterns(raw json.RawMessage) []string {
+	var list []any
+	if json.Unmarshal(raw, &list) != nil {
+		return nil
+	}
+	var out []string
+	for _, entry := range list[:min(len(list), maxACL)] {
+		if s, ok := entry.(string); ok {
+			out = append(out, strings.ToLower(s))
+		}
+	}
+	return out
+}
+
+func (a *acl) allows(server id.ServerName) bool {
+	host := strings.ToLower(server.Host())
+	if a.noLiterals {
+		if _, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil {
+			return false
+		}
+	}
+	return !matchesOne(a.deny, host) && matchesOne(a.allow, host)
+}
+
+func matchesOne(patterns []string, host string) bool {
+	for _, p := range patterns {
+		if globMatches(p, host) {
+			return true
+		}
+	}
+	return false
+}
+
+// globMatches says whether a pattern, in which * is any text and ? any character, fits a whole name.
+func globMatches(pattern, name string) bool {
+	star, from := -1, 0 // the last *, and where what follows it is tried
+	p, n := 0, 0
+	for n < len(name) {
+		switch {
+		case p < len(pattern) && pattern[p] == '*':
+			star, from = p, n
+			p++
+		case p < len(pattern) && (pattern[p] == '?' || pattern[p] == name[n]):
+			p++
+			n++
+		case star >= 0:
+			from++
+			p, n = star+1, from
+		default:
+			return false
+		}
+	}
+	return strings.Trim(pattern[p:], "*") == ""
+}
+
+// Refuse answers for events that are not looked at, so that each is named to whom sent it.
+func (e *Engine) Refuse(ctx context.Context, roomID id.RoomID, raw []json.RawMessage, reason error) []Received {
+	out := make([]Received, len(raw))
+	l, err := e.live(ctx, roomID)
+	for i, r := range raw {
+		out[i].Err = reason
+		if err != nil {
+			continue
+		}
+		if ev, err := event.Parse(l.room.Version, r); err == nil {
+			out[i].ID = ev.ID
+		}
+	}
+	return out
+}

@@ -1,0 +1,137 @@
+package room
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/securecomm/securecomm/homeserver/event"
+	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/store"
+	"github.com/securecomm/securecomm/homeserver/stream"
+)
+
+// errStale says that a room's head has moved since a draft was begun.
+var errStale = errors.New("the room's head has moved")
+
+// repeated says that a client's request was answered before.
+type repeated struct{ answer string }
+
+func (r *repeated) Error() string { return "the request was answered before" }
+
+// write is the one place where events enter a room, local and remote alike. In order: the head, states, each event
+// with its memberships, its place in other servers' queues, its relations, redactions and the client's request;
+// last the room's summary.
+func (d *draft) write(tx *store.Tx) error {
+	if d.base == nil {
+		if err := tx.Rooms.Insert(d.room, d.head); err != nil {
+			return err
+		}
+	} else if ok, err := tx.Rooms.SwapHead(d.room.NID, *d.base, d.head); err != nil || !ok {
+		return errors.Join(err, errStale)
+	}
+	for _, s := range d.snapshots {
+		if err := tx.States.Insert(d.room.NID, s.Snapshot, s.parent, s.changes); err != nil {
+			return err
+		}
+	}
+	for _, a := range d.additions {
+		if err := a.write(tx); err != nil {
+			return err
+		}
+	}
+	if d.summaryChanged {
+		return tx.Rooms.SetSummary(d.room.NID, d.summary)
+	}
+	return nil
+}
+
+func (a *addition) write(tx *store.Tx) error {
+	if a.aside {
+		if err := tx.Events.InsertAside(a.ev); err != nil {
+			return err
+		}
+	} else {
+		tx.Events.Append(a.ev, a.wake, a.servers, a.memberships(tx))
+	}
+	if a.request != nil {
+		fresh, err := tx.Requests.Insert(*a.request, string(a.ev.ID), time.Now())
+		if err != nil {
+			return err
+		}
+		if !fresh {
+			answer, _, err := tx.Requests.Answer(*a.request)
+			return errors.Join(err, &repeated{answer})
+		}
+	}
+	for _, m := range a.missing {
+		if err := tx.Relations.AddMissing(a.ev.Room, store.Missing{ID: m, Child: a.ev.NID}); err != nil {
+			return err
+		}
+	}
+	if a.aside {
+		return nil
+	}
+	if r, ok := relationOf(a.ev); ok {
+		if err := tx.Relations.Insert(a.ev.Room, r); err != nil {
+			return err
+		}
+	}
+	return a.redact(tx)
+}
+
+// memberships writes the changes of memberships once their position is known; nil if there are none.
+func (a *addition) memberships(tx *store.Tx) func(stream.Position) error {
+	if len(a.members) == 0 {
+		return nil
+	}
+	return func(p stream.Position) error {
+		for _, m := range a.members {
+			m.Position = p
+			if err := tx.Memberships.Set(m.Membership, m.former, m.local); err != nil {
+				return fmt.Errorf("membership: %w", err)
+			}
+		}
+		return nil
+	}
+}
+
+// redact carries out a redaction, or one that came before this event.
+func (a *addition) redact(tx *store.Tx) error {
+	r := a.redacts
+	if r == nil {
+		return nil
+	}
+	if r.target == nil {
+		return tx.Relations.AwaitTarget(a.ev.Room, a.ev.Redacts, a.ev.NID)
+	}
+	if err := tx.Events.Redact(r.target, r.redacted, a.ev.NID); err != nil {
+		return err
+	}
+	return tx.Relations.Delete(r.target.NID)
+}
+
+// relationOf reads how an event relates to another one.
+func relationOf(ev *store.Event) (store.Relation, bool) {
+	if !bytes.Contains(ev.Content, []byte(`"m.relates_to"`)) || ev.StateKey != nil {
+		return store.Relation{}, false
+	}
+	var content struct {
+		RelatesTo struct {
+			RelType string     `json:"rel_type"`
+			EventID id.EventID `json:"event_id"`
+			Key     string     `json:"key"`
+		} `json:"m.relates_to"`
+	}
+	r := &content.RelatesTo
+	if json.Unmarshal(ev.Content, &content) != nil || r.RelType == "" || r.EventID == "" ||
+		len(r.RelType) > event.MaxFieldLength || len(r.EventID) > id.MaxLength {
+		return store.Relation{}, false
+	}
+	if len(r.Key) > event.MaxFieldLength {
+		r.Key = ""
+	}
+	return store.Relation{Event: ev.NID, Parent: r.EventID, RelType: r.RelType, Type: ev.Type, Sender: ev.Sender, Key: r.Key}, true
+}

@@ -1,0 +1,429 @@
+package room
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/securecomm/securecomm/homeserver/event"
+	"github.com/securecomm/securecomm/homeserver/eventauth"
+	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/store"
+)
+
+// draft is a change of a room under construction: events on top of a head, until they are queued to be
+// written. It is used under the room's lock.
+type draft struct {
+	e    *Engine
+	room *store.Room
+	base *store.Head // the stored head that it replaces; nil for a new room
+	face             // the room as it will be
+
+	additions      []*addition
+	snapshots      []newSnapshot
+	summaryChanged bool
+	knownOwned     bool
+}
+
+// newSnapshot is a state that has to be written.
+type newSnapshot struct {
+	store.Snapshot
+	parent  store.StateNID
+	changes []store.StateChange
+}
+
+// addition is a new event with all that follows from it.
+type addition struct {
+	ev       *store.Event
+	verified event.Verified
+	wake     []id.UserID
+	servers  []id.ServerName
+	members  []memberChange
+	aside    bool              // refused or an outlier: it gets no position
+	request  *store.RequestKey // the client's request that it answers
+	redacts  *redaction
+	missing  []id.EventID // predecessors that are not here
+}
+
+// memberChange is a change of somebody's current membership.
+type memberChange struct {
+	store.Membership
+	former string
+	local  bool
+}
+
+// redaction is the effect of an m.room.redaction.
+type redaction struct {
+	target   *store.Event // nil if it has not arrived
+	redacted *event.Event
+}
+
+// draft begins a change of a room. The caller holds the room's lock.
+func (e *Engine) draft(ctx context.Context, l *live) (*draft, error) {
+	if err := e.load(ctx, l); err != nil {
+		return nil, err
+	}
+	head := l.head
+	return &draft{e: e, room: l.room, base: &head, face: l.face}, nil
+}
+
+// maxPrev is how many extremities one of our events ties together.
+const maxPrev = 10
+
+// build makes, signs and authorizes an event on top of the draft.
+func (d *draft) build(ctx context.Context, p event.Proto) (event.Verified, error) {
+	p.RoomID = d.room.ID
+	if p.Type == event.TypeCreate && d.room.Version.RoomIDIsCreateHash {
+		p.RoomID = ""
+	}
+	if p.OriginServerTS == 0 {
+		p.OriginServerTS = time.Now().UnixMilli()
+	}
+	extremities := d.head.Extremities
+	if len(extremities) > maxPrev {
+		extremities = extremities[len(extremities)-maxPrev:]
+	}
+	p.PrevEvents = make([]id.EventID, len(extremities))
+	for i, x := range extremities {
+		p.PrevEvents[i] = x.ID
+		p.Depth = max(p.Depth, x.Depth)
+	}
+	p.Depth++
+	state, err := d.authState(ctx, &p)
+	if err != nil {
+		return event.Verified{}, err
+	}
+	if d.room.Version.EventIDs == event.EventIDInEvent {
+		if p.Hashes, err = d.hashes(ctx, state, extremities); err != nil {
+			return event.Verified{}, err
+		}
+	}
+	ev, err := event.Build(d.room.Version, p, d.e.Server, d.e.Key)
+	if err != nil {
+		return event.Verified{}, err
+	}
+	if err := d.auth.Authorize(ev, state); err != nil {
+		return event.Verified{}, fmt.Errorf("%w: %w", ErrForbidden, err)
+	}
+	return event.Own(ev), nil
+}
+
+// authState reads the state that bears on an event and names it in the event.
+func (d *draft) authState(ctx context.Context, p *event.Proto) (knownState, error) {
+	needed := eventauth.AuthEventsNeeded(d.room.Version, p.Type, p.StateKey, p.Sender, p.Content)
+	state, err := d.e.lookUp(ctx, &d.face, needed)
+	if err != nil {
+		return nil, err
+	}
+	p.AuthEvents = make([]id.EventID, 0, len(needed))
+	for _, t := range needed {
+		if a := state[t]; a != nil {
+			p.AuthEvents = append(p.AuthEvents, a.ID)
+		}
+	}
+	return state, nil
+}
+
+// hashes are what events of room versions 1 and 2 say of the events that they name.
+func (d *draft) hashes(ctx context.Context, state knownState, extremities []store.Extremity) (map[id.EventID]string, error) {
+	out := map[id.EventID]string{}
+	var ids []id.EventID
+	for _, a := range state {
+		if a != nil {
+			out[a.ID] = a.ReferenceHash()
+		}
+	}
+	for _, a := range d.additions {
+		out[a.ev.ID] = a.ev.ReferenceHash()
+	}
+	for _, x := range extremities {
+		if out[x.ID] == "" {
+			ids = append(ids, x.ID)
+		}
+	}
+	if len(ids) == 0 {
+		return out, nil
+	}
+	err := d.e.Store.View(ctx, func(tx *store.Tx) error {
+		list, err := tx.Events.ByID(ids...)
+		for _, ev := range list {
+			out[ev.ID] = ev.ReferenceHash()
+		}
+		return err
+	})
+	return out, err
+}
+
+// add places an event at the end of the room: it follows all extremities.
+func (d *draft) add(ctx context.Context, v event.Verified) (*addition, error) {
+	nid, err := d.e.Store.NextNumber(ctx)
+	if err != nil {
+		return nil, err
+	}
+	a := d.place(v, store.EventNID(nid))
+	d.head.Extremities = []store.Extremity{{NID: a.ev.NID, ID: a.ev.ID, Depth: a.ev.Depth}}
+	if a.ev.StateKey == nil {
+		return a, nil
+	}
+	key, err := d.e.Store.StateKey(ctx, a.ev.Tuple())
+	if err != nil {
+		return nil, err
+	}
+	change := stateSet{store.StateChange{Key: key, Event: a.ev.NID}, a.ev.Tuple(), a.ev}
+	return a, d.setState(ctx, a, []stateSet{change})
+}
+
+// place makes the addition of an event whose state before is the draft's.
+func (d *draft) place(v event.Verified, nid store.EventNID) *addition {
+	ev := &store.Event{Event: v.Event(), NID: nid, Room: d.room.NID, StateBefore: d.head.State}
+	a := &addition{ev: ev, verified: v, wake: d.local}
+	if ev.Sender.Server() == d.e.Server {
+		a.servers = d.others()
+	}
+	d.additions = append(d.additions, a)
+	return a
+}
+
+// others are the other servers in the room.
+func (d *draft) others() []id.ServerName {
+	if len(d.servers) == 0 || len(d.servers) == 1 && d.servers[d.e.Server] > 0 {
+		return nil
+	}
+	out := make([]id.ServerName, 0, len(d.servers))
+	for s := range d.servers {
+		if s != d.e.Server {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// stateSet sets one piece of state; ev is nil if it is removed.
+type stateSet struct {
+	store.StateChange
+	tuple event.StateKeyTuple
+	ev    *store.Event
+}
+
+// setState changes the draft's current state because of an addition, and all that is derived from it.
+func (d *draft) setState(ctx context.Context, a *addition, sets []stateSet) error {
+	if len(sets) == 0 {
+		return nil
+	}
+	nid, err := d.e.Store.NextNumber(ctx)
+	if err != nil {
+		return err
+	}
+	tuples := make([]event.StateKeyTuple, len(sets))
+	changes := make([]store.StateChange, len(sets))
+	for i, s := range sets {
+		tuples[i], changes[i] = s.tuple, s.StateChange
+	}
+	before, err := d.e.lookUp(ctx, &d.face, tuples)
+	if err != nil {
+		return err
+	}
+	parent := d.state.NID
+	d.state = d.state.Next(store.StateNID(nid), changes)
+	d.head.State = d.state.NID
+	d.snapshots = append(d.snapshots, newSnapshot{d.state, parent, changes})
+	if !d.knownOwned {
+		d.known, d.knownOwned = maps.Clone(d.known), true
+		if d.known == nil {
+			d.known = map[event.StateKeyTuple]*store.Event{}
+		}
+	}
+	rules := d.auth == nil
+	for _, s := range sets {
+		d.known[s.tuple] = s.ev
+		switch s.tuple.Type {
+		case event.TypeMember:
+			d.setMember(a, id.UserID(s.tuple.StateKey), before[s.tuple], s.ev)
+		case event.TypeCreate, event.TypePowerLevels, event.TypeJoinRules:
+			rules = true
+		}
+		if d.setSummary(s.tuple, s.ev) {
+			d.summaryChanged = true
+		}
+	}
+	if err := d.showInvited(ctx, a); err != nil {
+		return err
+	}
+	if rules {
+		rulesOf := []event.StateKeyTuple{{Type: event.TypeCreate}, {Type: event.TypePowerLevels}, {Type: event.TypeJoinRules}}
+		state, err := d.e.lookUp(ctx, &d.face, rulesOf)
+		if err != nil {
+			return err
+		}
+		d.auth = eventauth.NewContext(state, nil)
+	}
+	return nil
+}
+
+// showInvited gives local users who were invited, or knocked, the stripped state of the room.
+func (d *draft) showInvited(ctx context.Context, a *addition) error {
+	for i, m := range a.members {
+		if !m.local || m.Membership.Membership != "invite" && m.Membership.Membership != "knock" {
+			continue
+		}
+		key := event.StateKeyTuple{Type: event.TypeMember, StateKey: string(m.User)}
+		state, err := d.e.lookUp(ctx, &d.face, []event.StateKeyTuple{key})
+		if err != nil || state[key] == nil {
+			return err
+		}
+		if a.members[i].Stripped, err = d.stripped(ctx, state[key].Event); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// setMember keeps count of who is in the room.
+func (d *draft) setMember(a *addition, user id.UserID, before, now *store.Event) {
+	former, membership, nid := "", "leave", a.ev.NID
+	if before != nil {
+		former = before.Membership()
+	}
+	if now != nil {
+		membership, nid = now.Membership(), now.NID
+	}
+	local := user.Server() == d.e.Server
+	a.members = append(a.members, memberChange{
+		store.Membership{Room: d.room.NID, User: user, Membership: membership, Event: nid}, former, local,
+	})
+	if local {
+		a.wake = append(slices.Clip(a.wake), user)
+	}
+	if former == "invite" {
+		d.summary.InvitedMembers--
+	}
+	if membership == "invite" {
+		d.summary.InvitedMembers++
+	}
+	d.summaryChanged = true
+	if (former == "join") == (membership == "join") {
+		return
+	}
+	d.servers = maps.Clone(d.servers)
+	if d.servers == nil {
+		d.servers = map[id.ServerName]int{}
+	}
+	if membership == "join" {
+		d.summary.JoinedMembers++
+		d.servers[user.Server()]++
+		if local {
+			d.local = append(slices.Clip(d.local), user)
+		}
+		return
+	}
+	d.summary.JoinedMembers--
+	if d.servers[user.Server()]--; d.servers[user.Server()] <= 0 {
+		delete(d.servers, user.Server())
+	}
+	if i := slices.Index(d.local, user); i >= 0 {
+		d.local = slices.Delete(slices.Clone(d.local), i, i+1)
+	}
+	// The server of someone who was removed has to hear of it, although it may no longer be in the room.
+	if a.ev.Sender.Server() == d.e.Server && !local && !slices.Contains(a.servers, user.Server()) {
+		a.servers = append(slices.Clip(a.servers), user.Server())
+	}
+}
+
+// queue hands the draft to the writer and makes it the room's face; the function returned waits for the outcome.
+// The caller holds the room's lock and may release it at once.
+func (d *draft) queue(ctx context.Context, l *live) (func() error, error) {
+	d.head.Seq++
+	wait, err := d.e.Store.Queue(ctx, d.write)
+	if err != nil {
+		l.loaded = false
+		return nil, err
+	}
+	l.face, l.loaded = d.face, true
+	return func() error {
+		err := wait()
+		if err != nil {
+			// What others have built on this in the meantime fails by itself: the stored head is another.
+			l.mu.Lock()
+			l.loaded = false
+			l.mu.Unlock()
+		}
+		return err
+	}, nil
+}
+
+// change makes a change of a room: make adds events to a draft, which is then written. It is repeated while the room's
+// head moves on in the meantime. make gets a fresh draft each time.
+func (e *Engine) change(ctx context.Context, roomID id.RoomID, makeIt func(*draft) error) error {
+	l, err := e.live(ctx, roomID)
+	if err != nil {
+		return err
+	}
+	for range maxRetries {
+		err := e.tryChange(ctx, l, makeIt)
+		if !errors.Is(err, errStale) {
+			return err
+		}
+	}
+	return fmt.Errorf("%w: %s", ErrBusy, roomID)
+}
+
+func (e *Engine) tryChange(ctx context.Context, l *live, makeIt func(*draft) error) error {
+	l.mu.Lock()
+	d, err := e.draft(ctx, l)
+	if err == nil {
+		err = makeIt(d)
+	}
+	if err != nil || len(d.additions) == 0 {
+		l.mu.Unlock()
+		return err
+	}
+	wait, err := d.queue(ctx, l)
+	l.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	return wait()
+}
+
+// pieces that make up the summary of a room, and the member of the content that holds each.
+var summaryPieces = map[string]struct {
+	member string
+	field  func(*store.Summary) *string
+	absent string
+}{
+	"m.room.name":               {"name", func(s *store.Summary) *string { return &s.Name }, ""},
+	"m.room.topic":              {"topic", func(s *store.Summary) *string { return &s.Topic }, ""},
+	"m.room.avatar":             {"url", func(s *store.Summary) *string { return &s.AvatarURL }, ""},
+	"m.room.canonical_alias":    {"alias", func(s *store.Summary) *string { return &s.CanonicalAlias }, ""},
+	"m.room.encryption":         {"algorithm", func(s *store.Summary) *string { return &s.Encryption }, ""},
+	"m.room.guest_access":       {"guest_access", func(s *store.Summary) *string { return &s.GuestAccess }, "forbidden"},
+	event.TypeJoinRules:         {"join_rule", func(s *store.Summary) *string { return &s.JoinRule }, "invite"},
+	event.TypeHistoryVisibility: {"history_visibility", func(s *store.Summary) *string { return &s.HistoryVisibility }, "shared"},
+	event.TypeCreate:            {"type", func(s *store.Summary) *string { return &s.RoomType }, ""},
+}
+
+func (f *face) setSummary(t event.StateKeyTuple, ev *store.Event) bool {
+	piece, ok := summaryPieces[t.Type]
+	if !ok || t.StateKey != "" {
+		return false
+	}
+	value := piece.absent
+	if ev != nil {
+		var content map[string]json.RawMessage
+		var text string
+		if json.Unmarshal(ev.Content, &content) == nil && json.Unmarshal(content[piece.member], &text) == nil {
+			value = strings.ToValidUTF8(strings.ReplaceAll(text, "\x00", ""), "")
+		}
+	}
+	field := piece.field(&f.summary)
+	if *field == value {
+		return false
+	}
+	*field = value
+	return true
+}

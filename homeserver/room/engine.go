@@ -1,0 +1,95 @@
+package room
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/sign"
+	"github.com/securecomm/securecomm/homeserver/store"
+)
+
+// Errors of the engine. What is refused by the authorization rules wraps ErrForbidden and a *eventauth.Refusal.
+var (
+	ErrForbidden       = errors.New("not allowed")
+	ErrNotFound        = errors.New("no such room here")
+	ErrEventNotFound   = errors.New("no such event")
+	ErrUnknownVersion  = errors.New("this room version is not supported")
+	ErrBadRequest      = errors.New("the request makes no sense")
+	ErrAliasTaken      = errors.New("the room alias is taken")
+	ErrUnreachable     = errors.New("no server that knows the room could be reached")
+	ErrCannotAuthorize = errors.New("no user here may authorise the join")
+	ErrBusy            = errors.New("the room changes too fast; try again")
+)
+
+// maxRetries is how often an event is built anew because the room's head moved.
+const maxRetries = 20
+
+// Engine does everything that changes rooms. Fill the fields before use; all methods may be called concurrently.
+type Engine struct {
+	Store  *store.DB
+	Server id.ServerName
+	Key    sign.Key
+	// Remote is asked for what only other servers know; nil if the server does not federate.
+	Remote Remote
+	Log    *slog.Logger
+	// DefaultVersion is the version of new rooms for which nobody asked for another.
+	DefaultVersion id.RoomVersion
+
+	mu    sync.Mutex
+	rooms map[id.RoomID]*live
+}
+
+// maxLive is how many rooms are kept in memory; beyond it, those that nobody uses at the moment are let go.
+const maxLive = 4096
+
+// live finds the room in memory or reads it from the database.
+func (e *Engine) live(ctx context.Context, roomID id.RoomID) (*live, error) {
+	e.mu.Lock()
+	l := e.rooms[roomID]
+	e.mu.Unlock()
+	if l != nil {
+		return l, nil
+	}
+	var room *store.Room
+	err := e.Store.View(ctx, func(tx *store.Tx) (err error) {
+		room, err = tx.Rooms.ByID(roomID)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("find room %s: %w", roomID, err)
+	}
+	if room == nil {
+		return nil, fmt.Errorf("%w: %s", ErrNotFound, roomID)
+	}
+	return e.keep(&live{room: room}), nil
+}
+
+func (e *Engine) keep(l *live) *live {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if known := e.rooms[l.room.ID]; known != nil {
+		return known
+	}
+	if e.rooms == nil {
+		e.rooms = map[id.RoomID]*live{}
+	}
+	if len(e.rooms) >= maxLive {
+		for k, old := range e.rooms {
+			// Dropping a room in use is harmless for what is right, since the stored head is compared on every
+			// write; it only costs retries. So only idle ones go.
+			if old.mu.TryLock() {
+				delete(e.rooms, k)
+				old.mu.Unlock()
+			}
+			if len(e.rooms) < maxLive/2 {
+				break
+			}
+		}
+	}
+	e.rooms[l.room.ID] = l
+	return l
+}

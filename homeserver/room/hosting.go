@@ -1,0 +1,376 @@
+package room
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/securecomm/securecomm/homeserver/event"
+	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/store"
+	"github.com/securecomm/securecomm/homeserver/stream"
+)
+
+// IncompatibleVersion says that another server does not know a room's version.
+type IncompatibleVersion struct{ Version id.RoomVersion }
+
+func (i *IncompatibleVersion) Error() string {
+	return fmt.Sprintf("the room is of version %s, which your server does not support", i.Version)
+}
+
+func now() int64 { return time.Now().UnixMilli() }
+
+// MakeMembership makes the template of a "join", "leave" or "knock" for a user of another server (make_join and
+// its like). versions are those that the server knows; nil where it does not say.
+func (e *Engine) MakeMembership(ctx context.Context, origin id.ServerName, membership string, roomID id.RoomID, user id.UserID, versions []id.RoomVersion) (id.RoomVersion, json.RawMessage, error) {
+	if user.Server() != origin {
+		return "", nil, fmt.Errorf("%w: %s is not a user of %s", ErrForbidden, user, origin)
+	}
+	l, err := e.hosted(ctx, roomID)
+	if err != nil {
+		return "", nil, err
+	}
+	v := l.room.Version
+	if membership != "leave" && !slices.Contains(versions, v.ID) {
+		return "", nil, &IncompatibleVersion{v.ID}
+	}
+	if membership == "knock" && !v.Knock {
+		return "", nil, fmt.Errorf("%w: rooms of version %s know no knocking", ErrForbidden, v.ID)
+	}
+	c := Change{Room: roomID, Sender: user, Target: user, Membership: membership}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	d, err := e.draft(ctx, l)
+	if err != nil {
+		return "", nil, err
+	}
+	if membership == "join" {
+		key := event.StateKeyTuple{Type: event.TypeMember, StateKey: string(user)}
+		state, err := e.lookUp(ctx, &d.face, []event.StateKeyTuple{key})
+		if err != nil {
+			return "", nil, err
+		}
+		if err := d.authorise(ctx, &c, state[key]); err != nil {
+			return "", nil, err
+		}
+	}
+	content, err := c.content()
+	if err != nil {
+		return "", nil, err
+	}
+	target := string(user)
+	raw, err := d.template(ctx, event.Proto{Type: event.TypeMember, StateKey: &target, Sender: user, Content: content})
+	return v.ID, raw, err
+}
+
+// template is build for another server to sign.
+func (d *draft) template(ctx context.Context, p event.Proto) (json.RawMessage, error) {
+	v, err := d.build(ctx, p) // ours, only to see whether it would be allowed
+	if err != nil {
+		return nil, err
+	}
+	ev := v.Event()
+	p.RoomID, p.PrevEvents, p.AuthEvents, p.Depth, p.OriginServerTS = ev.RoomID, ev.PrevEvents, ev.AuthEvents, ev.Depth, ev.OriginServerTS
+	return d.room.Version.Template(p)
+}
+
+// hosted finds a room that this server is in.
+func (e *Engine) hosted(ctx context.Context, roomID id.RoomID) (*live, error) {
+	in, err := e.inRoom(ctx, roomID)
+	if err != nil {
+		return nil, err
+	}
+	if !in {
+		return nil, fmt.Errorf("%w: %s", ErrNotFound, roomID)
+	}
+	return e.live(ctx, roomID)
+}
+
+// JoinAnswer describes a room to a server that has just joined it.
+type JoinAnswer struct {
+	Event     *event.Event // the join, with our signature if it needed one
+	State     []*store.Event
+	AuthChain []*store.Event
+	Servers   []id.ServerName
+}
+
+// ReceiveJoin takes in the join of a user of another server through this one (send_join), and delivers it to the others.
+func (e *Engine) ReceiveJoin(ctx context.Context, origin id.ServerName, roomID id.RoomID, eventID id.EventID, raw json.RawMessage) (*JoinAnswer, error) {
+	l, err := e.hosted(ctx, roomID)
+	if err != nil {
+		return nil, err
+	}
+	v, err := e.membershipFrom(ctx, origin, l.room, "join", eventID, raw)
+	if err != nil {
+		return nil, err
+	}
+	before, err := e.receiveMembership(ctx, origin, l, v)
+	if err != nil {
+		return nil, err
+	}
+	servers, err := e.Servers(ctx, roomID)
+	if err != nil {
+		return nil, err
+	}
+	answer := &JoinAnswer{Event: v.Event(), Servers: servers}
+	err = e.Store.View(ctx, func(tx *store.Tx) error {
+		if answer.State, err = tx.States.Events(before); err != nil {
+			return err
+		}
+		answer.AuthChain, err = authChain(tx, append(slices.Clone(answer.State), &store.Event{Event: v.Event()}))
+		return err
+	})
+	return answer, err
+}
+
+// authChain is everything that authorizes some events, without the events themselves unless they authorize each other.
+func authChain(tx *store.Tx, of []*store.Event) ([]*store.Event, error) {
+	seen := map[id.EventID]bool{}
+	var out []*store.Event
+	level := of
+	for len(level) > 0 {
+		var next []id.EventID
+		for _, ev := range level {
+			for _, a := range ev.AuthEvents {
+				if !seen[a] {
+					seen[a] = true
+					next = append(next, a)
+				}
+			}
+		}
+		var err error
+		if level, err = tx.Events.ByID(next...); err != nil {
+			return nil, err
+		}
+		out = append(out, level...)
+	}
+	return out, nil
+}
+
+// membershipFrom reads and verifies a membership event that a server hands in for one of its users.
+func (e *Engine) membershipFrom(ctx context.Context, origin id.ServerName, room *store.Room, membership string, eventID id.EventID, raw json.RawMessage) (event.Verified, error) {
+	ev, err := event.Parse(room.Version, raw)
+	if err != nil {
+		return event.Verified{}, err
+	}
+	switch {
+	case ev.ID != eventID && eventID != "":
+		err = fmt.Errorf("%w: the event's ID is not the one in the path", ErrBadRequest)
+	case ev.RoomID != room.ID:
+		err = fmt.Errorf("%w: the event is of another room", ErrBadRequest)
+	case ev.Type != event.TypeMember || ev.StateKey == nil || ev.Membership() != membership:
+		err = fmt.Errorf("%w: the event is no m.room.member with membership %q", ErrBadRequest, membership)
+	case *ev.StateKey != string(ev.Sender):
+		err = fmt.Errorf("%w: the event's state key is not its sender", ErrBadRequest)
+	case ev.Sender.Server() != origin:
+		err = fmt.Errorf("%w: the event's sender is not a user of %s", ErrForbidden, origin)
+	}
+	if err != nil {
+		return event.Verified{}, err
+	}
+	if host := authorisedBy(ev); membership == "join" && host != "" && room.Version.RestrictedJoin {
+		// It takes our signature, which the event can't have yet.
+		if host.Server() != e.Server {
+			return event.Verified{}, fmt.Errorf("%w: the authorising user is of another server", ErrBadRequest)
+		}
+		if ev, err = ev.Sign(e.Server, e.Key); err != nil {
+			return event.Verified{}, err
+		}
+	}
+	result := e.Remote.Verify(ctx, []*event.Event{ev})[0]
+	return result.Verified, result.Err
+}
+
+// authorisedBy is the user by whose right somebody joined a restricted room.
+func authorisedBy(ev *event.Event) id.UserID {
+	var content struct {
+		Via id.UserID `json:"join_authorised_via_users_server"`
+	}
+	if json.Unmarshal(ev.Content, &content) != nil {
+		return ""
+	}
+	return content.Via
+}
+
+// receiveMembership takes in a membership event handed in by another server; the state before it is returned.
+func (e *Engine) receiveMembership(ctx context.Context, origin id.ServerName, l *live, v event.Verified) (store.StateMap, error) {
+	l.receiving.Lock()
+	defer l.receiving.Unlock()
+	ev := v.Event()
+	a, err := e.lookAround(ctx, ev)
+	if err != nil {
+		return store.StateMap{}, err
+	}
+	if a.known != nil && !a.known.Outlier() {
+		if a.known.Rejected {
+			return store.StateMap{}, fmt.Errorf("%w: %s was rejected before", ErrForbidden, ev.ID)
+		}
+		var m store.StateMap
+		err := e.Store.View(ctx, func(tx *store.Tx) error {
+			m, err = tx.States.Map(a.known.StateBefore)
+			return err
+		})
+		return m, err
+	}
+	if len(a.missing) > 0 && len(a.prev) == 0 {
+		return store.StateMap{}, fmt.Errorf("%w: the event follows none that is known here", ErrBadRequest)
+	}
+	a.missing = nil
+	if err := checkAuth(ev, a); err != nil {
+		return store.StateMap{}, err
+	}
+	if _, err := e.Store.StateKey(ctx, ev.Tuple()); err != nil {
+		return store.StateMap{}, err
+	}
+	before, err := e.stateBefore(ctx, origin, l.room, ev, a)
+	if err != nil {
+		return store.StateMap{}, err
+	}
+	return before, e.appendReceived(ctx, l, arrival{v: v, around: a, before: before, spread: true})
+}
+
+// ReceiveLeave takes in the leave of a user of another server through this one (send_leave).
+func (e *Engine) ReceiveLeave(ctx context.Context, origin id.ServerName, roomID id.RoomID, eventID id.EventID, raw json.RawMessage) error {
+	l, err := e.hosted(ctx, roomID)
+	if err != nil {
+		return err
+	}
+	v, err := e.membershipFrom(ctx, origin, l.room, "leave", eventID, raw)
+	if err != nil {
+		return err
+	}
+	_, err = e.receiveMembership(ctx, origin, l, v)
+	return err
+}
+
+// ReceiveKnock takes in the knock of a user of another server through this one (send_knock); the stripped state of the room is returned.
+func (e *Engine) ReceiveKnock(ctx context.Context, origin id.ServerName, roomID id.RoomID, eventID id.EventID, raw json.RawMessage) ([]json.RawMessage, error) {
+	l, err := e.hosted(ctx, roomID)
+	if err != nil {
+		return nil, err
+	}
+	v, err := e.membershipFrom(ctx, origin, l.room, "knock", eventID, raw)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := e.receiveMembership(ctx, origin, l, v); err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	d, err := e.draft(ctx, l)
+	if err != nil {
+		return nil, err
+	}
+	events, err := d.strippedEvents(ctx, v.Event().Sender)
+	out := make([]json.RawMessage, len(events))
+	for i, ev := range events {
+		out[i] = ev.StrippedJSON()
+	}
+	return out, err
+}
+
+// maxStripped bounds the stripped state of an invite.
+const maxStripped = 100
+
+// ReceiveInvite takes in the invite of a local user by another server and signs it.
+func (e *Engine) ReceiveInvite(ctx context.Context, origin id.ServerName, roomID id.RoomID, eventID id.EventID, version id.RoomVersion, raw json.RawMessage, stripped []json.RawMessage) (*event.Event, error) {
+	v, ok := event.VersionOf(version)
+	if !ok {
+		return nil, fmt.Errorf("%w: %q", ErrUnknownVersion, version)
+	}
+	ev, err := event.Parse(v, raw)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case ev.ID != eventID && eventID != "", ev.RoomID != roomID:
+		err = fmt.Errorf("%w: the event is not the one in the path", ErrBadRequest)
+	case ev.Type != event.TypeMember || ev.StateKey == nil || ev.Membership() != "invite":
+		err = fmt.Errorf("%w: the event is no invite", ErrBadRequest)
+	case ev.Sender.Server() != origin:
+		err = fmt.Errorf("%w: the inviting user is not of %s", ErrForbidden, origin)
+	case id.UserID(*ev.StateKey).Server() != e.Server:
+		err = fmt.Errorf("%w: the invited user is not of this server", ErrBadRequest)
+	case len(stripped) > maxStripped:
+		err = fmt.Errorf("%w: at most %d pieces of stripped state", ErrBadRequest, maxStripped)
+	}
+	if err != nil {
+		return nil, err
+	}
+	user := id.UserID(*ev.StateKey)
+	result := e.Remote.Verify(ctx, []*event.Event{ev})[0]
+	if result.Err != nil {
+		return nil, result.Err
+	}
+	signed, err := result.Verified.Sign(e.Server, e.Key)
+	if err != nil {
+		return nil, err
+	}
+	if in, err := e.inRoom(ctx, roomID); err != nil || in {
+		// The event itself comes with the room's other events.
+		return signed.Event(), err
+	}
+	return signed.Event(), e.keepAside(ctx, v, user, signed.Event(), stripped)
+}
+
+// keepAside keeps an invite or a knock of a local user in a room that this server is not in.
+func (e *Engine) keepAside(ctx context.Context, v *event.Version, user id.UserID, ev *event.Event, stripped []json.RawMessage) error {
+	room, err := e.ensureRoom(ctx, ev.RoomID, v)
+	if err != nil {
+		return err
+	}
+	nid, err := e.Store.NextNumber(ctx)
+	if err != nil {
+		return err
+	}
+	shown, err := json.Marshal(append(strippedForms(v, stripped), ev.StrippedJSON()))
+	if err != nil {
+		return err
+	}
+	return e.Store.Update(ctx, func(tx *store.Tx) error {
+		former, err := tx.Memberships.Get(room.NID, user)
+		if err != nil {
+			return err
+		}
+		if former.Membership == "join" || former.Membership == "ban" {
+			return fmt.Errorf("%w: the user is %s", ErrForbidden, participle[former.Membership])
+		}
+		if err := tx.Events.InsertAside(&store.Event{Event: ev, NID: store.EventNID(nid), Room: room.NID}); err != nil {
+			return err
+		}
+		logAside(tx, room, store.Membership{Room: room.NID, User: user, Membership: ev.Membership(), Event: store.EventNID(nid), Stripped: shown}, former.Membership)
+		return nil
+	})
+}
+
+// strippedForms reduces what another server calls stripped state to what clients may see of it.
+func strippedForms(v *event.Version, given []json.RawMessage) []json.RawMessage {
+	var out []json.RawMessage
+	for _, raw := range given {
+		var s struct {
+			Type     string          `json:"type"`
+			StateKey *string         `json:"state_key"`
+			Sender   id.UserID       `json:"sender"`
+			Content  json.RawMessage `json:"content"`
+		}
+		if json.Unmarshal(raw, &s) != nil || s.StateKey == nil || len(s.Content) == 0 || s.Content[0] != '{' {
+			continue
+		}
+		if shown, err := json.Marshal(s); err == nil {
+			out = append(out, shown)
+		}
+	}
+	return out
+}
+
+// logAside puts a membership into the log that is no event of a history here.
+func logAside(tx *store.Tx, room *store.Room, m store.Membership, former string) {
+	change := stream.Change{Kind: stream.Event, Room: room.ID, NID: int64(m.Event), User: m.User, Wake: []id.UserID{m.User}}
+	tx.Log(change, func(p stream.Position) error {
+		m.Position = p
+		return tx.Memberships.Set(m, former, true)
+	})
+}

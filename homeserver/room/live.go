@@ -1,0 +1,131 @@
+package room
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/securecomm/securecomm/homeserver/event"
+	"github.com/securecomm/securecomm/homeserver/eventauth"
+	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/store"
+)
+
+// live is a room in memory: its head and what is derived from the current state.
+type live struct {
+	room *store.Room
+
+	// receiving is held while events from other servers are taken in, which may wait for the network.
+	receiving sync.Mutex
+
+	mu     sync.Mutex // guards what follows; never held over the network or a commit
+	loaded bool
+	face
+	acl *acl // of the current state, once it was asked for
+}
+
+// face is a room at one moment. The slices and maps in it are replaced, not changed, so that copies stay true.
+type face struct {
+	head    store.Head
+	state   store.Snapshot
+	auth    *eventauth.Context
+	summary store.Summary
+	local   []id.UserID                          // the joined users of this server
+	servers map[id.ServerName]int                // how many users of each server are joined
+	known   map[event.StateKeyTuple]*store.Event // part of the current state, read before
+}
+
+// maxKnown bounds face.known.
+const maxKnown = 256
+
+// load reads the room as it stands in the database. The caller holds the lock.
+func (e *Engine) load(ctx context.Context, l *live) error {
+	if l.loaded {
+		return nil
+	}
+	f := face{known: map[event.StateKeyTuple]*store.Event{}, servers: map[id.ServerName]int{}}
+	err := e.Store.View(ctx, func(tx *store.Tx) error {
+		var err error
+		if f.head, err = tx.Rooms.Head(l.room.NID); err != nil {
+			return err
+		}
+		if f.state, err = tx.States.Get(f.head.State); err != nil {
+			return err
+		}
+		if f.summary, err = tx.Rooms.Summary(l.room.NID); err != nil {
+			return err
+		}
+		users, err := tx.Memberships.Users(l.room.NID, "join")
+		if err != nil {
+			return err
+		}
+		for _, u := range users {
+			f.servers[u.Server()]++
+			if u.Server() == e.Server {
+				f.local = append(f.local, u)
+			}
+		}
+		for _, typ := range []string{event.TypeCreate, event.TypePowerLevels, event.TypeJoinRules} {
+			t := event.StateKeyTuple{Type: typ}
+			ev, err := tx.States.Event(f.state.Map, t)
+			if err != nil {
+				return err
+			}
+			f.known[t] = ev
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("read room %s: %w", l.room.ID, err)
+	}
+	f.auth = eventauth.NewContext(knownState(f.known), nil)
+	l.face, l.loaded = f, true
+	return nil
+}
+
+// knownState shows pieces of state that were read as a State to the authorization rules.
+type knownState map[event.StateKeyTuple]*store.Event
+
+// Get is the state event of that type and key; nil if there is none.
+func (k knownState) Get(typ, stateKey string) *event.Event {
+	if e := k[event.StateKeyTuple{Type: typ, StateKey: stateKey}]; e != nil {
+		return e.Event
+	}
+	return nil
+}
+
+// lookUp finds pieces of a face's state; nil for those that are not set.
+func (e *Engine) lookUp(ctx context.Context, f *face, tuples []event.StateKeyTuple) (knownState, error) {
+	out := make(knownState, len(tuples))
+	var missing []event.StateKeyTuple
+	for _, t := range tuples {
+		if ev, ok := f.known[t]; ok {
+			out[t] = ev
+		} else {
+			missing = append(missing, t)
+		}
+	}
+	if len(missing) == 0 {
+		return out, nil
+	}
+	err := e.Store.View(ctx, func(tx *store.Tx) error {
+		for _, t := range missing {
+			ev, err := tx.States.Event(f.state.Map, t)
+			if err != nil {
+				return err
+			}
+			out[t] = ev
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the state: %w", err)
+	}
+	if len(f.known) > maxKnown {
+		clear(f.known)
+	}
+	for _, t := range missing {
+		f.known[t] = out[t]
+	}
+	return out, nil
+}

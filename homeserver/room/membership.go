@@ -1,0 +1,428 @@
+package room
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+
+	"github.com/securecomm/securecomm/homeserver/event"
+	"github.com/securecomm/securecomm/homeserver/eventauth"
+	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/store"
+)
+
+// Change is a change of somebody's membership that a local user wants.
+type Change struct {
+	Room       id.RoomID
+	Sender     id.UserID
+	Target     id.UserID
+	Membership string // "join", "invite", "leave", "ban" or "knock"
+	Profile    Profile
+	Reason     string
+	IsDirect   bool
+	// Extra members of the content, as clients may give them with a join.
+	Extra map[string]json.RawMessage
+	// Via names servers to ask when the room is not known here.
+	Via []id.ServerName
+	// Only, if not empty, is what the target's membership has to be before: "ban" to unban, for one.
+	Only []string
+}
+
+func (c *Change) content() (json.RawMessage, error) {
+	content := map[string]any{}
+	for k, v := range c.Extra {
+		content[k] = v
+	}
+	maps.Copy(content, c.Profile.content(c.Membership))
+	if c.Reason != "" {
+		content["reason"] = c.Reason
+	}
+	if c.IsDirect {
+		content["is_direct"] = true
+	}
+	return json.Marshal(content)
+}
+
+// SetMembership changes a membership in a room that this server is in. Setting it to what it is already is no error
+// and makes no event. Errors: ErrNotFound, ErrForbidden, ErrBadRequest.
+func (e *Engine) SetMembership(ctx context.Context, c Change) error {
+	key := event.StateKeyTuple{Type: event.TypeMember, StateKey: string(c.Target)}
+	if _, err := e.Store.StateKey(ctx, key); err != nil {
+		return err
+	}
+	return e.change(ctx, c.Room, func(d *draft) error {
+		if c.Membership == "join" && len(d.servers) == 0 && len(d.additions) == 0 {
+			return fmt.Errorf("%w: nobody is in %s any more", ErrNotFound, c.Room)
+		}
+		state, err := d.e.lookUp(ctx, &d.face, []event.StateKeyTuple{key})
+		if err != nil {
+			return err
+		}
+		former := state[key]
+		if err := c.fits(former); err != nil {
+			return err
+		}
+		if c.Membership == "join" {
+			if err := d.authorise(ctx, &c, former); err != nil {
+				return err
+			}
+		}
+		content, err := c.content()
+		if err != nil {
+			return err
+		}
+		if former != nil && former.Membership() == c.Membership && sameContent(d.room.Version, former, content) {
+			return nil
+		}
+		target := string(c.Target)
+		v, err := d.build(ctx, event.Proto{Type: event.TypeMember, StateKey: &target, Sender: c.Sender, Content: content})
+		if err != nil {
+			return err
+		}
+		_, err = d.add(ctx, v)
+		return err
+	})
+}
+
+// fits checks the membership that a change begins from.
+func (c *Change) fits(former *store.Event) error {
+	membership := "leave"
+	if former != nil {
+		membership = former.Membership()
+	}
+	if len(c.Only) == 0 {
+		return nil
+	}
+	for _, only := range c.Only {
+		if membership == only {
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: %s is not %s in the room", ErrForbidden, c.Target, participle[c.Only[0]])
+}
+
+var participle = map[string]string{"ban": "banned", "join": "joined", "invite": "invited", "knock": "knocking", "leave": "gone"}
+
+func sameContent(v *event.Version, former *store.Event, content json.RawMessage) bool {
+	c, err := canonical(v, content)
+	return err == nil && bytes.Equal(c, former.Content)
+}
+
+// strippedTypes are what who is invited may see (Client-Server API, "Stripped state").
+var strippedTypes = []string{
+	event.TypeCreate, event.TypeJoinRules, "m.room.canonical_alias", "m.room.avatar", "m.room.name", "m.room.encryption", "m.room.topic",
+}
+
+// stripped is the stripped state for the user of a membership event, that event included, as a JSON array.
+func (d *draft) stripped(ctx context.Context, member *event.Event) (json.RawMessage, error) {
+	events, err := d.strippedEvents(ctx, member.Sender)
+	if err != nil {
+		return nil, err
+	}
+	parts := make([]json.RawMessage, 0, len(events)+1)
+	for _, ev := range events {
+		parts = append(parts, ev.StrippedJSON())
+	}
+	return json.Marshal(append(parts, member.StrippedJSON()))
+}
+
+func (d *draft) strippedEvents(ctx context.Context, sender id.UserID) ([]*store.Event, error) {
+	tuples := []event.StateKeyTuple{{Type: event.TypeMember, StateKey: string(sender)}}
+	for _, t := range strippedTypes {
+		tuples = append(tuples, event.StateKeyTuple{Type: t})
+	}
+	state, err := d.e.lookUp(ctx, &d.face, tuples)
+	if err != nil {
+		return nil, err
+	}
+	var out []*store.Event
+	for _, t := range tuples {
+		if ev := state[t]; ev != nil {
+			out = append(out, ev)
+		}
+	}
+	return out, nil
+}
+
+// authorise names the local user by whose right somebody joins a restricted room, if the join needs it.
+func (d *draft) authorise(ctx context.Context, c *Change, former *store.Event) error {
+	rule := d.auth.JoinRule()
+	if rule != "restricted" && rule != "knock_restricted" || !d.room.Version.RestrictedJoin {
+		return nil
+	}
+	if former != nil && (former.Membership() == "invite" || former.Membership() == "join") {
+		return nil
+	}
+	allowed, err := d.allowedBy(ctx, c.Target)
+	if err != nil {
+		return err
+	}
+	if !allowed {
+		return fmt.Errorf("%w: to join you have to be invited, or in one of the rooms that the join rule names", ErrForbidden)
+	}
+	host := d.host()
+	if host == "" {
+		return ErrCannotAuthorize
+	}
+	c.Extra = maps.Clone(c.Extra)
+	if c.Extra == nil {
+		c.Extra = map[string]json.RawMessage{}
+	}
+	c.Extra["join_authorised_via_users_server"], err = json.Marshal(host)
+	return err
+}
+
+// host is a local user who may invite; empty if there is none.
+func (d *draft) host() id.UserID {
+	for _, u := range d.local {
+		if d.auth.UserLevel(u) >= d.auth.Levels().Invite() {
+			return u
+		}
+	}
+	return ""
+}
+
+// allowedBy says whether a user meets a condition of the restricted join rule: to be in one of its rooms.
+func (d *draft) allowedBy(ctx context.Context, user id.UserID) (bool, error) {
+	key := event.StateKeyTuple{Type: event.TypeJoinRules}
+	state, err := d.e.lookUp(ctx, &d.face, []event.StateKeyTuple{key})
+	if err != nil || state[key] == nil {
+		return false, err
+	}
+	rooms := AllowedRooms(state[key].Event)
+	allowed := false
+	err = d.e.Store.View(ctx, func(tx *store.Tx) error {
+		for _, roomID := range rooms {
+			room, err := tx.Rooms.ByID(roomID)
+			if err != nil {
+				return err
+			}
+			if room == nil {
+				continue
+			}
+			m, err := tx.Memberships.Get(room.NID, user)
+			if err != nil {
+				return err
+			}
+			allowed = allowed || m.Membership == "join"
+		}
+		return nil
+	})
+	return allowed, err
+}
+
+// AllowedRooms are the rooms whose members may join under a restricted m.room.join_rules.
+func AllowedRooms(rules *event.Event) []id.RoomID {
+	var content struct {
+		Allow []struct {
+			Type   string    `json:"type"`
+			RoomID id.RoomID `json:"room_id"`
+		} `json:"allow"`
+	}
+	if json.Unmarshal(rules.Content, &content) != nil {
+		return nil
+	}
+	var out []id.RoomID
+	for _, a := range content.Allow {
+		if a.Type == "m.room_membership" && a.RoomID != "" {
+			out = append(out, a.RoomID)
+		}
+	}
+	return out
+}
+
+// Join joins a local user to a room: here if the server is in it, else through one of the servers given. It
+// returns once the join is durable.
+func (e *Engine) Join(ctx context.Context, c Change) error {
+	c.Membership = "join"
+	err := e.SetMembership(ctx, c)
+	if err == nil || e.Remote == nil {
+		return err
+	}
+	elsewhere := errors.Is(err, ErrNotFound) || errors.Is(err, ErrCannotAuthorize)
+	if !elsewhere {
+		// A server that has left a room no longer knows what it would be told now.
+		in, stateErr := e.inRoom(ctx, c.Room)
+		if stateErr != nil || in {
+			return err
+		}
+	}
+	if remoteErr := e.joinRemotely(ctx, c); !errors.Is(remoteErr, ErrUnreachable) {
+		return remoteErr
+	}
+	return err
+}
+
+// inRoom says whether any local user is joined to a room.
+func (e *Engine) inRoom(ctx context.Context, roomID id.RoomID) (bool, error) {
+	l, err := e.live(ctx, roomID)
+	if errors.Is(err, ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := e.load(ctx, l); err != nil {
+		return false, err
+	}
+	return len(l.local) > 0, nil
+}
+
+// Leave takes a local user out of a room, or declines an invite or takes back a knock. A room known only from an
+// invite is left through the inviting server; should that fail, it is left here alone.
+func (e *Engine) Leave(ctx context.Context, c Change) error {
+	c.Membership, c.Target = "leave", c.Sender
+	membership, room, err := e.MembershipOf(ctx, c.Room, c.Sender)
+	if err != nil {
+		return err
+	}
+	switch membership {
+	case "":
+		return fmt.Errorf("%w: you are not in the room", ErrForbidden)
+	case "leave":
+		return nil
+	}
+	in, err := e.inRoom(ctx, c.Room)
+	if err != nil {
+		return err
+	}
+	if in || membership == "ban" {
+		return e.SetMembership(ctx, c)
+	}
+	return e.leaveRemotely(ctx, c, room)
+}
+
+// Invite invites a user, through the user's server if that is another one.
+func (e *Engine) Invite(ctx context.Context, c Change) error {
+	c.Membership = "invite"
+	if c.Target.Server() == e.Server {
+		return e.SetMembership(ctx, c)
+	}
+	return e.inviteRemotely(ctx, c)
+}
+
+// MembershipOf is a user's membership in a room, empty if there never was one, and the room, nil if it is not known.
+func (e *Engine) MembershipOf(ctx context.Context, roomID id.RoomID, user id.UserID) (string, *store.Room, error) {
+	var m store.Membership
+	var room *store.Room
+	err := e.Store.View(ctx, func(tx *store.Tx) (err error) {
+		if room, err = tx.Rooms.ByID(roomID); err != nil || room == nil {
+			return err
+		}
+		m, err = tx.Memberships.Get(room.NID, user)
+		return err
+	})
+	return m.Membership, room, err
+}
+
+// Levels tells what the rules of a room need besides members.
+func (e *Engine) Levels(ctx context.Context, roomID id.RoomID) (*eventauth.Context, error) {
+	l, err := e.live(ctx, roomID)
+	if err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := e.load(ctx, l); err != nil {
+		return nil, err
+	}
+	return l.auth, nil
+}
+
+// Servers are the servers in a room, this one included.
+func (e *Engine) Servers(ctx context.Context, roomID id.RoomID) ([]id.ServerName, error) {
+	l, err := e.live(ctx, roomID)
+	if err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := e.load(ctx, l); err != nil {
+		return nil, err
+	}
+	out := make([]id.ServerName, 0, len(l.servers))
+	for s := range l.servers {
+		out = append(out, s)
+	}
+	return out, nil
+}
+
+// LocalMembers are the joined users of this server. The slice must not be changed.
+func (e *Engine) LocalMembers(ctx context.Context, roomID id.RoomID) ([]id.UserID, error) {
+	l, err := e.live(ctx, roomID)
+	if err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := e.load(ctx, l); err != nil {
+		return nil, err
+	}
+	return l.local, nil
+}
+
+// StateEventID is the event that sets a piece of a room's current state; empty if nothing does.
+func (e *Engine) StateEventID(ctx context.Context, roomID id.RoomID, t event.StateKeyTuple) (id.EventID, error) {
+	l, err := e.live(ctx, roomID)
+	if err != nil {
+		return "", err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := e.load(ctx, l); err != nil {
+		return "", err
+	}
+	state, err := e.lookUp(ctx, &l.face, []event.StateKeyTuple{t})
+	if err != nil || state[t] == nil {
+		return "", err
+	}
+	return state[t].ID, nil
+}
+
+// Knock asks to be let into a room: here if the server is in it, else through one of the servers given.
+func (e *Engine) Knock(ctx context.Context, c Change) error {
+	c.Membership, c.Target = "knock", c.Sender
+	in, err := e.inRoom(ctx, c.Room)
+	if err != nil {
+		return err
+	}
+	if in || e.Remote == nil {
+		return e.SetMembership(ctx, c)
+	}
+	var errs []error
+	for _, server := range e.helpers(c) {
+		err := e.knockThrough(ctx, server, c)
+		if err == nil {
+			return nil
+		}
+		errs = append(errs, err)
+	}
+	if len(errs) == 0 {
+		return fmt.Errorf("%w: %s", ErrUnreachable, c.Room)
+	}
+	return errors.Join(errs...)
+}
+
+func (e *Engine) knockThrough(ctx context.Context, server id.ServerName, c Change) error {
+	v, p, err := e.template(ctx, server, c)
+	if err != nil {
+		return err
+	}
+	knock, err := event.Build(v, p, e.Server, e.Key)
+	if err != nil {
+		return err
+	}
+	stripped, err := e.Remote.SendKnock(ctx, server, knock)
+	if err != nil {
+		return err
+	}
+	if len(stripped) > maxStripped {
+		stripped = stripped[:maxStripped]
+	}
+	return e.keepAside(ctx, v, c.Sender, knock, stripped)
+}

@@ -1,0 +1,335 @@
+package room
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/securecomm/securecomm/homeserver/event"
+	"github.com/securecomm/securecomm/homeserver/eventauth"
+	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/store"
+)
+
+// Limits of what is asked of other servers because of one event.
+const (
+	maxMissing  = 20     // events between it and what is here
+	maxSingly   = 20     // events asked for one by one
+	maxDescribe = 200000 // events that may describe a state
+)
+
+// check parses and verifies events of a room. What is malformed, of another room or badly signed is left out and logged.
+func (e *Engine) check(ctx context.Context, room *store.Room, raw []json.RawMessage) []event.Verified {
+	if len(raw) > maxDescribe {
+		raw = raw[:maxDescribe]
+	}
+	seen := map[id.EventID]bool{}
+	var events []*event.Event
+	for _, r := range raw {
+		ev, err := event.Parse(room.Version, r)
+		if err == nil && ev.RoomID != room.ID {
+			err = errors.New("it is of another room")
+		}
+		if err != nil {
+			e.Log.Info("an event is set aside", "room", room.ID, "err", err)
+			continue
+		}
+		if !seen[ev.ID] {
+			seen[ev.ID] = true
+			events = append(events, ev)
+		}
+	}
+	var out []event.Verified
+	for i, result := range e.Remote.Verify(ctx, events) {
+		if result.Err != nil {
+			e.Log.Info("an event is set aside", "room", room.ID, "event", events[i].ID, "err", result.Err)
+			continue
+		}
+		out = append(out, result.Verified)
+	}
+	return out
+}
+
+// sorted orders events so that each comes behind those that it names by follows.
+func sorted(events []event.Verified, follows func(*event.Event) []id.EventID) []event.Verified {
+	byID := make(map[id.EventID]event.Verified, len(events))
+	for _, v := range events {
+		byID[v.Event().ID] = v
+	}
+	out := make([]event.Verified, 0, len(events))
+	const begun, done = 1, 2
+	marks := make(map[id.EventID]int, len(events))
+	for _, v := range events {
+		stack := []event.Verified{v}
+		for len(stack) > 0 {
+			top := stack[len(stack)-1]
+			ev := top.Event()
+			if marks[ev.ID] != 0 {
+				stack = stack[:len(stack)-1]
+				if marks[ev.ID] == begun {
+					marks[ev.ID] = done
+					out = append(out, top)
+				}
+				continue
+			}
+			marks[ev.ID] = begun
+			for _, before := range follows(ev) {
+				if next, ok := byID[before]; ok && marks[before] == 0 {
+					stack = append(stack, next)
+				}
+			}
+		}
+	}
+	return out
+}
+
+func prevEvents(ev *event.Event) []id.EventID { return ev.PrevEvents }
+func authEvents(ev *event.Event) []id.EventID { return ev.AuthEvents }
+
+// fetchMissing fetches the events between the room's ends and an event and takes them in.
+func (e *Engine) fetchMissing(ctx context.Context, origin id.ServerName, l *live, ev *event.Event) error {
+	l.mu.Lock()
+	if err := e.load(ctx, l); err != nil {
+		l.mu.Unlock()
+		return err
+	}
+	ends := slices.Clone(l.head.Extremities)
+	l.mu.Unlock()
+	earliest := make([]id.EventID, len(ends))
+	for i, x := range ends {
+		earliest[i] = x.ID
+	}
+	raw, err := e.Remote.MissingEvents(ctx, origin, l.room.ID, earliest, []id.EventID{ev.ID}, maxMissing)
+	if err != nil {
+		return err
+	}
+	if len(raw) > maxMissing {
+		raw = raw[:maxMissing]
+	}
+	for _, v := range sorted(e.check(ctx, l.room, raw), prevEvents) {
+		if v.Event().ID == ev.ID {
+			continue
+		}
+		if err := e.receive(ctx, origin, l, v, false); err != nil {
+			e.Log.Info("a missing event is refused", "room", l.room.ID, "event", v.Event().ID, "err", err)
+		}
+	}
+	return nil
+}
+
+// fetchAuth fetches the events that authorize an event, and keeps them as outliers.
+func (e *Engine) fetchAuth(ctx context.Context, origin id.ServerName, room *store.Room, ev *event.Event, missing []id.EventID) error {
+	raw, err := e.Remote.EventAuth(ctx, origin, room.ID, ev.ID)
+	if err != nil {
+		// Some servers have no answer for an event that they have not accepted themselves.
+		if raw, err = e.fetchSingly(ctx, origin, missing); err != nil {
+			return err
+		}
+	}
+	_, err = e.keepOutliers(ctx, room, e.check(ctx, room, raw))
+	return err
+}
+
+func (e *Engine) fetchSingly(ctx context.Context, origin id.ServerName, ids []id.EventID) ([]json.RawMessage, error) {
+	var out []json.RawMessage
+	var errs []error
+	for _, i := range ids {
+		raw, err := e.Remote.Event(ctx, origin, i)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		out = append(out, raw)
+	}
+	if len(out) == 0 {
+		return nil, errors.Join(errs...)
+	}
+	return out, nil
+}
+
+// keepOutliers stores events that have no place in the room's history here, each judged by its own auth events. It
+// returns all of them that are known then, by ID.
+func (e *Engine) keepOutliers(ctx context.Context, room *store.Room, events []event.Verified) (map[id.EventID]*store.Event, error) {
+	events = sorted(events, authEvents)
+	known, err := e.knownAround(ctx, events)
+	if err != nil {
+		return nil, err
+	}
+	create := createAmong(room, known, events)
+	var cache eventauth.Cache
+	var fresh []*store.Event
+	for _, v := range events {
+		ev := v.Event()
+		if known[ev.ID] != nil {
+			continue
+		}
+		nid, err := e.Store.NextNumber(ctx)
+		if err != nil {
+			return nil, err
+		}
+		out := &store.Event{Event: ev, NID: store.EventNID(nid), Room: room.NID}
+		if err := judge(&cache, ev, known, create); err != nil {
+			e.Log.Info("an event is rejected", "room", room.ID, "event", ev.ID, "err", err)
+			out.Rejected = true
+		}
+		known[ev.ID] = out
+		fresh = append(fresh, out)
+	}
+	for chunk := range slices.Chunk(fresh, 1000) {
+		err := e.Store.Update(ctx, func(tx *store.Tx) error {
+			for _, ev := range chunk {
+				if err := tx.Events.InsertAside(ev); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, fmt.Errorf("store outliers: %w", err)
+		}
+	}
+	if len(fresh) == 0 {
+		return known, nil
+	}
+	// Another process may have stored some of them first, under other numbers.
+	return e.knownAround(ctx, events)
+}
+
+// knownAround finds which of some events and their auth events are stored.
+func (e *Engine) knownAround(ctx context.Context, events []event.Verified) (map[id.EventID]*store.Event, error) {
+	wanted := map[id.EventID]bool{}
+	for _, v := range events {
+		wanted[v.Event().ID] = true
+		for _, a := range v.Event().AuthEvents {
+			wanted[a] = true
+		}
+	}
+	ids := make([]id.EventID, 0, len(wanted))
+	for i := range wanted {
+		ids = append(ids, i)
+	}
+	known := make(map[id.EventID]*store.Event, len(ids))
+	err := e.Store.View(ctx, func(tx *store.Tx) error {
+		list, err := tx.Events.ByID(ids...)
+		for _, ev := range list {
+			known[ev.ID] = ev
+		}
+		return err
+	})
+	return known, err
+}
+
+// createAmong finds the room's m.room.create where auth events don't name it.
+func createAmong(room *store.Room, known map[id.EventID]*store.Event, events []event.Verified) *event.Event {
+	if !room.Version.NoCreateInAuthEvents {
+		return nil
+	}
+	for _, v := range events {
+		if v.Event().Type == event.TypeCreate {
+			return v.Event()
+		}
+	}
+	for _, ev := range known {
+		if ev.Type == event.TypeCreate {
+			return ev.Event
+		}
+	}
+	return nil
+}
+
+// judge authorizes an event by its auth events.
+func judge(cache *eventauth.Cache, ev *event.Event, known map[id.EventID]*store.Event, create *event.Event) error {
+	auth := make([]*event.Event, 0, len(ev.AuthEvents))
+	state := eventauth.Map{}
+	for _, i := range ev.AuthEvents {
+		a := known[i]
+		if a == nil {
+			return fmt.Errorf("auth event %s is missing", i)
+		}
+		if a.Rejected {
+			return eventauth.RefuseRejected(ev)
+		}
+		auth = append(auth, a.Event)
+		state[a.Tuple()] = a.Event
+	}
+	if err := eventauth.CheckAuthEvents(ev, auth); err != nil {
+		return err
+	}
+	ctx, _ := cache.Context(state, create)
+	return ctx.Authorize(ev, state)
+}
+
+// fetchState asks for the state before an event whose predecessors are not here.
+func (e *Engine) fetchState(ctx context.Context, origin id.ServerName, room *store.Room, at id.EventID) (store.StateMap, error) {
+	stateIDs, authIDs, err := e.Remote.StateIDs(ctx, origin, room.ID, at)
+	if err != nil {
+		return store.StateMap{}, err
+	}
+	if len(stateIDs)+len(authIDs) > maxDescribe {
+		return store.StateMap{}, fmt.Errorf("%w: the state is too large", ErrBadRequest)
+	}
+	var missing []id.EventID
+	err = e.Store.View(ctx, func(tx *store.Tx) error {
+		for chunk := range slices.Chunk(append(slices.Clone(stateIDs), authIDs...), 500) {
+			list, err := tx.Events.ByID(chunk...)
+			if err != nil {
+				return err
+			}
+			missing = append(missing, absent(chunk, list)...)
+		}
+		return nil
+	})
+	if err != nil {
+		return store.StateMap{}, err
+	}
+	if len(missing) > 0 {
+		raw, err := e.fetchMany(ctx, origin, room, at, missing)
+		if err != nil {
+			return store.StateMap{}, err
+		}
+		if _, err := e.keepOutliers(ctx, room, e.check(ctx, room, raw)); err != nil {
+			return store.StateMap{}, err
+		}
+	}
+	return e.stateOf(ctx, stateIDs)
+}
+
+func (e *Engine) fetchMany(ctx context.Context, origin id.ServerName, room *store.Room, at id.EventID, missing []id.EventID) ([]json.RawMessage, error) {
+	if len(missing) <= maxSingly {
+		if raw, err := e.fetchSingly(ctx, origin, missing); err == nil && len(raw) == len(missing) {
+			return raw, nil
+		}
+	}
+	state, auth, err := e.Remote.State(ctx, origin, room.ID, at)
+	return append(state, auth...), err
+}
+
+// stateOf makes a state of events. Those that are unknown, rejected or no state events are left out.
+func (e *Engine) stateOf(ctx context.Context, ids []id.EventID) (m store.StateMap, err error) {
+	var events []*store.Event
+	err = e.Store.View(ctx, func(tx *store.Tx) error {
+		events, err = tx.Events.ByID(ids...)
+		return err
+	})
+	if err != nil {
+		return m, err
+	}
+	tuples := make([]event.StateKeyTuple, 0, len(events))
+	for _, ev := range events {
+		if ev.StateKey != nil && !ev.Rejected {
+			tuples = append(tuples, ev.Tuple())
+		}
+	}
+	keys, err := e.Store.StateKeys(ctx, tuples)
+	if err != nil {
+		return m, err
+	}
+	for _, ev := range events {
+		if ev.StateKey != nil && !ev.Rejected {
+			m = m.Set(keys[ev.Tuple()], ev.NID)
+		}
+	}
+	return m, nil
+}

@@ -1,0 +1,459 @@
+package room
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/securecomm/securecomm/homeserver/event"
+	"github.com/securecomm/securecomm/homeserver/eventauth"
+	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/store"
+)
+
+// Received is what became of an event that another server sent.
+type Received struct {
+	ID  id.EventID
+	Err error // nil if it is in the room, also if it was before
+}
+
+// Receive takes in events of a room from another server: each is parsed, verified, completed with what it refers to,
+// authorized and appended, in this order (Server-Server API, "Checks performed on receipt of a PDU"). An event at
+// fault is refused alone.
+func (e *Engine) Receive(ctx context.Context, origin id.ServerName, roomID id.RoomID, raw []json.RawMessage) []Received {
+	out := make([]Received, len(raw))
+	fail := func(err error) []Received {
+		for i := range out {
+			if out[i].Err == nil {
+				out[i].Err = err
+			}
+		}
+		return out
+	}
+	in, err := e.inRoom(ctx, roomID)
+	if err != nil {
+		return fail(err)
+	}
+	if !in {
+		return fail(fmt.Errorf("%w: %s", ErrNotFound, roomID))
+	}
+	l, err := e.live(ctx, roomID)
+	if err != nil {
+		return fail(err)
+	}
+	var events []*event.Event
+	var places []int
+	for i, r := range raw {
+		ev, err := event.Parse(l.room.Version, r)
+		if err == nil && ev.RoomID != roomID {
+			err = fmt.Errorf("%w: the event is of another room", ErrBadRequest)
+		}
+		if out[i].Err = err; err == nil {
+			out[i].ID = ev.ID
+			events, places = append(events, ev), append(places, i)
+		}
+	}
+	l.receiving.Lock()
+	defer l.receiving.Unlock()
+	for i, result := range e.Remote.Verify(ctx, events) {
+		at := places[i]
+		if out[at].Err = result.Err; result.Err == nil {
+			out[at].Err = e.receive(ctx, origin, l, result.Verified, true)
+		}
+	}
+	return out
+}
+
+// receiveVerified takes in one event that was verified already: one that we signed with another server.
+func (e *Engine) receiveVerified(ctx context.Context, origin id.ServerName, l *live, v event.Verified) error {
+	l.receiving.Lock()
+	defer l.receiving.Unlock()
+	return e.receive(ctx, origin, l, v, true)
+}
+
+// around is what is known around a received event.
+type around struct {
+	known   *store.Event // the event itself, if it was here before
+	prev    []*store.Event
+	missing []id.EventID // predecessors that are not here, or only as outliers
+	auth    []*store.Event
+	noAuth  []id.EventID // auth events that are not here
+}
+
+func (e *Engine) lookAround(ctx context.Context, ev *event.Event) (a around, err error) {
+	err = e.Store.View(ctx, func(tx *store.Tx) error {
+		if a.known, err = tx.Events.Get(ev.ID); err != nil {
+			return err
+		}
+		prev, err := tx.Events.ByID(ev.PrevEvents...)
+		if err != nil {
+			return err
+		}
+		for _, p := range prev {
+			if !p.Outlier() || p.Type == event.TypeCreate {
+				a.prev = append(a.prev, p)
+			}
+		}
+		a.missing = absent(ev.PrevEvents, a.prev)
+		a.auth, err = tx.Events.ByID(ev.AuthEvents...)
+		a.noAuth = absent(ev.AuthEvents, a.auth)
+		return err
+	})
+	return a, err
+}
+
+func absent(ids []id.EventID, found []*store.Event) []id.EventID {
+	var out []id.EventID
+	for _, i := range ids {
+		if !slices.ContainsFunc(found, func(ev *store.Event) bool { return ev.ID == i }) && !slices.Contains(out, i) {
+			out = append(out, i)
+		}
+	}
+	return out
+}
+
+// receive takes in one verified event. If deep, the events between it and what is here are fetched first.
+func (e *Engine) receive(ctx context.Context, origin id.ServerName, l *live, v event.Verified, deep bool) error {
+	ev := v.Event()
+	a, err := e.lookAround(ctx, ev)
+	if err != nil {
+		return err
+	}
+	if a.known != nil && !a.known.Outlier() {
+		if a.known.Rejected {
+			return fmt.Errorf("%w: %s was rejected before", ErrForbidden, ev.ID)
+		}
+		return nil
+	}
+	if ev.Type == event.TypeCreate {
+		return fmt.Errorf("%w: a room has one m.room.create", ErrForbidden)
+	}
+	if len(a.missing) > 0 && deep {
+		if err := e.fetchMissing(ctx, origin, l, ev); err != nil {
+			e.Log.Info("cannot fetch missing events", "room", l.room.ID, "server", origin, "err", err)
+		}
+		if a, err = e.lookAround(ctx, ev); err != nil {
+			return err
+		}
+	}
+	if len(a.noAuth) > 0 {
+		if err := e.fetchAuth(ctx, origin, l.room, ev, a.noAuth); err != nil {
+			return fmt.Errorf("fetch what authorizes %s: %w", ev.ID, err)
+		}
+		if a, err = e.lookAround(ctx, ev); err != nil {
+			return err
+		}
+	}
+	rejection := checkAuth(ev, a)
+	if rejection != nil && a.noAuth != nil {
+		return rejection // not known enough of to remember that it is bad
+	}
+	before, err := e.stateBefore(ctx, origin, l.room, ev, a)
+	if err != nil {
+		return fmt.Errorf("find the state before %s: %w", ev.ID, err)
+	}
+	if ev.StateKey != nil {
+		if _, err := e.Store.StateKey(ctx, ev.Tuple()); err != nil {
+			return err
+		}
+	}
+	return e.appendReceived(ctx, l, arrival{v: v, around: a, before: before, rejection: rejection})
+}
+
+// arrival is a received event with what was found out about it.
+type arrival struct {
+	v event.Verified
+	around
+	before    store.StateMap
+	rejection error // why it is rejected, as far as its auth events tell
+	spread    bool  // it was handed to us to deliver to the other servers in the room
+}
+
+// checkAuth checks an event against its auth events.
+func checkAuth(ev *event.Event, a around) error {
+	if len(a.noAuth) > 0 {
+		return fmt.Errorf("%w: auth event %s can't be had", ErrForbidden, a.noAuth[0])
+	}
+	auth := make([]*event.Event, len(a.auth))
+	state := eventauth.Map{}
+	for i, x := range a.auth {
+		if x.Rejected {
+			return fmt.Errorf("%w: %w", ErrForbidden, eventauth.RefuseRejected(ev))
+		}
+		auth[i] = x.Event
+		state[x.Tuple()] = x.Event
+	}
+	if err := eventauth.CheckAuthEvents(ev, auth); err != nil {
+		return fmt.Errorf("%w: %w", ErrForbidden, err)
+	}
+	return nil
+}
+
+// stateBefore is the state before an event: resolved from its predecessors, and asked for if they are not all here.
+func (e *Engine) stateBefore(ctx context.Context, origin id.ServerName, room *store.Room, ev *event.Event, a around) (store.StateMap, error) {
+	var states []store.StateMap
+	if len(a.missing) > 0 {
+		m, err := e.fetchState(ctx, origin, room, ev.ID)
+		if err != nil {
+			return m, err
+		}
+		states = append(states, m)
+	}
+	var out store.StateMap
+	err := e.Store.View(ctx, func(tx *store.Tx) error {
+		for _, p := range a.prev {
+			m, err := stateAfter(tx, p)
+			if err != nil {
+				return err
+			}
+			states = append(states, m)
+		}
+		var err error
+		out, err = resolve(tx, room.Version, states)
+		return err
+	})
+	return out, err
+}
+
+// appendReceived authorizes an event against its auth events, the state before it and the current state, and puts it
+// where that leads to: into the room, aside as soft-failed, or aside as rejected. Only the last is an error, and the
+// second too if the event is to be spread.
+func (e *Engine) appendReceived(ctx context.Context, l *live, a arrival) error {
+	var refused, softFailure error
+	err := e.change(ctx, l.room.ID, func(d *draft) (err error) {
+		if refused, softFailure, err = d.judge(ctx, a); err != nil {
+			return err
+		}
+		if a.spread && (refused != nil || softFailure != nil) {
+			return nil
+		}
+		nid, err := e.Store.NextNumber(ctx)
+		if err != nil {
+			return err
+		}
+		add := &addition{ev: &store.Event{Event: a.v.Event(), NID: store.EventNID(nid), Room: l.room.NID}, verified: a.v, missing: a.missing}
+		if a.known != nil {
+			add.ev.NID, add.ev.Known = a.known.NID, true
+		}
+		add.ev.Rejected, add.ev.SoftFailed = refused != nil, softFailure != nil
+		if err := d.stateFor(ctx, add, a.before); err != nil {
+			return err
+		}
+		d.additions = append(d.additions, add)
+		if refused != nil || softFailure != nil {
+			e.Log.Info("event refused", "room", l.room.ID, "event", add.ev.ID, "rejected", refused, "soft_failure", softFailure)
+			add.aside = true
+			return nil
+		}
+		if a.spread {
+			add.servers = d.others()
+			if i := slices.Index(add.servers, add.ev.Sender.Server()); i >= 0 {
+				add.servers = slices.Delete(add.servers, i, i+1)
+			}
+		}
+		return d.merge(ctx, add)
+	})
+	if err != nil {
+		return err
+	}
+	if refused == nil && a.spread {
+		refused = softFailure
+	}
+	if refused != nil {
+		return fmt.Errorf("%w: %w", ErrForbidden, refused)
+	}
+	return nil
+}
+
+// judge authorizes an arrival: an error besides the verdicts means that there is none.
+func (d *draft) judge(ctx context.Context, a arrival) (refused, softFailure, err error) {
+	refused = a.rejection
+	err = d.e.Store.View(ctx, func(tx *store.Tx) error {
+		if refused == nil {
+			refused = d.e.authorizeReceived(tx, d.room, a.around, a.v.Event(), a.before)
+		}
+		if refused == nil {
+			softFailure = authorizeBy(tx, a.v.Event(), d.state.Map)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, r := range []error{refused, softFailure} {
+		var verdict *eventauth.Refusal
+		if r != nil && !errors.As(r, &verdict) {
+			return nil, nil, r
+		}
+	}
+	return refused, softFailure, nil
+}
+
+// authorizeReceived checks an event by its auth events and by the state before it.
+func (e *Engine) authorizeReceived(tx *store.Tx, room *store.Room, a around, ev *event.Event, before store.StateMap) error {
+	state := eventauth.Map{}
+	for _, x := range a.auth {
+		state[x.Tuple()] = x.Event
+	}
+	create, err := e.createOf(tx, room, before)
+	if err != nil {
+		return err
+	}
+	if err := eventauth.Authorize(ev, state, create); err != nil {
+		return err
+	}
+	return authorizeBy(tx, ev, before)
+}
+
+// createOf is the m.room.create of a state, which in some versions is not among auth events.
+func (e *Engine) createOf(tx *store.Tx, room *store.Room, m store.StateMap) (*event.Event, error) {
+	if !room.Version.NoCreateInAuthEvents {
+		return nil, nil
+	}
+	view := &stateView{tx: tx, m: m}
+	create := view.Get(event.TypeCreate, "")
+	return create, view.err
+}
+
+// stateFor gives an addition the number of the state before it, making a new one unless it is the current one.
+func (d *draft) stateFor(ctx context.Context, a *addition, before store.StateMap) error {
+	var changes []store.StateChange
+	d.state.Map.Diff(before, func(key int64, _, now store.EventNID) {
+		changes = append(changes, store.StateChange{Key: key, Event: now})
+	})
+	if len(changes) == 0 {
+		a.ev.StateBefore = d.head.State
+		return nil
+	}
+	nid, err := d.e.Store.NextNumber(ctx)
+	if err != nil {
+		return err
+	}
+	snapshot := d.state.Next(store.StateNID(nid), changes)
+	d.snapshots = append(d.snapshots, newSnapshot{snapshot, d.state.NID, changes})
+	a.ev.StateBefore = snapshot.NID
+	return nil
+}
+
+// maxExtremities is how many ends a room may have; the oldest are dropped beyond it.
+const maxExtremities = 20
+
+// merge makes an accepted event one of the ends of the room and resolves the current state anew.
+func (d *draft) merge(ctx context.Context, a *addition) error {
+	ev := a.ev
+	var ends []store.Extremity
+	for _, x := range d.head.Extremities {
+		if !slices.Contains(ev.PrevEvents, x.ID) {
+			ends = append(ends, x)
+		}
+	}
+	others := slices.Clone(ends)
+	ends = append(ends, store.Extremity{NID: ev.NID, ID: ev.ID, Depth: ev.Depth})
+	if len(ends) > maxExtremities {
+		ends = ends[len(ends)-maxExtremities:]
+	}
+	before, err := d.snapshotOf(ctx, ev.StateBefore)
+	if err != nil {
+		return err
+	}
+	current := before
+	if ev.StateKey != nil {
+		key, err := d.e.Store.StateKey(ctx, ev.Tuple())
+		if err != nil {
+			return err
+		}
+		current = current.Set(key, ev.NID)
+	}
+	if len(others) > 0 {
+		if current, err = d.resolveEnds(ctx, ev, current, others); err != nil {
+			return err
+		}
+	}
+	a.wake = d.local
+	d.head.Extremities = ends
+	sets, err := d.moveTo(ctx, current)
+	if err != nil {
+		return err
+	}
+	for i := range sets {
+		if sets[i].Event == ev.NID {
+			sets[i].ev = ev
+		}
+	}
+	if err := d.setState(ctx, a, sets); err != nil {
+		return err
+	}
+	if err := d.findTarget(ctx, a); err != nil {
+		return err
+	}
+	return d.redactedBefore(ctx, a)
+}
+
+// snapshotOf is the map of a state that may be part of the draft.
+func (d *draft) snapshotOf(ctx context.Context, nid store.StateNID) (m store.StateMap, err error) {
+	if nid == d.state.NID {
+		return d.state.Map, nil
+	}
+	for _, s := range d.snapshots {
+		if s.NID == nid {
+			return s.Map, nil
+		}
+	}
+	err = d.e.Store.View(ctx, func(tx *store.Tx) error {
+		m, err = tx.States.Map(nid)
+		return err
+	})
+	return m, err
+}
+
+// resolveEnds resolves the state behind a new event with those behind the other ends.
+func (d *draft) resolveEnds(ctx context.Context, ev *store.Event, after store.StateMap, others []store.Extremity) (out store.StateMap, err error) {
+	err = d.e.Store.View(ctx, func(tx *store.Tx) error {
+		states := []store.StateMap{after}
+		for _, x := range others {
+			list, err := tx.Events.ByNID(x.NID)
+			if err != nil {
+				return err
+			}
+			if len(list) == 0 {
+				return fmt.Errorf("extremity %s is not here", x.ID)
+			}
+			m, err := stateAfter(tx, list[0])
+			if err != nil {
+				return err
+			}
+			states = append(states, m)
+		}
+		out, err = resolveWith(tx, d.room.Version, states, ev)
+		return err
+	})
+	return out, err
+}
+
+// redactedBefore carries out a redaction that arrived before its target.
+func (d *draft) redactedBefore(ctx context.Context, a *addition) error {
+	var by *store.Event
+	err := d.e.Store.View(ctx, func(tx *store.Tx) error {
+		waiting, err := tx.Relations.Awaiting(d.room.NID, a.ev.ID)
+		if err != nil || len(waiting) == 0 {
+			return err
+		}
+		list, err := tx.Events.ByNID(waiting[0])
+		if err == nil && len(list) > 0 {
+			by = list[0]
+		}
+		return err
+	})
+	if err != nil || by == nil {
+		return err
+	}
+	r, err := d.redactionOf(by, a.ev)
+	if err != nil || r == nil {
+		return err
+	}
+	old := a.ev
+	a.ev = &store.Event{Event: r.redacted, NID: old.NID, Room: old.Room, StateBefore: old.StateBefore, RedactedBy: by.NID, Known: old.Known}
+	return nil
+}

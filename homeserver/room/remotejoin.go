@@ -1,0 +1,350 @@
+package room
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/securecomm/securecomm/homeserver/event"
+	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/store"
+)
+
+// maxVia is how many servers are asked to let somebody in.
+const maxVia = 20
+
+// helpers are the servers to turn to about a room that this server is not in.
+func (e *Engine) helpers(c Change) []id.ServerName {
+	var out []id.ServerName
+	for _, s := range append(slices.Clone(c.Via), c.Room.Server()) {
+		if s != "" && s != e.Server && !slices.Contains(out, s) && len(out) < maxVia {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// joinRemotely joins through another server: make_join, sign, send_join, and the room as it is described then.
+func (e *Engine) joinRemotely(ctx context.Context, c Change) error {
+	var errs []error
+	for _, server := range e.helpers(c) {
+		err := e.joinThrough(ctx, server, c)
+		if err == nil {
+			return nil
+		}
+		e.Log.Info("cannot join through a server", "room", c.Room, "server", server, "err", err)
+		errs = append(errs, err)
+	}
+	if len(errs) == 0 {
+		return fmt.Errorf("%w: %s", ErrUnreachable, c.Room)
+	}
+	return errors.Join(errs...)
+}
+
+func (e *Engine) joinThrough(ctx context.Context, server id.ServerName, c Change) error {
+	v, p, err := e.template(ctx, server, c)
+	if err != nil {
+		return err
+	}
+	join, err := event.Build(v, p, e.Server, e.Key)
+	if err != nil {
+		return fmt.Errorf("build the join: %w", err)
+	}
+	joined, err := e.Remote.SendJoin(ctx, server, join)
+	if err != nil {
+		return err
+	}
+	verified := event.Own(join)
+	room, err := e.ensureRoom(ctx, c.Room, v)
+	if err != nil {
+		return err
+	}
+	if len(joined.Event) > 0 {
+		// Of a restricted join, the other server's signature is part.
+		checked := e.check(ctx, room, []json.RawMessage{joined.Event})
+		if len(checked) == 1 && checked[0].Event().ID == join.ID {
+			verified = checked[0]
+		}
+	}
+	return e.enter(ctx, room, verified, joined)
+}
+
+// template asks for the template of a membership event and checks each of its fields that we did not choose.
+func (e *Engine) template(ctx context.Context, server id.ServerName, c Change) (*event.Version, event.Proto, error) {
+	var p event.Proto
+	name, raw, err := e.Remote.MakeMembership(ctx, server, c.Membership, c.Room, c.Sender)
+	if err != nil {
+		return nil, p, err
+	}
+	if name == "" {
+		name = "1"
+	}
+	v, ok := event.VersionOf(name)
+	if !ok {
+		return nil, p, fmt.Errorf("%w: %q", ErrUnknownVersion, name)
+	}
+	if p, err = event.ParseTemplate(v, raw); err != nil {
+		return nil, p, err
+	}
+	var given map[string]json.RawMessage
+	if err := json.Unmarshal(p.Content, &given); err != nil {
+		return nil, p, fmt.Errorf("%w: the template's content is no object", ErrBadRequest)
+	}
+	if p.Type != event.TypeMember || p.StateKey == nil || *p.StateKey != string(c.Sender) || p.Sender != c.Sender || p.RoomID != c.Room ||
+		string(given["membership"]) != `"`+c.Membership+`"` || p.Depth < 0 {
+		return nil, p, fmt.Errorf("%w: the other server's template is not of the %s that was asked for", ErrBadRequest, c.Membership)
+	}
+	// Of the content, only the authorising user is the other server's to say.
+	extra := maps.Clone(c.Extra)
+	if via, ok := given["join_authorised_via_users_server"]; ok && c.Membership == "join" {
+		if extra == nil {
+			extra = map[string]json.RawMessage{}
+		}
+		extra["join_authorised_via_users_server"] = via
+	}
+	c.Extra = extra
+	if p.Content, err = c.content(); err != nil {
+		return nil, p, err
+	}
+	p.OriginServerTS, p.Redacts = now(), ""
+	return v, p, nil
+}
+
+// ensureRoom finds a room or makes one that nothing is known of yet.
+func (e *Engine) ensureRoom(ctx context.Context, roomID id.RoomID, v *event.Version) (*store.Room, error) {
+	nid, err := e.Store.NextNumber(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var room *store.Room
+	err = e.Store.Update(ctx, func(tx *store.Tx) error {
+		known, err := tx.Rooms.ByID(roomID)
+		if err != nil {
+			return err
+		}
+		if room = known; room != nil {
+			return nil
+		}
+		room = &store.Room{NID: store.RoomNID(nid), ID: roomID, Version: v}
+		return tx.Rooms.Insert(room, store.Head{})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("store room %s: %w", roomID, err)
+	}
+	if room.Version != v {
+		return nil, fmt.Errorf("%w: the room's version is %s, not %s", ErrBadRequest, room.Version.ID, v.ID)
+	}
+	return room, nil
+}
+
+// enter takes over a room as another server describes it, with a join on top.
+func (e *Engine) enter(ctx context.Context, room *store.Room, join event.Verified, joined *Joined) error {
+	described := e.check(ctx, room, append(slices.Clone(joined.AuthChain), joined.State...))
+	known, err := e.keepOutliers(ctx, room, described)
+	if err != nil {
+		return err
+	}
+	var stateIDs []id.EventID
+	for _, raw := range joined.State {
+		ev, err := event.Parse(room.Version, raw)
+		if err == nil && known[ev.ID] != nil {
+			stateIDs = append(stateIDs, ev.ID)
+		}
+	}
+	before, err := e.stateOf(ctx, stateIDs)
+	if err != nil {
+		return err
+	}
+	ev := join.Event()
+	if _, err := e.Store.StateKey(ctx, ev.Tuple()); err != nil {
+		return err
+	}
+	l, err := e.live(ctx, room.ID)
+	if err != nil {
+		return err
+	}
+	l.receiving.Lock()
+	defer l.receiving.Unlock()
+	around, err := e.lookAround(ctx, ev)
+	if err != nil {
+		return err
+	}
+	err = e.Store.View(ctx, func(tx *store.Tx) error {
+		if around.known != nil && !around.known.Outlier() {
+			return nil
+		}
+		if rejection := checkAuth(ev, around); rejection != nil {
+			return rejection
+		}
+		return e.authorizeReceived(tx, room, around, ev, before)
+	})
+	if err != nil {
+		return fmt.Errorf("%w: the room as described does not allow the join: %w", ErrForbidden, err)
+	}
+	return e.change(ctx, room.ID, func(d *draft) error { return d.enter(ctx, join, around, before) })
+}
+
+// enter replaces what a draft's room is by a state and a join on top of it. If others of this server are in the room
+// already, the join is merged instead.
+func (d *draft) enter(ctx context.Context, join event.Verified, a around, before store.StateMap) error {
+	if a.known != nil && !a.known.Outlier() {
+		return nil
+	}
+	nid, err := d.e.Store.NextNumber(ctx)
+	if err != nil {
+		return err
+	}
+	ev := &store.Event{Event: join.Event(), NID: store.EventNID(nid), Room: d.room.NID}
+	if a.known != nil {
+		ev.NID, ev.Known = a.known.NID, true
+	}
+	add := &addition{ev: ev, verified: join, missing: a.missing}
+	if len(d.local) > 0 {
+		if err := d.stateFor(ctx, add, before); err != nil {
+			return err
+		}
+		d.additions = append(d.additions, add)
+		return d.merge(ctx, add)
+	}
+	d.additions = append(d.additions, add)
+	sets, err := d.moveTo(ctx, before)
+	if err != nil {
+		return err
+	}
+	if err := d.setState(ctx, add, sets); err != nil {
+		return err
+	}
+	ev.StateBefore = d.head.State
+	key, err := d.e.Store.StateKey(ctx, ev.Tuple())
+	if err != nil {
+		return err
+	}
+	if err := d.setState(ctx, add, []stateSet{{store.StateChange{Key: key, Event: ev.NID}, ev.Tuple(), ev}}); err != nil {
+		return err
+	}
+	// Nobody else here hears of the memberships that the room came with.
+	add.wake = []id.UserID{ev.Sender}
+	d.head.Extremities = []store.Extremity{{NID: ev.NID, ID: ev.ID, Depth: ev.Depth}}
+	return nil
+}
+
+// leaveRemotely declines an invite or takes back a knock in a room that this server is not in.
+func (e *Engine) leaveRemotely(ctx context.Context, c Change, room *store.Room) error {
+	err := fmt.Errorf("%w: %s", ErrUnreachable, c.Room)
+	if e.Remote != nil {
+		for _, server := range e.helpers(c) {
+			if err = e.leaveThrough(ctx, server, c); err == nil {
+				break
+			}
+		}
+	}
+	if err != nil {
+		e.Log.Info("an invite is declined here only", "room", c.Room, "err", err)
+	}
+	return e.setAside(ctx, room, c.Sender, "leave", 0, nil)
+}
+
+func (e *Engine) leaveThrough(ctx context.Context, server id.ServerName, c Change) error {
+	v, p, err := e.template(ctx, server, c)
+	if err != nil {
+		return err
+	}
+	leave, err := event.Build(v, p, e.Server, e.Key)
+	if err != nil {
+		return err
+	}
+	return e.Remote.SendLeave(ctx, server, leave)
+}
+
+// inviteRemotely invites a user of another server, which has to sign the invite.
+func (e *Engine) inviteRemotely(ctx context.Context, c Change) error {
+	if e.Remote == nil {
+		return fmt.Errorf("%w: this server does not federate", ErrUnreachable)
+	}
+	key := event.StateKeyTuple{Type: event.TypeMember, StateKey: string(c.Target)}
+	if _, err := e.Store.StateKey(ctx, key); err != nil {
+		return err
+	}
+	l, err := e.live(ctx, c.Room)
+	if err != nil {
+		return err
+	}
+	invite, stripped, err := e.buildInvite(ctx, l, c)
+	if err != nil || invite == nil {
+		return err
+	}
+	raw, err := e.Remote.Invite(ctx, c.Target.Server(), invite, stripped)
+	if err != nil {
+		return fmt.Errorf("invite %s: %w", c.Target, err)
+	}
+	for _, v := range e.check(ctx, l.room, []json.RawMessage{raw}) {
+		if v.Event().ID == invite.ID {
+			return e.receiveOwn(ctx, l, v)
+		}
+	}
+	return fmt.Errorf("%w: %s answered with another invite than it was asked to sign", ErrBadRequest, c.Target.Server())
+}
+
+// buildInvite makes an invite on top of the room without writing it; nil if the user is invited already.
+func (e *Engine) buildInvite(ctx context.Context, l *live, c Change) (*event.Event, []json.RawMessage, error) {
+	content, err := c.content()
+	if err != nil {
+		return nil, nil, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	d, err := e.draft(ctx, l)
+	if err != nil {
+		return nil, nil, err
+	}
+	target := string(c.Target)
+	v, err := d.build(ctx, event.Proto{Type: event.TypeMember, StateKey: &target, Sender: c.Sender, Content: content})
+	if err != nil {
+		return nil, nil, err
+	}
+	events, err := d.strippedEvents(ctx, c.Sender)
+	if err != nil {
+		return nil, nil, err
+	}
+	stripped := make([]json.RawMessage, len(events))
+	for i, ev := range events {
+		if ev.Type == event.TypeCreate {
+			// The whole event lets the other server check the room's ID and version.
+			stripped[i] = ev.JSON
+			continue
+		}
+		stripped[i] = ev.StrippedJSON()
+	}
+	return v.Event(), stripped, nil
+}
+
+// receiveOwn takes in an event of ours that another server has signed too, and delivers it to the others.
+func (e *Engine) receiveOwn(ctx context.Context, l *live, v event.Verified) error {
+	l.receiving.Lock()
+	defer l.receiving.Unlock()
+	a, err := e.lookAround(ctx, v.Event())
+	if err != nil || a.known != nil && !a.known.Outlier() {
+		return err
+	}
+	before, err := e.stateBefore(ctx, e.Server, l.room, v.Event(), a)
+	if err != nil {
+		return err
+	}
+	return e.appendReceived(ctx, l, arrival{v: v, around: a, before: before, spread: true})
+}
+
+// setAside changes a membership in a room that this server is not in: it becomes known without being part of a history.
+func (e *Engine) setAside(ctx context.Context, room *store.Room, user id.UserID, membership string, nid store.EventNID, stripped []byte) error {
+	return e.Store.Update(ctx, func(tx *store.Tx) error {
+		former, err := tx.Memberships.Get(room.NID, user)
+		if err != nil {
+			return err
+		}
+		m := store.Membership{Room: room.NID, User: user, Membership: membership, Event: nid, Stripped: stripped}
+		logAside(tx, room, m, former.Membership)
+		return nil
+	})
+}

@@ -1,0 +1,148 @@
+package room
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/securecomm/securecomm/homeserver/canonicaljson"
+	"github.com/securecomm/securecomm/homeserver/event"
+	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/store"
+)
+
+// Message is an event that a local user wants to send.
+type Message struct {
+	Room     id.RoomID
+	Sender   id.UserID
+	Type     string
+	StateKey *string // nil if it is no state event
+	Content  json.RawMessage
+	Redacts  id.EventID
+	// Request is the client's transaction; a repeated one gets the first answer. It may be nil.
+	Request *store.RequestKey
+	// Timestamp is the time of sending in milliseconds since 1970; 0 for now.
+	Timestamp int64
+}
+
+// Send builds, authorizes and appends an event, and returns once it is durable. State that is set to what it
+// already is makes no new event. Errors: ErrNotFound, ErrForbidden, event.ErrMalformed, event.ErrTooLarge.
+func (e *Engine) Send(ctx context.Context, m Message) (id.EventID, error) {
+	if m.StateKey != nil {
+		// Interned before the room is locked, since it may take a write.
+		if _, err := e.Store.StateKey(ctx, event.StateKeyTuple{Type: m.Type, StateKey: *m.StateKey}); err != nil {
+			return "", err
+		}
+	}
+	var eventID id.EventID
+	err := e.change(ctx, m.Room, func(d *draft) error {
+		same, err := d.unchanged(ctx, m)
+		if err != nil || same != "" {
+			eventID = same
+			return err
+		}
+		v, err := d.build(ctx, m.proto())
+		if err != nil {
+			return err
+		}
+		eventID = v.Event().ID
+		a, err := d.add(ctx, v)
+		if err != nil {
+			return err
+		}
+		a.request = m.Request
+		return d.findTarget(ctx, a)
+	})
+	var again *repeated
+	if errors.As(err, &again) {
+		return id.EventID(again.answer), nil
+	}
+	if err != nil {
+		return "", err
+	}
+	return eventID, nil
+}
+
+func (m *Message) proto() event.Proto {
+	return event.Proto{Type: m.Type, StateKey: m.StateKey, Sender: m.Sender, Content: m.Content, Redacts: m.Redacts, OriginServerTS: m.Timestamp}
+}
+
+// unchanged is the event that already sets a piece of state as the message would; empty if there is none.
+func (d *draft) unchanged(ctx context.Context, m Message) (id.EventID, error) {
+	if m.StateKey == nil {
+		return "", nil
+	}
+	t := event.StateKeyTuple{Type: m.Type, StateKey: *m.StateKey}
+	state, err := d.e.lookUp(ctx, &d.face, []event.StateKeyTuple{t})
+	if err != nil {
+		return "", err
+	}
+	now := state[t]
+	if now == nil || now.Sender != m.Sender || now.RedactedBy != 0 {
+		return "", nil
+	}
+	canonical, err := canonical(d.room.Version, m.Content)
+	if err != nil || !bytes.Equal(now.Content, canonical) {
+		return "", nil
+	}
+	return now.ID, nil
+}
+
+// findTarget finds the event that an addition redacts, if it is a redaction, and whether it may.
+func (d *draft) findTarget(ctx context.Context, a *addition) error {
+	if a.ev.Type != event.TypeRedaction || a.ev.Redacts == "" || a.ev.StateKey != nil {
+		return nil
+	}
+	for _, other := range d.additions {
+		if other.ev.ID == a.ev.Redacts && other != a {
+			return nil // it redacts something of the same draft, which no caller makes
+		}
+	}
+	var target *store.Event
+	err := d.e.Store.View(ctx, func(tx *store.Tx) (err error) {
+		target, err = tx.Events.Get(a.ev.Redacts)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("find the event to redact: %w", err)
+	}
+	if target == nil || target.Outlier() {
+		a.redacts = &redaction{}
+		return nil
+	}
+	a.redacts, err = d.redactionOf(a.ev, target)
+	return err
+}
+
+// redactionOf is the effect of a redaction on its target: nil if it has none.
+func (d *draft) redactionOf(by, target *store.Event) (*redaction, error) {
+	if target.Room != by.Room || target.RedactedBy != 0 || target.StateKeyIs(event.TypeCreate, "") {
+		return nil, nil
+	}
+	if !d.room.Version.RedactionAuth && !d.auth.MayRedact(by.Event, target.Event) {
+		if by.Sender.Server() == d.e.Server {
+			return nil, fmt.Errorf("%w: your power level is too low to redact events of other users", ErrForbidden)
+		}
+		return nil, nil
+	}
+	redacted, err := target.Redact()
+	if err != nil {
+		return nil, fmt.Errorf("redact %s: %w", target.ID, err)
+	}
+	return &redaction{target, redacted}, nil
+}
+
+// Redact removes the content of an event. The reason may be empty.
+func (e *Engine) Redact(ctx context.Context, room id.RoomID, sender id.UserID, target id.EventID, content json.RawMessage, request *store.RequestKey) (id.EventID, error) {
+	return e.Send(ctx, Message{Room: room, Sender: sender, Type: event.TypeRedaction, Content: content, Redacts: target, Request: request})
+}
+
+// canonical is a content as an event of that version would hold it.
+func canonical(v *event.Version, content json.RawMessage) (json.RawMessage, error) {
+	if v.StrictJSON {
+		return canonicaljson.Canonicalize(content)
+	}
+	return canonicaljson.CanonicalizeLenient(content)
+}

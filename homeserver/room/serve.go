@@ -1,0 +1,336 @@
+package room
+
+import (
+	"cmp"
+	"container/heap"
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	"github.com/securecomm/securecomm/homeserver/event"
+	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/store"
+)
+
+const (
+	// MaxBackfill is how many events another server gets at once.
+	MaxBackfill = 100
+	// maxWalked is how many events are looked at to find them.
+	maxWalked = 1000
+	// maxEnds is how many events a walk through a room may begin or end at.
+	maxEnds = 100
+)
+
+// served finds a room for another server that has to be in it.
+func (e *Engine) served(ctx context.Context, origin id.ServerName, roomID id.RoomID) (*store.Room, error) {
+	l, err := e.hosted(ctx, roomID)
+	if err != nil {
+		return nil, err
+	}
+	if err := e.mayTakePart(ctx, roomID, origin); err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := e.load(ctx, l); err != nil {
+		return nil, err
+	}
+	if l.servers[origin] == 0 {
+		return nil, fmt.Errorf("%w: %s is not in %s", ErrForbidden, origin, roomID)
+	}
+	return l.room, nil
+}
+
+// StateAt is the state of a room before an event and everything that authorizes it, for another server in the room.
+func (e *Engine) StateAt(ctx context.Context, origin id.ServerName, roomID id.RoomID, at id.EventID) (state, auth []*store.Event, err error) {
+	room, err := e.served(ctx, origin, roomID)
+	if err != nil {
+		return nil, nil, err
+	}
+	err = e.Store.View(ctx, func(tx *store.Tx) error {
+		ev, err := placed(tx, room, at)
+		if err != nil {
+			return err
+		}
+		m, err := tx.States.Map(ev.StateBefore)
+		if err != nil {
+			return err
+		}
+		if state, err = tx.States.Events(m); err != nil {
+			return err
+		}
+		auth, err = authChain(tx, state)
+		return err
+	})
+	return state, auth, err
+}
+
+// placed finds an event of a room that has its place in the room's history.
+func placed(tx *store.Tx, room *store.Room, at id.EventID) (*store.Event, error) {
+	ev, err := tx.Events.Get(at)
+	if err != nil {
+		return nil, err
+	}
+	if ev == nil || ev.Room != room.NID || ev.Rejected || ev.Outlier() {
+		return nil, fmt.Errorf("%w: %s", ErrEventNotFound, at)
+	}
+	return ev, nil
+}
+
+// AuthChain is everything that authorizes an event, for another server in its room.
+func (e *Engine) AuthChain(ctx context.Context, origin id.ServerName, roomID id.RoomID, of id.EventID) ([]*store.Event, error) {
+	room, err := e.served(ctx, origin, roomID)
+	if err != nil {
+		return nil, err
+	}
+	var chain []*store.Event
+	err = e.Store.View(ctx, func(tx *store.Tx) error {
+		ev, err := tx.Events.Get(of)
+		if err != nil {
+			return err
+		}
+		if ev == nil || ev.Room != room.NID || ev.Rejected {
+			return fmt.Errorf("%w: %s", ErrEventNotFound, of)
+		}
+		if chain, err = authChain(tx, []*store.Event{ev}); err != nil {
+			return err
+		}
+		if room.Version.NoCreateInAuthEvents && ev.Type != event.TypeCreate {
+			// It is implied there, but still part of what authorizes the event.
+			create, err := tx.Events.ByID(id.EventID("$" + string(room.ID[1:])))
+			chain = append(chain, create...)
+			return err
+		}
+		return nil
+	})
+	return chain, err
+}
+
+// EventFor is an event for another server in its room; redacted if the server may not see it.
+func (e *Engine) EventFor(ctx context.Context, origin id.ServerName, eventID id.EventID) (*event.Event, error) {
+	var ev *store.Event
+	var room *store.Room
+	err := e.Store.View(ctx, func(tx *store.Tx) (err error) {
+		if ev, err = tx.Events.Get(eventID); err != nil || ev == nil {
+			return err
+		}
+		room, err = tx.Rooms.ByNID(ev.Room)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if ev == nil || ev.Rejected || ev.Outlier() && ev.StateKey == nil {
+		return nil, fmt.Errorf("%w: %s", ErrEventNotFound, eventID)
+	}
+	if _, err := e.served(ctx, origin, room.ID); err != nil {
+		return nil, err
+	}
+	shown, err := e.shownTo(ctx, origin, room, []*store.Event{ev})
+	if err != nil {
+		return nil, err
+	}
+	return shown[0], nil
+}
+
+// BackfillFor is up to limit events from some of a room's events into its past, those included, newest first, for
+// another server in the room.
+func (e *Engine) BackfillFor(ctx context.Context, origin id.ServerName, roomID id.RoomID, from []id.EventID, limit int) ([]*event.Event, error) {
+	room, err := e.served(ctx, origin, roomID)
+	if err != nil {
+		return nil, err
+	}
+	if len(from) == 0 || len(from) > maxEnds {
+		return nil, fmt.Errorf("%w: from 1 to %d events to begin at", ErrBadRequest, maxEnds)
+	}
+	var found []*store.Event
+	err = e.Store.View(ctx, func(tx *store.Tx) (err error) {
+		found, err = walk(tx, room, from, nil, limit, 0)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return e.shownTo(ctx, origin, room, found)
+}
+
+// MissingFor is up to limit events before the latest and behind the earliest ones, oldest first, for another
+// server in the room.
+func (e *Engine) MissingFor(ctx context.Context, origin id.ServerName, roomID id.RoomID, earliest, latest []id.EventID, limit int, minDepth int64) ([]*event.Event, error) {
+	room, err := e.served(ctx, origin, roomID)
+	if err != nil {
+		return nil, err
+	}
+	if len(earliest) > maxEnds || len(latest) > maxEnds {
+		return nil, fmt.Errorf("%w: at most %d earliest and latest events", ErrBadRequest, maxEnds)
+	}
+	var found []*store.Event
+	err = e.Store.View(ctx, func(tx *store.Tx) error {
+		ends, err := tx.Events.ByID(latest...)
+		if err != nil {
+			return err
+		}
+		var from []id.EventID
+		for _, end := range ends {
+			if end.Room == room.NID {
+				from = append(from, end.PrevEvents...)
+			}
+		}
+		found, err = walk(tx, room, from, append(slices.Clone(earliest), latest...), limit, minDepth)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	slices.SortStableFunc(found, func(a, b *store.Event) int { return cmp.Compare(a.Position, b.Position) })
+	return e.shownTo(ctx, origin, room, found)
+}
+
+// walk goes from events into the past, the newest first, and stops at others, which do not count.
+func walk(tx *store.Tx, room *store.Room, from, stop []id.EventID, limit int, minDepth int64) ([]*store.Event, error) {
+	seen := make(map[id.EventID]bool, len(stop)+limit)
+	for _, s := range stop {
+		seen[s] = true
+	}
+	ahead := &newest{}
+	add := func(ids []id.EventID) error {
+		fresh := slices.DeleteFunc(slices.Clone(ids), func(i id.EventID) bool {
+			was := seen[i]
+			seen[i] = true
+			return was
+		})
+		list, err := tx.Events.ByID(fresh...)
+		for _, ev := range list {
+			if ev.Room == room.NID && !ev.Outlier() && ev.Depth >= minDepth {
+				heap.Push(ahead, ev)
+			}
+		}
+		return err
+	}
+	if err := add(from); err != nil {
+		return nil, err
+	}
+	var out []*store.Event
+	for walked := 0; ahead.Len() > 0 && len(out) < min(limit, MaxBackfill) && walked < maxWalked; walked++ {
+		ev := heap.Pop(ahead).(*store.Event)
+		if !ev.Rejected {
+			out = append(out, ev)
+		}
+		if err := add(ev.PrevEvents); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// newest is a heap of events. Depth comes from strangers, but decides here only what is looked at first.
+type newest []*store.Event
+
+func (h newest) Len() int           { return len(h) }
+func (h newest) Less(i, j int) bool { return h[i].Depth > h[j].Depth }
+func (h newest) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+func (h *newest) Push(x any)        { *h = append(*h, x.(*store.Event)) }
+func (h *newest) Pop() any {
+	old := *h
+	x := old[len(old)-1]
+	*h = old[:len(old)-1]
+	return x
+}
+
+// shownTo is events as a server in the room may see them: redacted if the history of the time is not for it.
+func (e *Engine) shownTo(ctx context.Context, origin id.ServerName, room *store.Room, events []*store.Event) ([]*event.Event, error) {
+	out := make([]*event.Event, len(events))
+	err := e.Store.View(ctx, func(tx *store.Tx) error {
+		v := visibility{tx: tx, room: room, server: origin}
+		for i, ev := range events {
+			visible, err := v.visible(ev)
+			if err != nil {
+				return err
+			}
+			if out[i] = ev.Event; !visible {
+				if out[i], err = ev.Redact(); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	return out, err
+}
+
+// visibility decides what of a room's history a server sees that is in the room now.
+type visibility struct {
+	tx     *store.Tx
+	room   *store.Room
+	server id.ServerName
+	keys   []int64 // state keys of the server's members, now and before
+	read   bool
+}
+
+func (v *visibility) visible(ev *store.Event) (bool, error) {
+	if ev.Outlier() {
+		return true, nil // state that was fetched to authorize what is visible
+	}
+	m, err := stateAfter(v.tx, ev)
+	if err != nil {
+		return false, err
+	}
+	setting, err := v.tx.States.Event(m, event.StateKeyTuple{Type: event.TypeHistoryVisibility})
+	if err != nil {
+		return false, err
+	}
+	allowed := map[string][]string{"joined": {"join"}, "invited": {"join", "invite"}}[historyVisibility(setting)]
+	if allowed == nil {
+		return true, nil
+	}
+	if err := v.readKeys(); err != nil {
+		return false, err
+	}
+	var nids []store.EventNID
+	for _, key := range v.keys {
+		if nid := m.Get(key); nid != 0 {
+			nids = append(nids, nid)
+		}
+	}
+	members, err := v.tx.Events.ByNID(nids...)
+	return slices.ContainsFunc(members, func(member *store.Event) bool {
+		return slices.Contains(allowed, member.Membership())
+	}), err
+}
+
+func (v *visibility) readKeys() error {
+	if v.read {
+		return nil
+	}
+	users, err := v.tx.Memberships.OfServer(v.room.NID, v.server)
+	if err != nil {
+		return err
+	}
+	for _, user := range users {
+		key, err := v.tx.States.FindKey(event.StateKeyTuple{Type: event.TypeMember, StateKey: string(user)})
+		if err != nil {
+			return err
+		}
+		v.keys = append(v.keys, key)
+	}
+	v.read = true
+	return nil
+}
+
+// historyVisibility is the setting in an m.room.history_visibility; "shared" where there is none.
+func historyVisibility(ev *store.Event) string {
+	var content struct {
+		Visibility string `json:"history_visibility"`
+	}
+	if ev == nil || json.Unmarshal(ev.Content, &content) != nil {
+		return "shared"
+	}
+	return content.Visibility
+}
+
+// CheckServed refuses servers that are not in a room, or barred from it.
+func (e *Engine) CheckServed(ctx context.Context, origin id.ServerName, roomID id.RoomID) error {
+	_, err := e.served(ctx, origin, roomID)
+	return err
+}

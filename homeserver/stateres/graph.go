@@ -1,0 +1,119 @@
+package stateres
+
+import (
+	"github.com/securecomm/securecomm/homeserver/event"
+	"github.com/securecomm/securecomm/homeserver/id"
+)
+
+// node is an event, as a small number.
+type node int32
+
+// graph is the part of a room's auth events that was looked at so far.
+type graph struct {
+	events  Events
+	index   map[id.EventID]node
+	nodes   []vertex
+	missing []id.EventID
+}
+
+type vertex struct {
+	event  *event.Event
+	auth   []node // its auth events, once expanded
+	opened bool
+}
+
+func newGraph(events Events) graph {
+	return graph{events: events, index: make(map[id.EventID]node)}
+}
+
+// missed remembers that an event was asked for in vain.
+const missed node = -1
+
+// find is the node of an event; false, and noted, if the event is missing.
+func (g *graph) find(eventID id.EventID) (node, bool) {
+	n, ok := g.index[eventID]
+	if ok {
+		return n, n != missed
+	}
+	e := g.events.Event(eventID)
+	if e == nil {
+		g.index[eventID] = missed
+		g.missing = append(g.missing, eventID)
+		return missed, false
+	}
+	n = node(len(g.nodes))
+	g.index[eventID] = n
+	g.nodes = append(g.nodes, vertex{event: e})
+	return n, true
+}
+
+func (g *graph) findAll(eventIDs []id.EventID) []node {
+	found := make([]node, 0, len(eventIDs))
+	for _, eventID := range eventIDs {
+		if n, ok := g.find(eventID); ok {
+			found = append(found, n)
+		}
+	}
+	return found
+}
+
+func (g *graph) at(n node) *event.Event { return g.nodes[n].event }
+
+// auth are the auth events of an event, without those that are missing.
+func (g *graph) auth(n node) []node {
+	if v := &g.nodes[n]; v.opened {
+		return v.auth
+	}
+	auth := g.findAll(g.nodes[n].event.AuthEvents)
+	g.nodes[n].auth, g.nodes[n].opened = auth, true
+	return auth
+}
+
+// levels is the m.room.power_levels among the auth events of an event; false if there is none.
+func (g *graph) levels(n node) (node, bool) {
+	for _, a := range g.auth(n) {
+		if g.at(a).StateKeyIs(event.TypePowerLevels, "") {
+			return a, true
+		}
+	}
+	return missed, false
+}
+
+func (g *graph) missingError() error {
+	if len(g.missing) == 0 {
+		return nil
+	}
+	return &MissingError{IDs: g.missing}
+}
+
+// set is a set of nodes.
+type set struct{ bits []uint64 }
+
+func (s *set) has(n node) bool {
+	word := int(n >> 6)
+	return word < len(s.bits) && s.bits[word]&(1<<(n&63)) != 0
+}
+
+// add reports whether the node is new.
+func (s *set) add(n node) bool {
+	word := int(n >> 6)
+	for word >= len(s.bits) {
+		s.bits = append(s.bits, 0)
+	}
+	fresh := s.bits[word]&(1<<(n&63)) == 0
+	s.bits[word] |= 1 << (n & 63)
+	return fresh
+}
+
+// reach calls visit for the nodes from and everything in their auth chains, each as long as visit says that
+// it is to be passed through. It is for visit to know what it saw.
+func (g *graph) reach(from []node, visit func(node) bool) {
+	stack := append([]node(nil), from...)
+	for len(stack) > 0 {
+		n := stack[len(stack)-1]
+		stack = stack[:len(stack)-1]
+		if visit(n) {
+			stack = append(stack, g.auth(n)...)
+		}
+	}
+}

@@ -1,0 +1,69 @@
+package store
+
+import (
+	"database/sql"
+	"slices"
+
+	"github.com/uptrace/bun"
+
+	"github.com/securecomm/securecomm/homeserver/id"
+)
+
+// IdentityKeys are the keys that a device is known by.
+type IdentityKeys struct {
+	User        id.UserID
+	Device      id.DeviceID
+	DisplayName string // in Set only of remote devices: the one of local devices is kept with them
+	JSON        []byte // canonical, without "unsigned"
+}
+
+// DeviceKeys are the identity keys of devices: local ones, and remote ones that are cached (see DeviceLists).
+type DeviceKeys struct{ tx *Tx }
+
+// Get reads the identity keys of a device; nil if it has none.
+func (s DeviceKeys) Get(user id.UserID, device id.DeviceID) ([]byte, error) {
+	var keys []byte
+	_, err := s.tx.row([]any{&keys}, `SELECT keys FROM device_keys WHERE user_id = ? AND device_id = ?`, string(user), string(device))
+	return keys, err
+}
+
+// ByUsers reads the identity keys of all devices of users, in order of users and devices.
+func (s DeviceKeys) ByUsers(users []id.UserID) ([]IdentityKeys, error) {
+	var out []IdentityKeys
+	for chunk := range slices.Chunk(users, 500) {
+		err := s.tx.query(func(rows *sql.Rows) error {
+			var k IdentityKeys
+			if err := rows.Scan(&k.User, &k.Device, &k.DisplayName, &k.JSON); err != nil {
+				return err
+			}
+			out = append(out, k)
+			return nil
+		}, `SELECT k.user_id, k.device_id, coalesce(d.display_name, k.display_name), k.keys
+			FROM device_keys k LEFT JOIN devices d ON d.user_id = k.user_id AND d.device_id = k.device_id
+			WHERE k.user_id IN (?) ORDER BY k.user_id, k.device_id`, bun.In(chunk))
+		if err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// Set writes the identity keys of a device.
+func (s DeviceKeys) Set(k IdentityKeys) error {
+	_, err := s.tx.exec(`INSERT INTO device_keys (user_id, device_id, display_name, keys) VALUES (?, ?, ?, ?)
+		ON CONFLICT (user_id, device_id) DO UPDATE SET display_name = excluded.display_name, keys = excluded.keys`,
+		string(k.User), string(k.Device), k.DisplayName, k.JSON)
+	return err
+}
+
+// Delete removes the identity keys of a device; false if it had none.
+func (s DeviceKeys) Delete(user id.UserID, device id.DeviceID) (bool, error) {
+	n, err := s.tx.exec(`DELETE FROM device_keys WHERE user_id = ? AND device_id = ?`, string(user), string(device))
+	return n > 0, err
+}
+
+// DeleteUser removes the identity keys of all devices of a user.
+func (s DeviceKeys) DeleteUser(user id.UserID) error {
+	_, err := s.tx.exec(`DELETE FROM device_keys WHERE user_id = ?`, string(user))
+	return err
+}

@@ -1,0 +1,83 @@
+package store
+
+import (
+	"database/sql"
+	"fmt"
+	"net/url"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/dialect/pgdialect"
+	"github.com/uptrace/bun/dialect/sqlitedialect"
+	_ "modernc.org/sqlite" // registers the driver "sqlite"
+)
+
+// The differences between the two databases, all of them.
+
+func isPostgres(address string) bool {
+	return strings.HasPrefix(address, "postgres://") || strings.HasPrefix(address, "postgresql://")
+}
+
+// openPostgres uses the simple protocol, which needs one round trip a statement and works behind poolers.
+func openPostgres(address string, connections int) (*bun.DB, error) {
+	cfg, err := pgx.ParseConfig(address)
+	if err != nil {
+		return nil, fmt.Errorf("the database's address: %w", err)
+	}
+	cfg.DefaultQueryExecMode = pgx.QueryExecModeSimpleProtocol
+	raw := stdlib.OpenDB(*cfg)
+	raw.SetMaxOpenConns(connections)
+	raw.SetMaxIdleConns(connections)
+	return bun.NewDB(raw, pgdialect.New()), nil
+}
+
+// openSQLite opens the file for the one writer, or for readers.
+func openSQLite(path string, readOnly bool, connections int) (*bun.DB, error) {
+	q := url.Values{}
+	q.Add("_txlock", "immediate")
+	q.Add("_pragma", "busy_timeout(10000)")
+	q.Add("_pragma", "journal_mode(WAL)")
+	q.Add("_pragma", "synchronous(FULL)")
+	q.Add("_pragma", "foreign_keys(1)")
+	q.Add("_pragma", "temp_store(MEMORY)")
+	// The log is folded into the file in the background (see checkpoint), not by whoever commits next.
+	q.Add("_pragma", "wal_autocheckpoint(0)")
+	if readOnly {
+		q.Add("_pragma", "query_only(1)")
+		q.Add("_pragma", "cache_size(-2000)")
+	} else {
+		q.Add("_pragma", "cache_size(-8000)")
+	}
+	raw, err := sql.Open("sqlite", "file:"+filepath.ToSlash(path)+"?"+q.Encode())
+	if err != nil {
+		return nil, err
+	}
+	raw.SetMaxOpenConns(connections)
+	raw.SetMaxIdleConns(connections)
+	return bun.NewDB(raw, sqlitedialect.New()), nil
+}
+
+func defaultReaders(postgres bool) int {
+	if postgres {
+		return 16
+	}
+	return max(4, 2*runtime.NumCPU())
+}
+
+func beginWrite(postgres bool) string {
+	if postgres {
+		return "BEGIN"
+	}
+	return "BEGIN IMMEDIATE"
+}
+
+func beginRead(postgres bool) string {
+	if postgres {
+		return "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+	}
+	return "BEGIN"
+}

@@ -1,0 +1,15 @@
+// Package store holds all SQL: one text for SQLite (the embedded default) and PostgreSQL.
+//
+// Update runs a decision and makes it durable; View reads from one snapshot. Inside both, a Tx gives the
+// aggregates (Tx.Events, Tx.Rooms, Tx.Keys, …), one file each. Aggregates hold no rules: what may be
+// written is decided by the domain packages that call them.
+//
+// # Updates
+//
+// Update queues its function; one writer runs as many of them as wait in a single database transaction,
+// each under a savepoint, and commits once (group commit). Functions may run more than once and must
+// have no effect but on the Tx. What takes a position in the log is handed to Tx.Log and written at
+// the end, when the counter row is locked, so positions become visible in order and without gaps.
+//
+// The package knows nothing of rules, networks or clients.
+package store

@@ -1,0 +1,305 @@
+package store
+
+import (
+	"database/sql"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/uptrace/bun"
+
+	"github.com/securecomm/securecomm/homeserver/event"
+	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/stream"
+)
+
+// EventNID is the number of an event in this database.
+type EventNID int64
+
+// Event is an event with what the server knows of it. It never changes: a redaction makes a new one.
+type Event struct {
+	*event.Event
+	NID         EventNID
+	Room        RoomNID
+	Position    stream.Position // 0: an outlier
+	StateBefore StateNID        // 0: an outlier
+	Rejected    bool            // it failed the authorization rules, for good
+	SoftFailed  bool            // it failed them against the current state only
+	RedactedBy  EventNID        // 0: not redacted
+	Known       bool            // only when writing: it was stored before without a position
+
+	once   sync.Once
+	client []byte
+}
+
+// Outlier says that the event is known but has no place in the room's history here, not even as one that was refused.
+func (e *Event) Outlier() bool { return e.Position == 0 && e.StateBefore == 0 }
+
+// SyncJSON is the event as clients that are joined to its room see it, without a room_id. It is encoded once.
+func (e *Event) SyncJSON() []byte {
+	e.once.Do(func() { e.client = e.Event.SyncJSON(joinedUnsigned) })
+	return e.client
+}
+
+// joinedUnsigned tells a client that its user was joined at the event (Client-Server API, "membership" in unsigned).
+var joinedUnsigned = []byte(`{"membership":"join"}`)
+
+const (
+	bitRejected   = 1
+	bitSoftFailed = 2
+)
+
+func (e *Event) status() int64 {
+	var s int64
+	if e.Rejected {
+		s |= bitRejected
+	}
+	if e.SoftFailed {
+		s |= bitSoftFailed
+	}
+	return s
+}
+
+// Events are all events of all rooms.
+type Events struct{ tx *Tx }
+
+const eventColumns = `nid, event_id, room_nid, position, state_before, status, redacted_by, json`
+
+const insertEvent = `INSERT INTO events (` + eventColumns + `) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`
+
+// Append adds a new event to the end of the log. It wakes users, is queued for servers, and calls then, which may be
+// nil, with its position.
+func (s Events) Append(e *Event, wake []id.UserID, servers []id.ServerName, then func(stream.Position) error) {
+	change := stream.Change{Kind: stream.Event, Room: e.RoomID, NID: int64(e.NID), Wake: wake, Servers: servers}
+	if e.Type == event.TypeMember && e.StateKey != nil {
+		change.User = id.UserID(*e.StateKey)
+	}
+	s.tx.Log(change, func(p stream.Position) error {
+		e.Position = p
+		if err := s.insert(e); err != nil {
+			return err
+		}
+		if err := s.tx.Outbox.AddEvent(servers, p, e.NID); err != nil || then == nil {
+			return err
+		}
+		return then(p)
+	})
+	s.remember(e)
+}
+
+// Prepend adds an event of a room's past, behind what was fetched before.
+func (s Events) Prepend(e *Event) error {
+	var n int64
+	if _, err := s.tx.row([]any{&n}, `UPDATE counters SET value = value + 1 WHERE name = 'history' RETURNING value`); err != nil {
+		return err
+	}
+	e.Position = stream.Position(-n)
+	s.remember(e)
+	return s.insert(e)
+}
+
+// InsertAside adds an event that gets no position: an outlier (without StateBefore), or one that was refused.
+func (s Events) InsertAside(e *Event) error {
+	e.Position = 0
+	return s.insert(e)
+}
+
+func (s Events) insert(e *Event) error {
+	if e.Known {
+		_, err := s.tx.exec(`UPDATE events SET position = ?, state_before = ?, status = ? WHERE nid = ? AND position IS NULL`,
+			nullable(int64(e.Position)), int64(e.StateBefore), e.status(), int64(e.NID))
+		return err
+	}
+	text := insertEvent
+	if e.Outlier() {
+		text += ` ON CONFLICT (event_id) DO NOTHING`
+	}
+	_, err := s.tx.exec(text, int64(e.NID), string(e.ID), int64(e.Room), nullable(int64(e.Position)), int64(e.StateBefore), e.status(), int64(e.RedactedBy), e.JSON)
+	return err
+}
+
+func (s Events) remember(e *Event) {
+	s.tx.AfterCommit(func() {
+		s.tx.db.cache.events.Set(e.NID, e)
+		s.tx.db.cache.eventIDs.Set(e.ID, e.NID)
+	})
+}
+
+func nullable(n int64) any {
+	if n == 0 {
+		return nil
+	}
+	return n
+}
+
+// Redact replaces the stored form of an event by its redacted form.
+func (s Events) Redact(target *Event, redacted *event.Event, by EventNID) error {
+	if _, err := s.tx.exec(`UPDATE events SET json = ?, redacted_by = ? WHERE nid = ?`, redacted.JSON, int64(by), int64(target.NID)); err != nil {
+		return err
+	}
+	s.tx.AfterCommit(func() {
+		fresh := &Event{
+			Event: redacted, NID: target.NID, Room: target.Room, Position: target.Position, StateBefore: target.StateBefore,
+			Rejected: target.Rejected, SoftFailed: target.SoftFailed, RedactedBy: by,
+		}
+		s.tx.db.cache.events.Set(target.NID, fresh)
+	})
+	return nil
+}
+
+// Get finds an event by its ID; nil if it is not known.
+func (s Events) Get(eventID id.EventID) (*Event, error) {
+	list, err := s.ByID(eventID)
+	if err != nil || len(list) == 0 {
+		return nil, err
+	}
+	return list[0], nil
+}
+
+// ByID finds events by their IDs, in the order asked for; unknown ones are left out.
+func (s Events) ByID(ids ...id.EventID) ([]*Event, error) {
+	found := make(map[id.EventID]*Event, len(ids))
+	var missing []string
+	for _, i := range ids {
+		nid, ok := s.tx.db.cache.eventIDs.GetIfPresent(i)
+		var e *Event
+		if ok {
+			e, ok = s.tx.db.cache.events.GetIfPresent(nid)
+		}
+		if ok {
+			found[i] = e
+		} else {
+			missing = append(missing, string(i))
+		}
+	}
+	for chunk := range slices.Chunk(missing, 500) {
+		err := s.load(func(e *Event) { found[e.ID] = e }, `SELECT `+eventColumns+` FROM events WHERE event_id IN (?)`, bun.In(chunk))
+		if err != nil {
+			return nil, err
+		}
+	}
+	return pick(ids, found), nil
+}
+
+// ByNID finds events by their numbers, in the order asked for; unknown ones are left out.
+func (s Events) ByNID(nids ...EventNID) ([]*Event, error) {
+	found := make(map[EventNID]*Event, len(nids))
+	var missing []int64
+	for _, n := range nids {
+		if e, ok := s.tx.db.cache.events.GetIfPresent(n); ok {
+			found[n] = e
+		} else {
+			missing = append(missing, int64(n))
+		}
+	}
+	for chunk := range slices.Chunk(missing, 500) {
+		err := s.load(func(e *Event) { found[e.NID] = e }, `SELECT `+eventColumns+` FROM events WHERE nid IN (?)`, bun.In(chunk))
+		if err != nil {
+			return nil, err
+		}
+	}
+	return pick(nids, found), nil
+}
+
+func pick[K comparable](keys []K, found map[K]*Event) []*Event {
+	out := make([]*Event, 0, len(keys))
+	for _, k := range keys {
+		if e := found[k]; e != nil {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+// Range reads events of a room at positions from < p <= to, at most limit: the first ones, or the last
+// ones in reverse if backwards. Rejected and soft-failed events are left out.
+func (s Events) Range(room RoomNID, from, to stream.Position, limit int, backwards bool) ([]*Event, error) {
+	order := ` ORDER BY position LIMIT ?`
+	if backwards {
+		order = ` ORDER BY position DESC LIMIT ?`
+	}
+	var nids []EventNID
+	err := s.tx.query(func(rows *sql.Rows) error {
+		var n EventNID
+		if err := rows.Scan(&n); err != nil {
+			return err
+		}
+		nids = append(nids, n)
+		return nil
+	}, `SELECT nid FROM events WHERE room_nid = ? AND position > ? AND position <= ? AND position IS NOT NULL AND status = 0`+order,
+		int64(room), int64(from), int64(to), limit)
+	if err != nil {
+		return nil, err
+	}
+	return s.ByNID(nids...)
+}
+
+// Since reads what was appended to the log in from < p <= to, in any room, at most limit.
+func (s Events) Since(from, to stream.Position, limit int) ([]*Event, error) {
+	var out []*Event
+	err := s.load(func(e *Event) { out = append(out, e) },
+		`SELECT `+eventColumns+` FROM events WHERE position > ? AND position <= ? AND status = 0 ORDER BY position LIMIT ?`,
+		int64(from), int64(to), limit)
+	return out, err
+}
+
+// RoomsSince tells which of the rooms got events in from < p <= to.
+func (s Events) RoomsSince(rooms []RoomNID, from, to stream.Position) ([]RoomNID, error) {
+	var out []RoomNID
+	for chunk := range slices.Chunk(rooms, 500) {
+		plain := make([]int64, len(chunk))
+		for i, n := range chunk {
+			plain[i] = int64(n)
+		}
+		err := s.tx.query(func(rows *sql.Rows) error {
+			var n RoomNID
+			if err := rows.Scan(&n); err != nil {
+				return err
+			}
+			out = append(out, n)
+			return nil
+		}, `SELECT nid FROM rooms WHERE nid IN (?) AND EXISTS (SELECT 1 FROM events WHERE room_nid = rooms.nid AND position > ? AND position <= ? AND position IS NOT NULL)`,
+			bun.In(plain), int64(from), int64(to))
+		if err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// load reads events and remembers them, unless this transaction might still be undone.
+func (s Events) load(add func(*Event), query string, args ...any) error {
+	var list []*Event
+	err := s.tx.query(func(rows *sql.Rows) error {
+		e, eventID, position, status, raw := &Event{}, "", sql.NullInt64{}, int64(0), []byte(nil)
+		if err := rows.Scan(&e.NID, &eventID, &e.Room, &position, &e.StateBefore, &status, &e.RedactedBy, &raw); err != nil {
+			return err
+		}
+		e.Position = stream.Position(position.Int64)
+		e.Rejected, e.SoftFailed = status&bitRejected != 0, status&bitSoftFailed != 0
+		e.Event = &event.Event{ID: id.EventID(eventID), JSON: raw}
+		list = append(list, e)
+		return nil
+	}, query, args...)
+	if err != nil {
+		return err
+	}
+	for _, e := range list {
+		room, err := s.tx.Rooms.ByNID(e.Room)
+		if err == nil && room == nil {
+			err = fmt.Errorf("event %s stands in no room", e.ID)
+		}
+		if err != nil {
+			return err
+		}
+		if e.Event, err = event.ParseTrusted(room.Version, e.ID, e.JSON); err != nil {
+			return fmt.Errorf("stored event %d: %w", e.NID, err)
+		}
+		add(e)
+		if !s.tx.writable && e.Position != 0 {
+			s.tx.db.cache.events.SetIfAbsent(e.NID, e)
+			s.tx.db.cache.eventIDs.SetIfAbsent(e.ID, e.NID)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,124 @@
+package store
+
+import (
+	"database/sql"
+	"slices"
+	"time"
+
+	"github.com/uptrace/bun"
+
+	"github.com/securecomm/securecomm/homeserver/id"
+)
+
+// MediaRow is one piece of media.
+type MediaRow struct {
+	Origin      id.ServerName
+	ID          string
+	Hash        string // of its file; empty if it is still to be uploaded
+	Size        int64
+	ContentType string
+	Name        string
+	Uploader    id.UserID
+	Cached      bool
+	CreatedAt   int64
+	UsedAt      int64
+}
+
+// Thumbnail is a thumbnail of an image.
+type Thumbnail struct {
+	Source        string // hash of the image
+	Width, Height int
+	Crop          bool
+	Hash          string
+	Size          int64
+	ContentType   string
+}
+
+// Media are the descriptions of media.
+type Media struct{ tx *Tx }
+
+// Insert adds a piece of media; false if there is one of that name.
+func (s Media) Insert(m MediaRow) (bool, error) {
+	n, err := s.tx.exec(`INSERT INTO media (origin, media_id, hash, size, content_type, name, uploader, cached, created_at, used_at)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
+		string(m.Origin), m.ID, m.Hash, m.Size, m.ContentType, m.Name, string(m.Uploader), m.Cached, m.CreatedAt, m.UsedAt)
+	return n == 1, err
+}
+
+// Fill describes what was uploaded for a name that was handed out; false if that has been done before.
+func (s Media) Fill(m MediaRow) (bool, error) {
+	n, err := s.tx.exec(`UPDATE media SET hash = ?, size = ?, content_type = ?, name = ? WHERE origin = ? AND media_id = ? AND hash = ''`,
+		m.Hash, m.Size, m.ContentType, m.Name, string(m.Origin), m.ID)
+	return n == 1, err
+}
+
+// Get finds a piece of media; false if it is not known.
+func (s Media) Get(origin id.ServerName, mediaID string) (MediaRow, bool, error) {
+	m := MediaRow{Origin: origin, ID: mediaID}
+	ok, err := s.tx.row([]any{&m.Hash, &m.Size, &m.ContentType, &m.Name, &m.Uploader, &m.Cached, &m.CreatedAt, &m.UsedAt},
+		`SELECT hash, size, content_type, name, uploader, cached, created_at, used_at FROM media WHERE origin = ? AND media_id = ?`, string(origin), mediaID)
+	return m, ok, err
+}
+
+// CountPending is how many names a user has that were handed out after a time and not been used.
+func (s Media) CountPending(user id.UserID, after time.Time) (int, error) {
+	var n int
+	_, err := s.tx.row([]any{&n}, `SELECT count(*) FROM media WHERE uploader = ? AND created_at > ? AND hash = ''`, string(user), after.UnixMilli())
+	return n, err
+}
+
+// SetUsed notes when a piece of media was last asked for.
+func (s Media) SetUsed(origin id.ServerName, mediaID string, at time.Time) error {
+	_, err := s.tx.exec(`UPDATE media SET used_at = ? WHERE origin = ? AND media_id = ?`, at.UnixMilli(), string(origin), mediaID)
+	return err
+}
+
+// Prune forgets what is cached and has not been used since a time, uploads that did not come for names
+// handed out before another one, and thumbnails whose image is gone.
+func (s Media) Prune(usedBefore, pendingBefore time.Time) (int64, error) {
+	cached, err := s.tx.exec(`DELETE FROM media WHERE cached AND used_at < ?`, usedBefore.UnixMilli())
+	if err != nil {
+		return 0, err
+	}
+	pending, err := s.tx.exec(`DELETE FROM media WHERE hash = '' AND created_at < ?`, pendingBefore.UnixMilli())
+	if err != nil {
+		return 0, err
+	}
+	_, err = s.tx.exec(`DELETE FROM thumbnails WHERE NOT EXISTS (SELECT 1 FROM media WHERE media.hash = thumbnails.source)`)
+	return cached + pending, err
+}
+
+// InsertThumbnail adds a thumbnail, unless there is one of that size.
+func (s Media) InsertThumbnail(t Thumbnail) error {
+	_, err := s.tx.exec(`INSERT INTO thumbnails (source, width, height, crop, hash, size, content_type) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
+		t.Source, t.Width, t.Height, t.Crop, t.Hash, t.Size, t.ContentType)
+	return err
+}
+
+// Thumbnail finds a thumbnail by its source and size, and fills in the rest; false if there is none.
+func (s Media) Thumbnail(t Thumbnail) (Thumbnail, bool, error) {
+	ok, err := s.tx.row([]any{&t.Hash, &t.Size, &t.ContentType},
+		`SELECT hash, size, content_type FROM thumbnails WHERE source = ? AND width = ? AND height = ? AND crop = ?`, t.Source, t.Width, t.Height, t.Crop)
+	return t, ok, err
+}
+
+// InUse tells which of the files are still referred to.
+func (s Media) InUse(hashes []string) (map[string]bool, error) {
+	used := map[string]bool{}
+	for chunk := range slices.Chunk(hashes, 500) {
+		for _, table := range []string{"media", "thumbnails"} {
+			err := s.tx.query(func(rows *sql.Rows) error {
+				var hash string
+				if err := rows.Scan(&hash); err != nil {
+					return err
+				}
+				used[hash] = true
+				return nil
+			}, `SELECT DISTINCT hash FROM `+table+` WHERE hash IN (?)`, bun.In(chunk))
+			if err != nil {
+				return nil, err
+			}
+		}
+	}
+	return used, nil
+}

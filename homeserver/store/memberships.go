@@ -1,0 +1,153 @@
+package store
+
+import (
+	"database/sql"
+
+	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/stream"
+)
+
+// Membership is the current membership of a user in a room.
+type Membership struct {
+	Room       RoomNID
+	RoomID     id.RoomID // only in answers of ByUser
+	User       id.UserID
+	Membership string // "join", "invite", "leave", "ban" or "knock"
+	Event      EventNID
+	Position   stream.Position // where it became so
+	Forgotten  bool
+	Stripped   []byte // of invites and knocks: the JSON array of stripped state
+}
+
+// MembershipChange is a change of a local user's membership.
+type MembershipChange struct {
+	Position           stream.Position
+	Room               RoomNID
+	RoomID             id.RoomID
+	User               id.UserID
+	Membership, Former string
+	Event              EventNID
+}
+
+// Memberships are the current memberships of users in rooms, and the former ones of local users.
+type Memberships struct{ tx *Tx }
+
+// Set writes a membership at a position; call it from the write function of Tx.Log, or with the position of a known event.
+func (s Memberships) Set(m Membership, former string, local bool) error {
+	var stripped any
+	if m.Stripped != nil {
+		stripped = m.Stripped
+	}
+	_, err := s.tx.exec(`INSERT INTO memberships (room_nid, user_id, membership, event_nid, position, local, stripped) VALUES (?, ?, ?, ?, ?, ?, ?)
+		ON CONFLICT (room_nid, user_id) DO UPDATE SET membership = excluded.membership, event_nid = excluded.event_nid,
+		position = excluded.position, forgotten = FALSE, stripped = excluded.stripped`,
+		int64(m.Room), string(m.User), m.Membership, int64(m.Event), int64(m.Position), local, stripped)
+	if err != nil || !local {
+		return err
+	}
+	_, err = s.tx.exec(`INSERT INTO membership_log (position, room_nid, user_id, membership, former, event_nid) VALUES (?, ?, ?, ?, ?, ?)
+		ON CONFLICT (position) DO NOTHING`, int64(m.Position), int64(m.Room), string(m.User), m.Membership, former, int64(m.Event))
+	return err
+}
+
+// Get reads the membership of a user in a room; empty if there never was one.
+func (s Memberships) Get(room RoomNID, user id.UserID) (Membership, error) {
+	m := Membership{Room: room, User: user}
+	_, err := s.tx.row([]any{&m.Membership, &m.Event, &m.Position, &m.Forgotten, &m.Stripped},
+		`SELECT membership, event_nid, position, forgotten, stripped FROM memberships WHERE room_nid = ? AND user_id = ?`, int64(room), string(user))
+	return m, err
+}
+
+// ByUser lists the rooms of a user with one of the memberships given; all if none is given.
+func (s Memberships) ByUser(user id.UserID, memberships ...string) ([]Membership, error) {
+	var out []Membership
+	err := s.tx.query(func(rows *sql.Rows) error {
+		m := Membership{User: user}
+		if err := rows.Scan(&m.Room, &m.RoomID, &m.Membership, &m.Event, &m.Position, &m.Forgotten, &m.Stripped); err != nil {
+			return err
+		}
+		for _, want := range memberships {
+			if want == m.Membership {
+				out = append(out, m)
+			}
+		}
+		if len(memberships) == 0 {
+			out = append(out, m)
+		}
+		return nil
+	}, `SELECT m.room_nid, r.room_id, m.membership, m.event_nid, m.position, m.forgotten, m.stripped
+		FROM memberships m JOIN rooms r ON r.nid = m.room_nid WHERE m.user_id = ? ORDER BY m.room_nid`, string(user))
+	return out, err
+}
+
+// Users lists the users of a room with a membership.
+func (s Memberships) Users(room RoomNID, membership string) ([]id.UserID, error) {
+	return s.users(`SELECT user_id FROM memberships WHERE room_nid = ? AND membership = ? ORDER BY user_id`, int64(room), membership)
+}
+
+// LocalUsers lists the users of this server who are joined to a room.
+func (s Memberships) LocalUsers(room RoomNID) ([]id.UserID, error) {
+	return s.users(`SELECT user_id FROM memberships WHERE room_nid = ? AND membership = 'join' AND local ORDER BY user_id`, int64(room))
+}
+
+// Sharing lists the users, local or not, who are joined to a room that a user is joined to; the user too, if joined anywhere.
+func (s Memberships) Sharing(user id.UserID) ([]id.UserID, error) {
+	return s.users(`SELECT DISTINCT o.user_id FROM memberships m JOIN memberships o ON o.room_nid = m.room_nid AND o.membership = 'join'
+		WHERE m.user_id = ? AND m.membership = 'join' ORDER BY o.user_id`, string(user))
+}
+
+// OfServer lists the users of a server who have or had any membership in a room.
+func (s Memberships) OfServer(room RoomNID, server id.ServerName) ([]id.UserID, error) {
+	return s.users(`SELECT user_id FROM memberships WHERE room_nid = ? AND user_id LIKE ? ESCAPE '!' ORDER BY user_id`,
+		int64(room), "%:"+escapeLike(string(server)))
+}
+
+func (s Memberships) users(query string, args ...any) ([]id.UserID, error) {
+	var out []id.UserID
+	err := s.tx.query(func(rows *sql.Rows) error {
+		var u id.UserID
+		if err := rows.Scan(&u); err != nil {
+			return err
+		}
+		out = append(out, u)
+		return nil
+	}, query, args...)
+	return out, err
+}
+
+// ShareRoom says whether two users are joined to a common room.
+func (s Memberships) ShareRoom(a, b id.UserID) (bool, error) {
+	var one int
+	return s.tx.row([]any{&one}, `SELECT 1 FROM memberships m JOIN memberships o ON o.room_nid = m.room_nid AND o.membership = 'join'
+		WHERE m.user_id = ? AND m.membership = 'join' AND o.user_id = ? LIMIT 1`, string(a), string(b))
+}
+
+// Changes lists the changes of a user's memberships in from < p <= to, in order.
+func (s Memberships) Changes(user id.UserID, from, to stream.Position) ([]MembershipChange, error) {
+	return s.changes(`WHERE l.user_id = ? AND l.position > ? AND l.position <= ? ORDER BY l.position`, string(user), int64(from), int64(to))
+}
+
+// History lists the changes of a user's membership in a room, in order.
+func (s Memberships) History(room RoomNID, user id.UserID) ([]MembershipChange, error) {
+	return s.changes(`WHERE l.user_id = ? AND l.room_nid = ? ORDER BY l.position`, string(user), int64(room))
+}
+
+func (s Memberships) changes(where string, args ...any) ([]MembershipChange, error) {
+	var out []MembershipChange
+	err := s.tx.query(func(rows *sql.Rows) error {
+		var c MembershipChange
+		if err := rows.Scan(&c.Position, &c.Room, &c.RoomID, &c.User, &c.Membership, &c.Former, &c.Event); err != nil {
+			return err
+		}
+		out = append(out, c)
+		return nil
+	}, `SELECT l.position, l.room_nid, r.room_id, l.user_id, l.membership, l.former, l.event_nid
+		FROM membership_log l JOIN rooms r ON r.nid = l.room_nid `+where, args...)
+	return out, err
+}
+
+// Forget hides a room that a user has left from that user.
+func (s Memberships) Forget(room RoomNID, user id.UserID) error {
+	_, err := s.tx.exec(`UPDATE memberships SET forgotten = TRUE WHERE room_nid = ? AND user_id = ?`, int64(room), string(user))
+	return err
+}

@@ -1,0 +1,80 @@
+package store
+
+import (
+	"database/sql"
+
+	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/stream"
+)
+
+// OutboxRow is one thing to be delivered to another server.
+type OutboxRow struct {
+	Position stream.Position
+	Event    EventNID // 0: an ephemeral data unit
+	EDU      []byte   // its JSON, with edu_type and content
+}
+
+// Outbox is what has to be delivered to other servers.
+type Outbox struct{ tx *Tx }
+
+// AddEvent queues an event for servers; call it from the write function of Tx.Log.
+func (s Outbox) AddEvent(servers []id.ServerName, p stream.Position, event EventNID) error {
+	for _, server := range servers {
+		_, err := s.tx.exec(`INSERT INTO outbox (destination, position, event_nid) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`,
+			string(server), int64(p), int64(event))
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// AddEDU queues an ephemeral data unit for servers.
+func (s Outbox) AddEDU(servers []id.ServerName, edu []byte) {
+	if len(servers) == 0 {
+		return
+	}
+	s.tx.Log(stream.Change{Kind: stream.Outbound, Servers: servers}, func(p stream.Position) error {
+		for _, server := range servers {
+			_, err := s.tx.exec(`INSERT INTO outbox (destination, position, event_nid, edu) VALUES (?, ?, 0, ?)`, string(server), int64(p), edu)
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// Next reads the first rows for a destination behind a position.
+func (s Outbox) Next(server id.ServerName, after stream.Position, limit int) ([]OutboxRow, error) {
+	var out []OutboxRow
+	err := s.tx.query(func(rows *sql.Rows) error {
+		var r OutboxRow
+		if err := rows.Scan(&r.Position, &r.Event, &r.EDU); err != nil {
+			return err
+		}
+		out = append(out, r)
+		return nil
+	}, `SELECT position, event_nid, edu FROM outbox WHERE destination = ? AND position > ? ORDER BY position LIMIT ?`, string(server), int64(after), limit)
+	return out, err
+}
+
+// Delete removes what was delivered: everything for a destination up to a position.
+func (s Outbox) Delete(server id.ServerName, upto stream.Position) error {
+	_, err := s.tx.exec(`DELETE FROM outbox WHERE destination = ? AND position <= ?`, string(server), int64(upto))
+	return err
+}
+
+// Destinations lists the servers that something waits for.
+func (s Outbox) Destinations() ([]id.ServerName, error) {
+	var out []id.ServerName
+	err := s.tx.query(func(rows *sql.Rows) error {
+		var d id.ServerName
+		if err := rows.Scan(&d); err != nil {
+			return err
+		}
+		out = append(out, d)
+		return nil
+	}, `SELECT DISTINCT destination FROM outbox ORDER BY destination`)
+	return out, err
+}

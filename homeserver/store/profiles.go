@@ -1,0 +1,112 @@
+package store
+
+import (
+	"database/sql"
+	"encoding/json"
+	"strings"
+
+	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/stream"
+)
+
+// Profiles are the profiles of local users, field by field.
+type Profiles struct{ tx *Tx }
+
+// Get reads the profile of a user.
+func (s Profiles) Get(user id.UserID) (map[string]json.RawMessage, error) {
+	out := map[string]json.RawMessage{}
+	err := s.tx.query(func(rows *sql.Rows) error {
+		var field, value string
+		if err := rows.Scan(&field, &value); err != nil {
+			return err
+		}
+		out[field] = json.RawMessage(value)
+		return nil
+	}, `SELECT field, value FROM profiles WHERE user_id = ?`, string(user))
+	return out, err
+}
+
+// Set writes a field and logs the change. The folded value is what the user directory searches.
+func (s Profiles) Set(user id.UserID, field string, value json.RawMessage, folded string) error {
+	s.tx.Log(stream.Change{Kind: stream.Profile, User: user}, func(stream.Position) error { return nil })
+	_, err := s.tx.exec(`INSERT INTO profiles (user_id, field, value, folded) VALUES (?, ?, ?, ?)
+		ON CONFLICT (user_id, field) DO UPDATE SET value = excluded.value, folded = excluded.folded`, string(user), field, string(value), folded)
+	return err
+}
+
+// Delete removes a field and logs the change; false if it was not there.
+func (s Profiles) Delete(user id.UserID, field string) (bool, error) {
+	n, err := s.tx.exec(`DELETE FROM profiles WHERE user_id = ? AND field = ?`, string(user), field)
+	if n > 0 {
+		s.tx.Log(stream.Change{Kind: stream.Profile, User: user}, func(stream.Position) error { return nil })
+	}
+	return n > 0, err
+}
+
+// Found is a user that the user directory found.
+type Found struct {
+	User  id.UserID
+	Event EventNID // of users of other servers: a member event in a room that the searcher may know
+}
+
+// Search finds up to limit users whose name contains a text in lower case, among those who share a room with
+// the searcher or are in a public one. Not the searcher.
+func (s Profiles) Search(searcher id.UserID, text string, limit int) ([]Found, error) {
+	pattern := "%" + strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(text) + "%"
+	var out []Found
+	err := s.tx.query(func(rows *sql.Rows) error {
+		var f Found
+		if err := rows.Scan(&f.User, &f.Event); err != nil {
+			return err
+		}
+		out = append(out, f)
+		return nil
+	}, `SELECT o.user_id, max(o.event_nid) FROM memberships o
+		JOIN rooms r ON r.nid = o.room_nid
+		LEFT JOIN profiles p ON p.user_id = o.user_id AND p.field = 'displayname'
+		LEFT JOIN users u ON u.user_id = o.user_id
+		WHERE o.membership = 'join' AND o.user_id <> ? AND (u.deactivated IS NULL OR NOT u.deactivated)
+		AND (lower(o.user_id) LIKE ? ESCAPE '\' OR p.folded LIKE ? ESCAPE '\')
+		AND (r.join_rule = 'public' OR r.history_visibility = 'world_readable' OR EXISTS (
+			SELECT 1 FROM memberships m WHERE m.room_nid = o.room_nid AND m.user_id = ? AND m.membership = 'join'))
+		GROUP BY o.user_id ORDER BY o.user_id LIMIT ?`,
+		string(searcher), pattern, pattern, string(searcher), int64(limit))
+	return out, err
+}
+
+// Errand is something that rooms have to be told of a user.
+type Errand struct {
+	User   id.UserID
+	Kind   string
+	Serial int64
+}
+
+// Errands are what has been decided about a user and rooms have not been told yet.
+type Errands struct{ tx *Tx }
+
+// Add asks for an errand, once more if it is already there.
+func (s Errands) Add(user id.UserID, kind string) error {
+	_, err := s.tx.exec(`INSERT INTO account_errands (user_id, kind, serial) VALUES (?, ?, 1)
+		ON CONFLICT (user_id, kind) DO UPDATE SET serial = account_errands.serial + 1`, string(user), kind)
+	return err
+}
+
+// List lists errands, up to a limit.
+func (s Errands) List(limit int) ([]Errand, error) {
+	var out []Errand
+	err := s.tx.query(func(rows *sql.Rows) error {
+		var e Errand
+		if err := rows.Scan(&e.User, &e.Kind, &e.Serial); err != nil {
+			return err
+		}
+		out = append(out, e)
+		return nil
+	}, `SELECT user_id, kind, serial FROM account_errands ORDER BY user_id, kind LIMIT ?`, int64(limit))
+	return out, err
+}
+
+// Done removes an errand unless it was asked for again meanwhile.
+func (s Errands) Done(e Errand) error {
+	_, err := s.tx.exec(`DELETE FROM account_errands WHERE user_id = ? AND kind = ? AND serial = ?`, string(e.User), e.Kind, e.Serial)
+	return err
+}

@@ -1,0 +1,131 @@
+package store
+
+import (
+	"database/sql"
+
+	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/stream"
+)
+
+// Relation says that an event relates to another (Client-Server API, "Relationships between events").
+type Relation struct {
+	Event    EventNID
+	Position stream.Position
+	Parent   id.EventID
+	RelType  string
+	Type     string
+	Sender   id.UserID
+	Key      string // of annotations
+}
+
+// Relations are the relationships between events, and redactions that wait for their target.
+type Relations struct{ tx *Tx }
+
+// Insert adds a relation.
+func (s Relations) Insert(room RoomNID, r Relation) error {
+	_, err := s.tx.exec(`INSERT INTO relations (event_nid, room_nid, parent, rel_type, type, sender, key) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
+		int64(r.Event), int64(room), string(r.Parent), r.RelType, r.Type, string(r.Sender), r.Key)
+	return err
+}
+
+// Delete removes the relation of an event that was redacted.
+func (s Relations) Delete(e EventNID) error {
+	_, err := s.tx.exec(`DELETE FROM relations WHERE event_nid = ?`, int64(e))
+	return err
+}
+
+// Children lists what relates to an event in from < p < to, oldest first or newest first, of one relation type and event type
+// if these are not empty.
+func (s Relations) Children(room RoomNID, parent id.EventID, relType, typ string, from, to stream.Position, limit int, backwards bool) ([]Relation, error) {
+	order := ` ORDER BY e.position LIMIT ?`
+	if backwards {
+		order = ` ORDER BY e.position DESC LIMIT ?`
+	}
+	var out []Relation
+	err := s.tx.query(func(rows *sql.Rows) error {
+		r := Relation{Parent: parent}
+		if err := rows.Scan(&r.Event, &r.Position, &r.RelType, &r.Type, &r.Sender, &r.Key); err != nil {
+			return err
+		}
+		out = append(out, r)
+		return nil
+	}, `SELECT r.event_nid, e.position, r.rel_type, r.type, r.sender, r.key FROM relations r JOIN events e ON e.nid = r.event_nid
+		WHERE r.room_nid = ? AND r.parent = ? AND e.position IS NOT NULL AND e.status = 0 AND e.position > ? AND e.position < ?
+		AND (? = '' OR r.rel_type = ?) AND (? = '' OR r.type = ?)`+order,
+		int64(room), string(parent), int64(from), int64(to), relType, relType, typ, typ, limit)
+	return out, err
+}
+
+// Parents lists the events of a room that others relate to in one way, those last related to first.
+func (s Relations) Parents(room RoomNID, relType string) ([]id.EventID, error) {
+	var out []id.EventID
+	err := s.tx.query(func(rows *sql.Rows) error {
+		var p id.EventID
+		var last int64
+		if err := rows.Scan(&p, &last); err != nil {
+			return err
+		}
+		out = append(out, p)
+		return nil
+	}, `SELECT r.parent, max(e.position) AS last FROM relations r JOIN events e ON e.nid = r.event_nid
+		WHERE r.room_nid = ? AND r.rel_type = ? AND e.position IS NOT NULL GROUP BY r.parent ORDER BY last DESC`, int64(room), relType)
+	return out, err
+}
+
+// AwaitTarget remembers a redaction whose target has not arrived.
+func (s Relations) AwaitTarget(room RoomNID, redacts id.EventID, by EventNID) error {
+	_, err := s.tx.exec(`INSERT INTO pending_redactions (redacts, room_nid, event_nid) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`, string(redacts), int64(room), int64(by))
+	return err
+}
+
+// Awaiting lists the redactions that wait for an event.
+func (s Relations) Awaiting(room RoomNID, redacts id.EventID) ([]EventNID, error) {
+	var out []EventNID
+	err := s.tx.query(func(rows *sql.Rows) error {
+		var n EventNID
+		if err := rows.Scan(&n); err != nil {
+			return err
+		}
+		out = append(out, n)
+		return nil
+	}, `SELECT event_nid FROM pending_redactions WHERE redacts = ? AND room_nid = ? ORDER BY event_nid`, string(redacts), int64(room))
+	return out, err
+}
+
+// TargetCame forgets the redactions that waited for an event.
+func (s Relations) TargetCame(redacts id.EventID) error {
+	_, err := s.tx.exec(`DELETE FROM pending_redactions WHERE redacts = ?`, string(redacts))
+	return err
+}
+
+// Missing is an event that another one follows and that we do not have.
+type Missing struct {
+	ID    id.EventID
+	Child EventNID
+}
+
+// AddMissing remembers that an event's predecessor is not here.
+func (s Relations) AddMissing(room RoomNID, m Missing) error {
+	_, err := s.tx.exec(`INSERT INTO missing_events (room_nid, event_id, child) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`, int64(room), string(m.ID), int64(m.Child))
+	return err
+}
+
+// Arrived forgets that an event was missing.
+func (s Relations) Arrived(room RoomNID, eventID id.EventID) error {
+	_, err := s.tx.exec(`DELETE FROM missing_events WHERE room_nid = ? AND event_id = ?`, int64(room), string(eventID))
+	return err
+}
+
+// Missing lists what a room lacks, at most limit.
+func (s Relations) Missing(room RoomNID, limit int) ([]Missing, error) {
+	var out []Missing
+	err := s.tx.query(func(rows *sql.Rows) error {
+		var m Missing
+		if err := rows.Scan(&m.ID, &m.Child); err != nil {
+			return err
+		}
+		out = append(out, m)
+		return nil
+	}, `SELECT event_id, child FROM missing_events WHERE room_nid = ? ORDER BY child DESC LIMIT ?`, int64(room), limit)
+	return out, err
+}

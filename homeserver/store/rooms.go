@@ -1,0 +1,210 @@
+package store
+
+import (
+	"database/sql"
+	"encoding/json"
+	"fmt"
+
+	"github.com/securecomm/securecomm/homeserver/event"
+	"github.com/securecomm/securecomm/homeserver/id"
+)
+
+// RoomNID is the number of a room in this database.
+type RoomNID int64
+
+// Room is what never changes about a room.
+type Room struct {
+	NID     RoomNID
+	ID      id.RoomID
+	Version *event.Version
+}
+
+// Extremity is an event of a room that no other event follows yet.
+type Extremity struct {
+	NID   EventNID
+	ID    id.EventID
+	Depth int64
+}
+
+// Head is where a room stands. Seq grows by one with every change.
+type Head struct {
+	Seq         int64
+	State       StateNID
+	Extremities []Extremity
+}
+
+// Summary is what lists of rooms show of one.
+type Summary struct {
+	Name, Topic, AvatarURL, CanonicalAlias   string
+	JoinRule, HistoryVisibility, GuestAccess string
+	RoomType, Encryption                     string
+	JoinedMembers, InvitedMembers            int64
+	Published                                bool
+}
+
+// Rooms are the rooms, their heads and their summaries.
+type Rooms struct{ tx *Tx }
+
+// Insert adds a room and its first head.
+func (r Rooms) Insert(room *Room, h Head) error {
+	if _, err := r.tx.exec(`INSERT INTO rooms (nid, room_id, version) VALUES (?, ?, ?)`, int64(room.NID), string(room.ID), string(room.Version.ID)); err != nil {
+		return err
+	}
+	_, err := r.tx.exec(`INSERT INTO room_heads (room_nid, seq, state, extremities) VALUES (?, ?, ?, ?)`,
+		int64(room.NID), h.Seq, int64(h.State), encodeExtremities(h.Extremities))
+	return err
+}
+
+// ByID finds a room; nil if there is none.
+func (r Rooms) ByID(roomID id.RoomID) (*Room, error) {
+	if room, ok := r.tx.db.cache.rooms.GetIfPresent(roomID); ok {
+		return room, nil
+	}
+	return r.load(`SELECT nid, room_id, version FROM rooms WHERE room_id = ?`, string(roomID))
+}
+
+// ByNID finds a room; nil if there is none.
+func (r Rooms) ByNID(nid RoomNID) (*Room, error) {
+	if room, ok := r.tx.db.cache.roomNIDs.GetIfPresent(nid); ok {
+		return room, nil
+	}
+	return r.load(`SELECT nid, room_id, version FROM rooms WHERE nid = ?`, int64(nid))
+}
+
+func (r Rooms) load(query string, key any) (*Room, error) {
+	room, version := &Room{}, ""
+	ok, err := r.tx.row([]any{&room.NID, &room.ID, &version}, query, key)
+	if err != nil || !ok {
+		return nil, err
+	}
+	if room.Version, ok = event.VersionOf(id.RoomVersion(version)); !ok {
+		return nil, fmt.Errorf("room %s has the unknown version %q", room.ID, version)
+	}
+	if !r.tx.writable {
+		r.tx.db.cache.rooms.Set(room.ID, room)
+		r.tx.db.cache.roomNIDs.Set(room.NID, room)
+	}
+	return room, nil
+}
+
+// Head reads where a room stands.
+func (r Rooms) Head(nid RoomNID) (Head, error) {
+	var h Head
+	var extremities string
+	ok, err := r.tx.row([]any{&h.Seq, &h.State, &extremities}, `SELECT seq, state, extremities FROM room_heads WHERE room_nid = ?`, int64(nid))
+	if err != nil {
+		return h, err
+	}
+	if !ok {
+		return h, fmt.Errorf("room %d has no head", nid)
+	}
+	h.Extremities, err = decodeExtremities(extremities)
+	return h, err
+}
+
+// SwapHead replaces the head of a room if it is still the one expected; false if not. Extremities are
+// compared too: another process may have counted as far on events of its own.
+func (r Rooms) SwapHead(nid RoomNID, expected, h Head) (bool, error) {
+	n, err := r.tx.exec(`UPDATE room_heads SET seq = ?, state = ?, extremities = ? WHERE room_nid = ? AND seq = ? AND extremities = ?`,
+		h.Seq, int64(h.State), encodeExtremities(h.Extremities), int64(nid), expected.Seq, encodeExtremities(expected.Extremities))
+	return n == 1, err
+}
+
+const summaryColumns = `name, topic, avatar_url, canonical_alias, join_rule, history_visibility, guest_access, room_type, encryption, joined_members, invited_members, published`
+
+func (s *Summary) fields() []any {
+	return []any{&s.Name, &s.Topic, &s.AvatarURL, &s.CanonicalAlias, &s.JoinRule, &s.HistoryVisibility, &s.GuestAccess, &s.RoomType, &s.Encryption, &s.JoinedMembers, &s.InvitedMembers, &s.Published}
+}
+
+// Summary reads the summary of a room.
+func (r Rooms) Summary(nid RoomNID) (Summary, error) {
+	var s Summary
+	_, err := r.tx.row(s.fields(), `SELECT `+summaryColumns+` FROM rooms WHERE nid = ?`, int64(nid))
+	return s, err
+}
+
+// SetSummary writes the summary of a room, except whether it is published.
+func (r Rooms) SetSummary(nid RoomNID, s Summary) error {
+	_, err := r.tx.exec(`UPDATE rooms SET name = ?, topic = ?, avatar_url = ?, canonical_alias = ?, join_rule = ?, history_visibility = ?,
+		guest_access = ?, room_type = ?, encryption = ?, joined_members = ?, invited_members = ? WHERE nid = ?`,
+		s.Name, s.Topic, s.AvatarURL, s.CanonicalAlias, s.JoinRule, s.HistoryVisibility, s.GuestAccess, s.RoomType, s.Encryption,
+		s.JoinedMembers, s.InvitedMembers, int64(nid))
+	return err
+}
+
+// SetPublished says whether a room stands in the public room list.
+func (r Rooms) SetPublished(nid RoomNID, published bool) error {
+	_, err := r.tx.exec(`UPDATE rooms SET published = ? WHERE nid = ?`, published, int64(nid))
+	return err
+}
+
+// PublishedRoom is a room of the public room list.
+type PublishedRoom struct {
+	ID id.RoomID
+	Summary
+}
+
+// Published lists the rooms of the public room list, the largest first, from an offset. A search term is looked for in
+// name, topic and alias, whatever the case of its letters.
+func (r Rooms) Published(search string, offset, limit int) ([]PublishedRoom, error) {
+	var out []PublishedRoom
+	query := `SELECT room_id, ` + summaryColumns + ` FROM rooms WHERE published`
+	args := []any{}
+	if search != "" {
+		query += ` AND lower(name || ' ' || topic || ' ' || canonical_alias) LIKE lower(?) ESCAPE '!'`
+		args = append(args, "%"+escapeLike(search)+"%")
+	}
+	args = append(args, limit, offset)
+	err := r.tx.query(func(rows *sql.Rows) error {
+		var p PublishedRoom
+		if err := rows.Scan(append([]any{&p.ID}, p.fields()...)...); err != nil {
+			return err
+		}
+		out = append(out, p)
+		return nil
+	}, query+` ORDER BY joined_members DESC, nid LIMIT ? OFFSET ?`, args...)
+	return out, err
+}
+
+// CountPublished is the length of the public room list.
+func (r Rooms) CountPublished() (int64, error) {
+	var n int64
+	_, err := r.tx.row([]any{&n}, `SELECT count(*) FROM rooms WHERE published`)
+	return n, err
+}
+
+func escapeLike(s string) string {
+	out := make([]byte, 0, len(s))
+	for _, c := range []byte(s) {
+		if c == '!' || c == '%' || c == '_' {
+			out = append(out, '!')
+		}
+		out = append(out, c)
+	}
+	return string(out)
+}
+
+func encodeExtremities(list []Extremity) string {
+	rows := make([][3]any, len(list))
+	for i, x := range list {
+		rows[i] = [3]any{x.NID, x.ID, x.Depth}
+	}
+	text, _ := json.Marshal(rows) // numbers and strings always encode
+	return string(text)
+}
+
+func decodeExtremities(text string) ([]Extremity, error) {
+	var rows [][3]json.RawMessage
+	if err := json.Unmarshal([]byte(text), &rows); err != nil {
+		return nil, fmt.Errorf("extremities: %w", err)
+	}
+	list := make([]Extremity, len(rows))
+	for i, row := range rows {
+		for j, dest := range []any{&list[i].NID, &list[i].ID, &list[i].Depth} {
+			if err := json.Unmarshal(row[j], dest); err != nil {
+				return nil, fmt.Errorf("extremities: %w", err)
+			}
+		}
+	}
+	return list, nil
+}

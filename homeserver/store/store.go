@@ -1,0 +1,243 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/uptrace/bun"
+
+	"github.com/securecomm/securecomm/homeserver/stream"
+	"github.com/securecomm/securecomm/migrations"
+)
+
+// Options say where the database is.
+type Options struct {
+	// URL is "postgres://…", or the path of an SQLite file.
+	URL string
+	// Readers is how many connections serve View; 0 for a default.
+	Readers int
+	Log     *slog.Logger
+}
+
+// DB is the open database. All methods may be called concurrently.
+type DB struct {
+	// Hub tells of every committed change.
+	Hub *stream.Hub
+
+	log      *slog.Logger
+	postgres bool
+	pools    []*bun.DB
+	writer   *conn
+	readers  chan *conn
+	jobs     chan *job
+	stop     chan struct{} // closed by Close
+	gone     chan struct{} // closed when the writer has ended
+	done     sync.WaitGroup
+	closed   atomic.Bool
+
+	numbers struct {
+		mu        sync.Mutex
+		next, end int64
+	}
+	cache caches
+}
+
+// ErrClosed is returned by calls after Close.
+var ErrClosed = errors.New("the database is closed")
+
+// Open opens the database, brings its schema up to date and starts the writer.
+func Open(ctx context.Context, o Options) (*DB, error) {
+	db := &DB{log: o.Log, postgres: isPostgres(o.URL), jobs: make(chan *job, 1024), stop: make(chan struct{}), gone: make(chan struct{})}
+	if db.log == nil {
+		db.log = slog.Default()
+	}
+	readers := o.Readers
+	if readers <= 0 {
+		readers = defaultReaders(db.postgres)
+	}
+	if err := db.open(ctx, o.URL, readers); err != nil {
+		db.closePools()
+		return nil, err
+	}
+	var current int64
+	if _, err := db.writer.row([]any{&current}, `SELECT value FROM counters WHERE name = 'log'`); err != nil {
+		db.closePools()
+		return nil, err
+	}
+	db.Hub = stream.NewHub(stream.Position(current))
+	db.cache.init()
+	db.done.Add(1)
+	go db.write()
+	if !db.postgres {
+		db.done.Add(1)
+		go db.checkpoint()
+	}
+	return db, nil
+}
+
+func (db *DB) open(ctx context.Context, address string, readers int) error {
+	var write, read *bun.DB
+	var err error
+	if db.postgres {
+		if write, err = openPostgres(address, readers+2); err != nil {
+			return err
+		}
+		read = write
+		db.pools = []*bun.DB{write}
+	} else {
+		// The writer, and the connection that folds the log into the file.
+		if write, err = openSQLite(address, false, 2); err != nil {
+			return err
+		}
+		db.pools = []*bun.DB{write}
+		if read, err = openSQLite(address, true, readers); err != nil {
+			return err
+		}
+		db.pools = append(db.pools, read)
+	}
+	if err := migrations.Apply(ctx, write); err != nil {
+		return fmt.Errorf("open the database: %w", err)
+	}
+	if db.writer, err = openConn(ctx, write, db.postgres); err != nil {
+		return fmt.Errorf("open the database for writing: %w", err)
+	}
+	db.readers = make(chan *conn, readers)
+	for range readers {
+		c, err := openConn(ctx, read, db.postgres)
+		if err != nil {
+			return fmt.Errorf("open the database for reading: %w", err)
+		}
+		db.readers <- c
+	}
+	return nil
+}
+
+// Close lets queued updates finish and closes all connections.
+func (db *DB) Close() error {
+	if db.closed.Swap(true) {
+		return nil
+	}
+	close(db.stop)
+	db.done.Wait()
+	for range cap(db.readers) {
+		(<-db.readers).close()
+	}
+	db.writer.close()
+	return db.closePools()
+}
+
+func (db *DB) closePools() error {
+	var errs []error
+	for _, p := range db.pools {
+		errs = append(errs, p.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// View runs fn on a snapshot of the database. Writing in it fails.
+func (db *DB) View(ctx context.Context, fn func(*Tx) error) error {
+	tx := newTx(ctx, db, nil, false)
+	if err := tx.open(); err != nil {
+		return err
+	}
+	defer tx.release()
+	return fn(tx)
+}
+
+// Glance is View for readers who find most of what they want in memory: the snapshot is taken by the first query, if
+// there is one at all. What such a reader has found before may be older.
+func (db *DB) Glance(ctx context.Context, fn func(*Tx) error) error {
+	tx := newTx(ctx, db, nil, false)
+	defer tx.release()
+	return fn(tx)
+}
+
+// open takes a connection and a snapshot.
+func (tx *Tx) open() error {
+	db := tx.db
+	var c *conn
+	select {
+	case c = <-db.readers:
+	case <-tx.ctx.Done():
+		return tx.ctx.Err()
+	case <-db.stop:
+		return ErrClosed
+	}
+	if _, err := c.exec(beginRead(db.postgres)); err != nil {
+		c = db.reopen(c)
+		if _, err := c.exec(beginRead(db.postgres)); err != nil {
+			db.readers <- c
+			return err
+		}
+	}
+	tx.conn = c
+	return nil
+}
+
+func (tx *Tx) release() {
+	if tx.conn != nil {
+		tx.conn.exec("ROLLBACK")
+		tx.db.readers <- tx.conn
+		tx.conn = nil
+	}
+}
+
+// reopen replaces a connection that the database server has dropped.
+func (db *DB) reopen(c *conn) *conn {
+	c.close()
+	fresh, err := openConn(context.Background(), db.pools[len(db.pools)-1], db.postgres)
+	if err != nil {
+		db.log.Error("cannot reopen a database connection", "err", err)
+		return c
+	}
+	return fresh
+}
+
+// checkpoint folds SQLite's write-ahead log into the database file every now and then.
+func (db *DB) checkpoint() {
+	defer db.done.Done()
+	tick := time.NewTicker(2 * time.Second)
+	defer tick.Stop()
+	var last stream.Position
+	for {
+		select {
+		case <-db.stop:
+			return
+		case <-tick.C:
+			if now := db.Hub.Current(); now != last {
+				last = now
+				if _, err := db.pools[0].ExecContext(context.Background(), "PRAGMA wal_checkpoint(PASSIVE)"); err != nil {
+					db.log.Warn("cannot fold the write-ahead log into the database", "err", err)
+				}
+			}
+		}
+	}
+}
+
+// numberBlock is how many numbers a process reserves at once; what it does not use is lost.
+const numberBlock = 4096
+
+// NextNumber hands out a number that no row of this database has: for events, rooms, states and state
+// keys, whose numbers have to be known before they are written. It must not be called inside Update.
+func (db *DB) NextNumber(ctx context.Context) (int64, error) {
+	db.numbers.mu.Lock()
+	defer db.numbers.mu.Unlock()
+	if db.numbers.next == db.numbers.end {
+		var end int64
+		err := db.Update(ctx, func(tx *Tx) error {
+			_, err := tx.row([]any{&end}, `UPDATE counters SET value = value + ? WHERE name = 'number' RETURNING value`, int64(numberBlock))
+			return err
+		})
+		if err != nil {
+			return 0, fmt.Errorf("reserve numbers: %w", err)
+		}
+		db.numbers.next, db.numbers.end = end-numberBlock, end
+	}
+	db.numbers.next++
+	return db.numbers.next, nil
+}

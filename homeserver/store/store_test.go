@@ -1,0 +1,182 @@
+package store_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+
+	"github.com/securecomm/securecomm/homeserver/store"
+	"github.com/securecomm/securecomm/homeserver/store/storetest"
+	"github.com/securecomm/securecomm/homeserver/stream"
+)
+
+func TestUpdateIsAllOrNothing(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		ctx := context.Background()
+		boom := errors.New("boom")
+		err := db.Update(ctx, func(tx *store.Tx) error {
+			if err := tx.SetFact("a", "1"); err != nil {
+				return err
+			}
+			return boom
+		})
+		if !errors.Is(err, boom) {
+			t.Fatalf("got %v", err)
+		}
+		err = db.View(ctx, func(tx *store.Tx) error {
+			if v, err := tx.Fact("a"); err != nil || v != "" {
+				t.Errorf("a failed update left %q, %v", v, err)
+			}
+			if err := tx.SetFact("b", "1"); err == nil {
+				t.Error("a view could write")
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// TestFailuresHurtNoOther mixes updates that fail in every way with ones that must succeed.
+func TestFailuresHurtNoOther(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		ctx := context.Background()
+		const n = 60
+		errs := make([]error, n)
+		var wg sync.WaitGroup
+		for i := range n {
+			wg.Go(func() {
+				errs[i] = db.Update(ctx, func(tx *store.Tx) error {
+					if err := tx.SetFact(fmt.Sprint("key", i), "x"); err != nil {
+						return err
+					}
+					switch i % 6 {
+					case 1:
+						return errors.New("refused")
+					case 2:
+						panic("a bug")
+					case 3: // fails when flushed
+						tx.Log(stream.Change{Kind: stream.Profile}, func(stream.Position) error { return errors.New("late") })
+					}
+					return nil
+				})
+			})
+		}
+		wg.Wait()
+		err := db.View(ctx, func(tx *store.Tx) error {
+			for i := range n {
+				bad := i%6 >= 1 && i%6 <= 3
+				v, err := tx.Fact(fmt.Sprint("key", i))
+				if err != nil {
+					return err
+				}
+				if (errs[i] != nil) != bad || (v == "") != bad {
+					t.Errorf("update %d: %v, wrote %q", i, errs[i], v)
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// TestPositions has several processes' worth of writers and one reader who must never miss a position.
+func TestPositions(t *testing.T) {
+	storetest.EachURL(t, func(t *testing.T, address string) {
+		dbs := []*store.DB{storetest.Open(t, address)}
+		if t.Name() == "TestPositions/postgres" {
+			dbs = append(dbs, storetest.Open(t, address), storetest.Open(t, address))
+		}
+		ctx := context.Background()
+		const writers, each = 8, 40
+		var wg sync.WaitGroup
+		for w := range writers {
+			db := dbs[w%len(dbs)]
+			wg.Go(func() {
+				for range each {
+					err := db.Update(ctx, func(tx *store.Tx) error {
+						for range 2 {
+							tx.Log(stream.Change{Kind: stream.Profile}, func(p stream.Position) error {
+								return tx.SetFact(fmt.Sprint("p", p), "x")
+							})
+						}
+						return nil
+					})
+					if err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		finished := make(chan struct{})
+		go func() { wg.Wait(); close(finished) }()
+		var read stream.Position
+		for done := false; !done; {
+			select {
+			case <-finished:
+				done = true
+			default:
+			}
+			err := dbs[0].View(ctx, func(tx *store.Tx) error {
+				upto, err := tx.Position()
+				if err != nil {
+					return err
+				}
+				for ; read < upto; read++ {
+					if v, err := tx.Fact(fmt.Sprint("p", read+1)); err != nil || v == "" {
+						return fmt.Errorf("position %d of %d is not there: %w", read+1, upto, err)
+					}
+				}
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if want := stream.Position(2 * writers * each); read != want {
+			t.Errorf("read up to %d, want %d", read, want)
+		}
+	})
+}
+
+func TestNumbersAreUnique(t *testing.T) {
+	storetest.EachURL(t, func(t *testing.T, address string) {
+		a := storetest.Open(t, address)
+		seen := map[int64]bool{}
+		for i := range 3 {
+			b := storetest.Open(t, address) // as after a restart
+			for _, db := range []*store.DB{a, b} {
+				for range 5000 {
+					n, err := db.NextNumber(context.Background())
+					if err != nil || seen[n] || n <= 0 {
+						t.Fatalf("round %d: %d, %v", i, n, err)
+					}
+					seen[n] = true
+				}
+			}
+		}
+	})
+}
+
+func TestClosed(t *testing.T) {
+	storetest.EachURL(t, func(t *testing.T, address string) {
+		db, err := store.Open(context.Background(), store.Options{URL: address})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := db.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err := db.Update(context.Background(), func(*store.Tx) error { return nil }); !errors.Is(err, store.ErrClosed) {
+			t.Errorf("got %v", err)
+		}
+		if err := db.View(context.Background(), func(*store.Tx) error { return nil }); !errors.Is(err, store.ErrClosed) {
+			t.Errorf("got %v", err)
+		}
+	})
+}

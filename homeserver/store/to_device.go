@@ -1,0 +1,115 @@
+package store
+
+import (
+	"database/sql"
+	"encoding/json"
+	"slices"
+
+	"github.com/uptrace/bun"
+
+	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/stream"
+)
+
+// ToDeviceMessage is a message that waits for a local device.
+type ToDeviceMessage struct {
+	User     id.UserID
+	Device   id.DeviceID
+	Position stream.Position
+	JSON     json.RawMessage // sender, type and content
+}
+
+// ToDevice are the messages that wait for devices.
+type ToDevice struct{ tx *Tx }
+
+// Add logs messages and puts them into the inboxes of their devices, in order.
+func (s ToDevice) Add(messages []ToDeviceMessage) {
+	messages = slices.Clone(messages)
+	for i := range messages {
+		m := &messages[i]
+		s.tx.Log(stream.Change{Kind: stream.ToDevice, User: m.User, Device: m.Device, Wake: []id.UserID{m.User}}, func(p stream.Position) error {
+			m.Position = p
+			if i < len(messages)-1 {
+				return nil
+			}
+			return s.insert(messages) // all positions are known now
+		})
+	}
+}
+
+func (s ToDevice) insert(messages []ToDeviceMessage) error {
+	for chunk := range slices.Chunk(messages, 50) {
+		args := make([]any, 0, 4*len(chunk))
+		for _, m := range chunk {
+			args = append(args, string(m.User), string(m.Device), int64(m.Position), []byte(m.JSON))
+		}
+		if _, err := s.tx.exec(`INSERT INTO to_device (user_id, device_id, position, message) VALUES `+places(len(chunk), 4), args...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Since reads the first messages for a device in from < p <= to, in order. Who gets as many as the limit
+// has to go on from the last one's position: there may be more.
+func (s ToDevice) Since(user id.UserID, device id.DeviceID, from, to stream.Position, limit int) ([]ToDeviceMessage, error) {
+	var out []ToDeviceMessage
+	err := s.tx.query(func(rows *sql.Rows) error {
+		m := ToDeviceMessage{User: user, Device: device}
+		if err := rows.Scan(&m.Position, (*[]byte)(&m.JSON)); err != nil {
+			return err
+		}
+		out = append(out, m)
+		return nil
+	}, `SELECT position, message FROM to_device WHERE user_id = ? AND device_id = ? AND position > ? AND position <= ? ORDER BY position LIMIT ?`,
+		string(user), string(device), int64(from), int64(to), limit)
+	return out, err
+}
+
+// Any says whether there is a message for a device up to a position.
+func (s ToDevice) Any(user id.UserID, device id.DeviceID, upto stream.Position) (bool, error) {
+	var one int
+	return s.tx.row([]any{&one}, `SELECT 1 FROM to_device WHERE user_id = ? AND device_id = ? AND position <= ? LIMIT 1`,
+		string(user), string(device), int64(upto))
+}
+
+// Delete removes the messages for a device up to a position.
+func (s ToDevice) Delete(user id.UserID, device id.DeviceID, upto stream.Position) error {
+	_, err := s.tx.exec(`DELETE FROM to_device WHERE user_id = ? AND device_id = ? AND position <= ?`, string(user), string(device), int64(upto))
+	return err
+}
+
+// DeleteDevice removes all messages for a device.
+func (s ToDevice) DeleteDevice(user id.UserID, device id.DeviceID) error {
+	_, err := s.tx.exec(`DELETE FROM to_device WHERE user_id = ? AND device_id = ?`, string(user), string(device))
+	return err
+}
+
+// Prune leaves each device the newest messages, as many as keep says, and returns how many were removed.
+func (s ToDevice) Prune(keep int) (int64, error) {
+	return s.tx.exec(`DELETE FROM to_device WHERE (user_id, device_id, position) IN (
+		SELECT user_id, device_id, position FROM (
+			SELECT t.user_id, t.device_id, t.position, row_number() OVER (PARTITION BY t.user_id, t.device_id ORDER BY t.position DESC) AS place
+			FROM to_device t JOIN (SELECT user_id, device_id FROM to_device GROUP BY user_id, device_id HAVING count(*) > ?) AS full_
+			ON full_.user_id = t.user_id AND full_.device_id = t.device_id) AS queue WHERE place > ?)`, keep, keep)
+}
+
+// Devices lists the devices of local users.
+func (s ToDevice) Devices(users []id.UserID) (map[id.UserID][]id.DeviceID, error) {
+	out := make(map[id.UserID][]id.DeviceID, len(users))
+	for chunk := range slices.Chunk(users, 500) {
+		err := s.tx.query(func(rows *sql.Rows) error {
+			var u id.UserID
+			var d id.DeviceID
+			if err := rows.Scan(&u, &d); err != nil {
+				return err
+			}
+			out[u] = append(out[u], d)
+			return nil
+		}, `SELECT user_id, device_id FROM devices WHERE user_id IN (?) ORDER BY user_id, device_id`, bun.In(chunk))
+		if err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}

@@ -1,0 +1,94 @@
+package store
+
+import (
+	"database/sql"
+
+	"github.com/securecomm/securecomm/homeserver/id"
+)
+
+// Token is an access token with the refresh token that it came with. Tokens are known as hashes only.
+type Token struct {
+	Access    []byte
+	Refresh   []byte // nil: cannot be refreshed
+	Replaces  []byte // the refresh token of the row that this one takes the place of once it is used
+	User      id.UserID
+	Device    id.DeviceID
+	ExpiresAt int64 // of the access token; 0: never
+}
+
+// Session is what is to be known about an access token's user.
+type Session struct {
+	Token
+	Admin       bool
+	Deactivated bool
+	SeenAt      int64
+}
+
+// Tokens are the access and refresh tokens of local users.
+type Tokens struct{ tx *Tx }
+
+// Insert adds a token.
+func (s Tokens) Insert(t Token) error {
+	_, err := s.tx.exec(`INSERT INTO tokens (access_hash, refresh_hash, replaces, user_id, device_id, expires_at) VALUES (?, ?, ?, ?, ?, ?)`,
+		t.Access, orNull(t.Refresh), orNull(t.Replaces), string(t.User), string(t.Device), t.ExpiresAt)
+	return err
+}
+
+func orNull(b []byte) any {
+	if b == nil {
+		return nil
+	}
+	return b
+}
+
+// Session finds out whose an access token is; false if nobody's.
+func (s Tokens) Session(access []byte) (Session, bool, error) {
+	var t Session
+	ok, err := s.tx.row([]any{&t.Access, &t.Refresh, &t.Replaces, &t.User, &t.Device, &t.ExpiresAt, &t.Admin, &t.Deactivated, &t.SeenAt},
+		`SELECT t.access_hash, t.refresh_hash, t.replaces, t.user_id, t.device_id, t.expires_at, u.admin, u.deactivated, d.seen_at
+		FROM tokens t JOIN users u ON u.user_id = t.user_id JOIN devices d ON d.user_id = t.user_id AND d.device_id = t.device_id
+		WHERE t.access_hash = ?`, access)
+	return t, ok, err
+}
+
+// ByRefresh finds the token that a refresh token belongs to; false if there is none.
+func (s Tokens) ByRefresh(refresh []byte) (Token, bool, error) {
+	var t Token
+	ok, err := s.tx.row([]any{&t.Access, &t.Refresh, &t.Replaces, &t.User, &t.Device, &t.ExpiresAt},
+		`SELECT access_hash, refresh_hash, replaces, user_id, device_id, expires_at FROM tokens WHERE refresh_hash = ?`, refresh)
+	return t, ok, err
+}
+
+// Confirm notes that a token has been used: what it replaces is removed and returned, as access hashes.
+func (s Tokens) Confirm(t Token) ([][]byte, error) {
+	if t.Replaces == nil {
+		return nil, nil
+	}
+	if _, err := s.tx.exec(`UPDATE tokens SET replaces = NULL WHERE access_hash = ?`, t.Access); err != nil {
+		return nil, err
+	}
+	return s.deleted(`DELETE FROM tokens WHERE refresh_hash = ? RETURNING access_hash`, t.Replaces)
+}
+
+// DeleteReplacements removes unused tokens that were to replace the one with a refresh token.
+func (s Tokens) DeleteReplacements(refresh []byte) ([][]byte, error) {
+	return s.deleted(`DELETE FROM tokens WHERE replaces = ? RETURNING access_hash`, refresh)
+}
+
+// DeleteDevice removes all tokens of a device and returns their access hashes.
+func (s Tokens) DeleteDevice(user id.UserID, device id.DeviceID) ([][]byte, error) {
+	return s.deleted(`DELETE FROM tokens WHERE user_id = ? AND device_id = ? RETURNING access_hash`, string(user), string(device))
+}
+
+func (s Tokens) deleted(text string, args ...any) ([][]byte, error) {
+	var out [][]byte
+	err := s.tx.query(func(rows *sql.Rows) error {
+		var hash []byte
+		if err := rows.Scan(&hash); err != nil {
+			return err
+		}
+		out = append(out, hash)
+		return nil
+	}, text, args...)
+	return out, err
+}

@@ -1,0 +1,228 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"runtime/debug"
+
+	"github.com/securecomm/securecomm/homeserver/stream"
+)
+
+// maxBatch is how many updates share one transaction at most.
+const maxBatch = 128
+
+// job is one queued update.
+type job struct {
+	ctx    context.Context
+	fn     func(*Tx) error
+	done   chan struct{}
+	err    error
+	logged []logged // what it wants to write to the log
+	after  []func() // what it wants done once committed
+}
+
+// logged is a change that waits for its position.
+type logged struct {
+	change stream.Change
+	write  func(stream.Position) error
+}
+
+// Update runs fn in a transaction and returns once the outcome is durable, or nothing of it is there.
+// fn may be run more than once; it must neither wait nor act on anything but the Tx. After a nil
+// answer everything it wrote survives a crash.
+func (db *DB) Update(ctx context.Context, fn func(*Tx) error) error {
+	wait, err := db.Queue(ctx, fn)
+	if err != nil {
+		return err
+	}
+	return wait()
+}
+
+// Queue is Update in two steps: it returns as soon as fn has its place in the order of updates; the
+// function returned waits for the outcome.
+func (db *DB) Queue(ctx context.Context, fn func(*Tx) error) (wait func() error, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	j := &job{ctx: ctx, fn: fn, done: make(chan struct{})}
+	select {
+	case <-db.stop:
+		return nil, ErrClosed
+	default:
+	}
+	select {
+	case db.jobs <- j:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-db.stop:
+		return nil, ErrClosed
+	}
+	return func() error {
+		select {
+		case <-j.done:
+			return j.err
+		case <-db.gone:
+			select {
+			case <-j.done:
+				return j.err
+			default:
+				return ErrClosed
+			}
+		}
+	}, nil
+}
+
+// write is the writer: the only goroutine that uses db.writer.
+func (db *DB) write() {
+	defer db.done.Done()
+	defer close(db.gone)
+	batch := make([]*job, 0, maxBatch)
+	for {
+		batch = batch[:0]
+		select {
+		case j := <-db.jobs:
+			batch = append(batch, j)
+		case <-db.stop:
+			select {
+			case j := <-db.jobs:
+				batch = append(batch, j)
+			default:
+				return
+			}
+		}
+	fill:
+		for len(batch) < maxBatch {
+			select {
+			case j := <-db.jobs:
+				batch = append(batch, j)
+			default:
+				break fill
+			}
+		}
+		db.runBatch(batch)
+	}
+}
+
+// runBatch runs updates in one transaction. Should that fail as a whole, each is tried alone, so that
+// only the one at fault fails.
+func (db *DB) runBatch(batch []*job) {
+	err := db.transact(batch)
+	if err != nil && len(batch) > 1 {
+		db.log.Warn("a batch of updates failed; each is tried alone", "updates", len(batch), "err", err)
+		for i := range batch {
+			db.runBatch(batch[i : i+1])
+		}
+		return
+	}
+	for _, j := range batch {
+		if err != nil && j.err == nil {
+			j.err = err
+		}
+		close(j.done)
+	}
+}
+
+// transact runs a batch. An error of the whole batch is returned, one of a single update set in it.
+func (db *DB) transact(batch []*job) error {
+	if _, err := db.writer.exec(beginWrite(db.postgres)); err != nil {
+		db.writer = db.reopenWriter(db.writer)
+		if _, err := db.writer.exec(beginWrite(db.postgres)); err != nil {
+			return fmt.Errorf("begin a transaction: %w", err)
+		}
+	}
+	for _, j := range batch {
+		if err := db.runJob(j); err != nil {
+			db.writer.exec("ROLLBACK")
+			return err
+		}
+	}
+	upto, changes, err := db.flush(batch)
+	if err == nil {
+		_, err = db.writer.exec("COMMIT")
+	}
+	if err != nil {
+		db.writer.exec("ROLLBACK")
+		return fmt.Errorf("commit: %w", err)
+	}
+	for _, j := range batch {
+		if j.err == nil {
+			for _, f := range j.after {
+				f()
+			}
+		}
+	}
+	if len(changes) > 0 {
+		db.Hub.Publish(upto, changes)
+	}
+	return nil
+}
+
+// runJob runs one update under a savepoint. The error returned is one of the transaction, not of the update.
+func (db *DB) runJob(j *job) error {
+	j.err, j.logged, j.after = j.ctx.Err(), nil, nil
+	if j.err != nil {
+		return nil
+	}
+	if _, err := db.writer.exec("SAVEPOINT update_"); err != nil {
+		return err
+	}
+	tx := newTx(context.Background(), db, db.writer, true)
+	j.err = call(j.fn, tx)
+	if j.err != nil {
+		if _, err := db.writer.exec("ROLLBACK TO SAVEPOINT update_"); err != nil {
+			return err
+		}
+	} else {
+		j.logged, j.after = tx.logged, tx.after
+	}
+	_, err := db.writer.exec("RELEASE SAVEPOINT update_")
+	return err
+}
+
+func call(fn func(*Tx) error, tx *Tx) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic in an update: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return fn(tx)
+}
+
+// flush takes the positions of a batch's changes and writes them. From here to the commit the counter
+// row is locked, so that other processes' positions come before or after all of these.
+func (db *DB) flush(batch []*job) (stream.Position, []stream.Change, error) {
+	n := 0
+	for _, j := range batch {
+		n += len(j.logged)
+	}
+	if n == 0 {
+		return 0, nil, nil
+	}
+	var last int64
+	if _, err := db.writer.row([]any{&last}, `UPDATE counters SET value = value + ? WHERE name = 'log' RETURNING value`, int64(n)); err != nil {
+		return 0, nil, err
+	}
+	p := stream.Position(last - int64(n))
+	changes := make([]stream.Change, 0, n)
+	for _, j := range batch {
+		for _, l := range j.logged {
+			p++
+			if err := l.write(p); err != nil {
+				return 0, nil, err
+			}
+			l.change.Position = p
+			changes = append(changes, l.change)
+		}
+	}
+	return p, changes, nil
+}
+
+func (db *DB) reopenWriter(c *conn) *conn {
+	c.close()
+	fresh, err := openConn(context.Background(), db.pools[0], db.postgres)
+	if err != nil {
+		db.log.Error("cannot reopen the database for writing", "err", err)
+		return c
+	}
+	return fresh
+}

@@ -1,0 +1,179 @@
+package timeline
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/store"
+	"github.com/securecomm/securecomm/homeserver/stream"
+)
+
+const (
+	// maxBundled is how many events deep aggregations are put into each other: an edit of a thread's newest event.
+	maxBundled = 1
+	// maxReferences is how many references are bundled with a page of events.
+	maxReferences = 1000
+)
+
+// summary is what relates to one event.
+type summary struct {
+	edit         stream.Position // 0: not edited
+	threadLast   stream.Position
+	threadCount  int64
+	participated bool
+	references   []reference
+}
+
+type reference struct {
+	EventID id.EventID `json:"event_id"`
+}
+
+// aggregate bundles with events what relates to them (Client-Server API, "Aggregations of child events"): edits,
+// threads, references. State events and redacted ones have none.
+func (v *View) aggregate(events []*store.Event, withRoom bool, depth int) (map[id.EventID]map[string]json.RawMessage, error) {
+	if depth > maxBundled {
+		return nil, nil
+	}
+	parents := make(map[id.EventID]*store.Event, len(events))
+	var ids []id.EventID
+	for _, ev := range events {
+		if ev.StateKey == nil && ev.RedactedBy == 0 && parents[ev.ID] == nil {
+			parents[ev.ID] = ev
+			ids = append(ids, ev.ID)
+		}
+	}
+	groups, err := v.tx.Relations.Groups(v.room.NID, ids)
+	if err != nil || len(groups) == 0 {
+		return nil, err
+	}
+	sums, err := v.sumUp(groups, parents)
+	if err != nil {
+		return nil, err
+	}
+	return v.encodeSums(sums, withRoom, depth)
+}
+
+// sumUp brings together what several users did to each event.
+func (v *View) sumUp(groups []store.RelationGroup, parents map[id.EventID]*store.Event) (map[id.EventID]*summary, error) {
+	sums := map[id.EventID]*summary{}
+	var referred []id.EventID
+	for _, g := range groups {
+		if ignored, err := v.ignores(g.Sender); err != nil {
+			return nil, err
+		} else if ignored {
+			continue
+		}
+		s, parent := sums[g.Parent], parents[g.Parent]
+		if s == nil {
+			s = &summary{}
+			sums[g.Parent] = s
+		}
+		switch g.RelType {
+		case "m.replace":
+			// Only who wrote an event may edit it, and not into one of another type ("Validity of replacement events").
+			if g.Sender == parent.Sender && g.Type == parent.Type {
+				s.edit = g.Last
+			}
+		case "m.thread":
+			if s.threadCount == 0 || g.Last > s.threadLast {
+				s.threadLast = g.Last
+			}
+			s.threadCount += g.Count
+			s.participated = s.participated || g.Sender == v.reader.User || parent.Sender == v.reader.User
+		case "m.reference":
+			referred = append(referred, g.Parent)
+		}
+	}
+	references, err := v.tx.Relations.References(v.room.NID, referred, maxReferences)
+	if err != nil {
+		return nil, err
+	}
+	return sums, v.addReferences(sums, references)
+}
+
+func (v *View) addReferences(sums map[id.EventID]*summary, references []store.Relation) error {
+	nids := make([]store.EventNID, len(references))
+	for i, r := range references {
+		nids[i] = r.Event
+	}
+	events, err := v.tx.Events.ByNID(nids...)
+	if err != nil {
+		return err
+	}
+	byNID := make(map[store.EventNID]id.EventID, len(events))
+	for _, ev := range events {
+		seen, err := v.see(ev)
+		if err != nil {
+			return err
+		}
+		if seen != nil {
+			byNID[ev.NID] = ev.ID
+		}
+	}
+	for _, r := range references {
+		if eventID := byNID[r.Event]; eventID != "" {
+			sums[r.Parent].references = append(sums[r.Parent].references, reference{eventID})
+		}
+	}
+	return nil
+}
+
+// encodeSums encodes what relates to each event, with the events in it.
+func (v *View) encodeSums(sums map[id.EventID]*summary, withRoom bool, depth int) (map[id.EventID]map[string]json.RawMessage, error) {
+	var positions []stream.Position
+	for _, s := range sums {
+		if s.edit != 0 {
+			positions = append(positions, s.edit)
+		}
+		if s.threadCount > 0 {
+			positions = append(positions, s.threadLast)
+		}
+	}
+	bundled, err := v.bundled(positions, withRoom, depth)
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[id.EventID]map[string]json.RawMessage, len(sums))
+	for parent, s := range sums {
+		m := map[string]json.RawMessage{}
+		if raw := bundled[s.edit]; s.edit != 0 && raw != nil {
+			m["m.replace"] = raw
+		}
+		if raw := bundled[s.threadLast]; s.threadCount > 0 && raw != nil && depth == 0 {
+			m["m.thread"], err = json.Marshal(map[string]any{
+				"latest_event": raw, "count": s.threadCount, "current_user_participated": s.participated,
+			})
+		}
+		if len(s.references) > 0 && err == nil {
+			m["m.reference"], err = json.Marshal(map[string]any{"chunk": s.references})
+		}
+		if err != nil {
+			return nil, fmt.Errorf("encode what relates to %s: %w", parent, err)
+		}
+		if len(m) > 0 {
+			out[parent] = m
+		}
+	}
+	return out, nil
+}
+
+// bundled encodes the events at some positions that the reader may see.
+func (v *View) bundled(positions []stream.Position, withRoom bool, depth int) (map[stream.Position]json.RawMessage, error) {
+	events, err := v.tx.Events.At(v.room.NID, positions)
+	if err != nil {
+		return nil, err
+	}
+	if events, err = v.See(events); err != nil {
+		return nil, err
+	}
+	forms, err := v.form(events, withRoom, depth+1)
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[stream.Position]json.RawMessage, len(events))
+	for i, ev := range events {
+		out[ev.Position] = forms[i]
+	}
+	return out, nil
+}

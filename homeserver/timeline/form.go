@@ -1,0 +1,141 @@
+package timeline
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/store"
+)
+
+// remembered is how long the store keeps transaction IDs.
+const remembered = 24 * time.Hour
+
+// unsigned is what the server adds to an event for one reader.
+type unsigned struct {
+	Age             int64                      `json:"age,omitempty"`
+	Membership      string                     `json:"membership,omitempty"`
+	TransactionID   string                     `json:"transaction_id,omitempty"`
+	PrevContent     json.RawMessage            `json:"prev_content,omitempty"`
+	PrevSender      id.UserID                  `json:"prev_sender,omitempty"`
+	ReplacesState   id.EventID                 `json:"replaces_state,omitempty"`
+	RedactedBecause json.RawMessage            `json:"redacted_because,omitempty"`
+	Relations       map[string]json.RawMessage `json:"m.relations,omitempty"`
+}
+
+// Form encodes events as the reader's client gets them, with unsigned data and bundled aggregations, in the
+// order given. It does not ask whether the reader may see them.
+func (v *View) Form(events []*store.Event) ([]json.RawMessage, error) { return v.form(events, true, 0) }
+
+// FormInRoom is Form without room IDs, for answers that sort events by room.
+func (v *View) FormInRoom(events []*store.Event) ([]json.RawMessage, error) {
+	return v.form(events, false, 0)
+}
+
+// form encodes events; depth is how many events they are bundled in.
+func (v *View) form(events []*store.Event, withRoom bool, depth int) ([]json.RawMessage, error) {
+	txns, err := v.transactions(events)
+	if err != nil {
+		return nil, err
+	}
+	redactions, err := v.redactions(events)
+	if err != nil {
+		return nil, err
+	}
+	relations, err := v.aggregate(events, withRoom, depth)
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now().UnixMilli()
+	out := make([]json.RawMessage, len(events))
+	for i, ev := range events {
+		u := unsigned{
+			Age: max(now-ev.OriginServerTS, 0), TransactionID: txns[ev.ID], RedactedBecause: redactions[ev.RedactedBy], Relations: relations[ev.ID],
+		}
+		if err := v.addPast(ev, &u); err != nil {
+			return nil, err
+		}
+		raw, err := json.Marshal(u)
+		if err != nil {
+			return nil, fmt.Errorf("encode what is unsigned of %s: %w", ev.ID, err)
+		}
+		if withRoom {
+			out[i] = ev.ClientJSON(raw)
+		} else {
+			out[i] = ev.Event.SyncJSON(raw)
+		}
+	}
+	return out, nil
+}
+
+// addPast adds what the state before an event tells: the reader's membership, and what a state event replaces.
+func (v *View) addPast(ev *store.Event, u *unsigned) error {
+	if ev.Outlier() {
+		return nil // the state before it is not known
+	}
+	_, after, err := v.around(ev)
+	if err != nil {
+		return err
+	}
+	if u.Membership = after.membership; u.Membership == "" {
+		u.Membership = "leave"
+	}
+	if ev.StateKey == nil {
+		return nil
+	}
+	key, err := v.tx.States.FindKey(ev.Tuple())
+	if err != nil {
+		return err
+	}
+	state, err := v.tx.States.Map(ev.StateBefore)
+	if err != nil {
+		return err
+	}
+	former, err := v.eventIn(state, key)
+	if err != nil || former == nil || former.NID == ev.NID {
+		return err
+	}
+	u.ReplacesState, u.PrevContent, u.PrevSender = former.ID, former.Content, former.Sender
+	return nil
+}
+
+// transactions finds the transaction IDs that the reader's device gave to events.
+func (v *View) transactions(events []*store.Event) (map[id.EventID]string, error) {
+	if v.reader.Device == "" {
+		return nil, nil
+	}
+	var own []id.EventID
+	since := time.Now().Add(-remembered).UnixMilli()
+	for _, ev := range events {
+		if ev.Sender == v.reader.User && ev.OriginServerTS > since {
+			own = append(own, ev.ID)
+		}
+	}
+	if len(own) == 0 {
+		return nil, nil
+	}
+	return v.tx.Requests.TxnIDs(v.reader.User, v.reader.Device, own)
+}
+
+// redactions encodes the events that redacted others, under their numbers.
+func (v *View) redactions(events []*store.Event) (map[store.EventNID]json.RawMessage, error) {
+	var nids []store.EventNID
+	for _, ev := range events {
+		if ev.RedactedBy != 0 {
+			nids = append(nids, ev.RedactedBy)
+		}
+	}
+	if len(nids) == 0 {
+		return nil, nil
+	}
+	redacting, err := v.tx.Events.ByNID(nids...)
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[store.EventNID]json.RawMessage, len(redacting))
+	for _, ev := range redacting {
+		out[ev.NID] = ev.ClientJSON(nil)
+	}
+	return out, nil
+}
