@@ -3,19 +3,23 @@ package clientapi
 import (
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 
 	"github.com/labstack/echo/v4"
 
 	"github.com/securecomm/securecomm/homeserver/account"
+	"github.com/securecomm/securecomm/homeserver/clientsync"
 	"github.com/securecomm/securecomm/homeserver/directory"
+	"github.com/securecomm/securecomm/homeserver/ephemeral"
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/keys"
 	"github.com/securecomm/securecomm/homeserver/media"
 	"github.com/securecomm/securecomm/homeserver/push"
 	"github.com/securecomm/securecomm/homeserver/room"
 	"github.com/securecomm/securecomm/homeserver/store"
+	"github.com/securecomm/securecomm/homeserver/timeline"
 )
 
 // API serves the client-server API. Fill the fields, then call Register once.
@@ -26,12 +30,19 @@ type API struct {
 	Limits    Limits
 	Account   *account.Service
 	Rooms     *room.Engine
+	Timeline  *timeline.Service
 	Directory *directory.Service
 	Keys      *keys.Service
 	Push      *push.Service
 	Media     *media.Service
+	Ephemeral *ephemeral.Service
+	Sync      *clientsync.Engine
 	// Discovery is what the server says of itself under /.well-known/matrix.
 	Discovery Discovery
+	// Observe may be nil.
+	Observe Observe
+	// TrustedProxies may say in X-Forwarded-For whose request they pass on.
+	TrustedProxies []netip.Prefix
 
 	limiter *limiter
 }
@@ -42,7 +53,19 @@ func (a *API) routes() []route {
 		a.discoveryRoutes(),
 		a.roomRoutes(),
 		a.membershipRoutes(),
+		a.stateRoutes(),
+		a.memberRoutes(),
+		a.timelineRoutes(),
+		a.jumpRoutes(),
+		a.relationRoutes(),
+		a.threadRoutes(),
+		a.searchRoutes(),
 		a.directoryRoutes(),
+		a.spaceRoutes(),
+		a.summaryRoutes(),
+		a.upgradeRoutes(),
+		a.reportRoutes(),
+		a.mutualRoutes(),
 		a.registrationRoutes(),
 		a.loginRoutes(),
 		a.accountRoutes(),
@@ -56,6 +79,10 @@ func (a *API) routes() []route {
 		a.keyBackupRoutes(),
 		a.pushRoutes(),
 		a.mediaRoutes(),
+		a.syncRoutes(),
+		a.receiptRoutes(),
+		a.typingRoutes(),
+		a.presenceRoutes(),
 	)
 }
 

@@ -171,4 +171,3 @@ func (a *API) searchPublicRooms(c *call) (any, error) {
 	q := directory.Query{Search: body.Filter.Search, RoomTypes: body.Filter.Types, Limit: body.Limit, Since: body.Since}
 	return a.Directory.PublicRooms(c.Request().Context(), id.ServerName(c.query("server")), q)
 }
-

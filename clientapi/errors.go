@@ -15,6 +15,7 @@ import (
 	"github.com/securecomm/securecomm/homeserver/account"
 	"github.com/securecomm/securecomm/homeserver/directory"
 	"github.com/securecomm/securecomm/homeserver/event"
+	"github.com/securecomm/securecomm/homeserver/ephemeral"
 	"github.com/securecomm/securecomm/homeserver/filter"
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/keys"
@@ -22,6 +23,8 @@ import (
 	"github.com/securecomm/securecomm/homeserver/push"
 	"github.com/securecomm/securecomm/homeserver/pushrule"
 	"github.com/securecomm/securecomm/homeserver/room"
+	"github.com/securecomm/securecomm/homeserver/stream"
+	"github.com/securecomm/securecomm/homeserver/timeline"
 )
 
 // domainErrors is the one table of what an error of a domain package means to a client. The first line
@@ -57,11 +60,17 @@ var domainErrors = []struct {
 	{event.ErrTooLarge, http.StatusRequestEntityTooLarge, "M_TOO_LARGE"},
 	{event.ErrMalformed, http.StatusBadRequest, "M_BAD_JSON"},
 	{directory.ErrNotFound, http.StatusNotFound, "M_NOT_FOUND"},
+	{directory.ErrNoRoom, http.StatusNotFound, "M_NOT_FOUND"},
 	{directory.ErrTaken, http.StatusConflict, "M_UNKNOWN"},
 	{directory.ErrForbidden, http.StatusForbidden, "M_FORBIDDEN"},
 	{directory.ErrOtherAlias, http.StatusBadRequest, "M_INVALID_PARAM"},
 	{directory.ErrTooMany, http.StatusForbidden, "M_RESOURCE_LIMIT_EXCEEDED"},
 	{directory.ErrBadQuery, http.StatusBadRequest, "M_INVALID_PARAM"},
+	{timeline.ErrForbidden, http.StatusForbidden, "M_FORBIDDEN"},
+	{timeline.ErrNotFound, http.StatusNotFound, "M_NOT_FOUND"},
+	{timeline.ErrBadRequest, http.StatusBadRequest, "M_INVALID_PARAM"},
+	{ephemeral.ErrInvalid, http.StatusBadRequest, "M_INVALID_PARAM"},
+	{stream.ErrBadToken, http.StatusBadRequest, "M_INVALID_PARAM"},
 	{filter.ErrInvalid, http.StatusBadRequest, "M_BAD_JSON"},
 	{pushrule.ErrNotFound, http.StatusNotFound, "M_NOT_FOUND"},
 	{pushrule.ErrInvalid, http.StatusBadRequest, "M_INVALID_PARAM"},

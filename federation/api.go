@@ -16,6 +16,7 @@ import (
 	"github.com/securecomm/securecomm/federation/keyring"
 	"github.com/securecomm/securecomm/homeserver/account"
 	"github.com/securecomm/securecomm/homeserver/directory"
+	"github.com/securecomm/securecomm/homeserver/ephemeral"
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/keys"
 	"github.com/securecomm/securecomm/homeserver/media"
@@ -35,17 +36,20 @@ type API struct {
 	Keys      *keys.Service
 	Directory *directory.Service
 	Media     *media.Service
+	Ephemeral *ephemeral.Service
 	Log       *slog.Logger
 	// Allows says which servers may speak to this one; nil allows all.
 	Allows func(id.ServerName) bool
 	// Woke is told of each server that has proved to be alive; it may be nil.
 	Woke func(id.ServerName)
 
-	EDUs EDUs
 	// Hierarchy answers GET /hierarchy: what is typed any is encoded as the specification has it.
 	Hierarchy func(ctx context.Context, origin id.ServerName, room id.RoomID, suggestedOnly bool) (any, error)
 	// NearestEvent finds the event of a room closest to a time in milliseconds since 1970, in direction "f" or "b".
 	NearestEvent func(ctx context.Context, room id.RoomID, ts int64, dir string) (id.EventID, int64, error)
+
+	// Observe may be nil.
+	Observe Observe
 
 	flights singleflight.Group // transactions under way
 	working sync.WaitGroup

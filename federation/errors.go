@@ -12,15 +12,16 @@ import (
 	"github.com/securecomm/securecomm/homeserver/account"
 	"github.com/securecomm/securecomm/homeserver/canonicaljson"
 	"github.com/securecomm/securecomm/homeserver/directory"
+	"github.com/securecomm/securecomm/homeserver/ephemeral"
 	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/eventauth"
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/keys"
 	"github.com/securecomm/securecomm/homeserver/media"
-	"github.com/securecomm/securecomm/homeserver/media"
 	"github.com/securecomm/securecomm/homeserver/room"
 	"github.com/securecomm/securecomm/homeserver/sign"
 	"github.com/securecomm/securecomm/homeserver/store"
+	"github.com/securecomm/securecomm/homeserver/timeline"
 )
 
 // domainErrors is the one table of what an error of a domain package means to another server. The first
@@ -41,6 +42,7 @@ var domainErrors = []struct {
 	{room.ErrBusy, http.StatusServiceUnavailable, "M_UNKNOWN"},
 	{event.ErrTooLarge, http.StatusRequestEntityTooLarge, "M_TOO_LARGE"},
 	{event.ErrMalformed, http.StatusBadRequest, "M_BAD_JSON"},
+	{timeline.ErrNotFound, http.StatusNotFound, "M_NOT_FOUND"},
 	{sign.ErrNotSigned, http.StatusForbidden, "M_FORBIDDEN"},
 	{sign.ErrBadSignature, http.StatusForbidden, "M_FORBIDDEN"},
 	{account.ErrNotFound, http.StatusNotFound, "M_NOT_FOUND"},
@@ -51,11 +53,9 @@ var domainErrors = []struct {
 	{keys.ErrInvalid, http.StatusBadRequest, "M_INVALID_PARAM"},
 	{keys.ErrMissing, http.StatusBadRequest, "M_MISSING_PARAM"},
 	{keys.ErrInvalidSignature, http.StatusBadRequest, "M_INVALID_SIGNATURE"},
-	{media.ErrNotFound, http.StatusNotFound, "M_NOT_FOUND"},
-	{media.ErrNotYetUploaded, http.StatusGatewayTimeout, "M_NOT_YET_UPLOADED"},
-	{media.ErrTooLarge, http.StatusRequestEntityTooLarge, "M_TOO_LARGE"},
-	{media.ErrNoThumbnail, http.StatusBadRequest, "M_UNKNOWN"},
+	{ephemeral.ErrInvalid, http.StatusBadRequest, "M_INVALID_PARAM"},
 	{directory.ErrNotFound, http.StatusNotFound, "M_NOT_FOUND"},
+	{directory.ErrNoRoom, http.StatusNotFound, "M_NOT_FOUND"},
 	{directory.ErrBadQuery, http.StatusBadRequest, "M_INVALID_PARAM"},
 	{media.ErrNotFound, http.StatusNotFound, "M_NOT_FOUND"},
 	{media.ErrNotYetUploaded, http.StatusGatewayTimeout, "M_NOT_YET_UPLOADED"},

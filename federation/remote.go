@@ -260,9 +260,26 @@ func (r *Remote) PublicRooms(ctx context.Context, server id.ServerName, q direct
 	return page, nil
 }
 
-// Hierarchy asks for one level of a space.
-func (r *Remote) Hierarchy(ctx context.Context, server id.ServerName, roomID id.RoomID, suggestedOnly bool) (client.Hierarchy, error) {
-	return ask(r, server, func() (client.Hierarchy, error) { return r.Client.Hierarchy(ctx, server, roomID, suggestedOnly) })
+// Hierarchy asks for one level of a space. Children that are not as they should be are left out.
+func (r *Remote) Hierarchy(ctx context.Context, server id.ServerName, roomID id.RoomID, suggestedOnly bool) (*directory.Level, error) {
+	answer, err := ask(r, server, func() (client.Hierarchy, error) { return r.Client.Hierarchy(ctx, server, roomID, suggestedOnly) })
+	if err != nil {
+		return nil, err
+	}
+	level := &directory.Level{Inaccessible: answer.InaccessibleChildren}
+	if err := json.Unmarshal(answer.Room, &level.Room); err != nil {
+		return nil, fmt.Errorf("the hierarchy of %s at %s: %w", roomID, server, err)
+	}
+	for _, raw := range answer.Children {
+		var child directory.Summary
+		if json.Unmarshal(raw, &child) != nil {
+			continue
+		}
+		if _, err := id.ParseRoomID(string(child.RoomID)); err == nil {
+			level.Children = append(level.Children, child)
+		}
+	}
+	return level, nil
 }
 
 // NearestEvent asks for the event closest to a time in milliseconds since 1970, in direction "f" or "b".

@@ -11,28 +11,11 @@ import (
 	"sync"
 	"time"
 
-	"github.com/labstack/echo/v4"
 	"golang.org/x/crypto/acme"
 	"golang.org/x/crypto/acme/autocert"
 
 	"github.com/securecomm/securecomm/config"
 )
-
-// addressOf finds the address of a client: the connection's, or what a trusted proxy says of it.
-func (s *Server) addressOf() echo.IPExtractor {
-	trusted := s.Config.Listen.TrustedProxies
-	if len(trusted) == 0 {
-		return echo.ExtractIPDirect()
-	}
-	options := []echo.TrustOption{echo.TrustLoopback(false), echo.TrustLinkLocal(false), echo.TrustPrivateNet(false)}
-	for _, p := range trusted {
-		_, network, err := net.ParseCIDR(p.String())
-		if err == nil {
-			options = append(options, echo.TrustIPRange(network))
-		}
-	}
-	return echo.ExtractIPFromXFFHeader(options...)
-}
 
 // listener is one address that is served.
 type listener struct {

@@ -6,7 +6,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/labstack/echo/v4"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -32,36 +31,23 @@ func newMetrics() *metrics {
 	return m
 }
 
-// observe measures requests by route, never by path: paths hold names.
-func (m *metrics) observe(next echo.HandlerFunc) echo.HandlerFunc {
-	return func(c echo.Context) error {
-		began := time.Now()
-		err := next(c)
-		if err != nil {
-			c.Error(err)
-		}
-		route := c.Path()
-		if route == "" {
-			route = "none"
-		}
-		m.requests.WithLabelValues(c.Request().Method, route, strconv.Itoa(c.Response().Status)).Observe(time.Since(began).Seconds())
-		return nil
+// observe measures requests by route.
+func (m *metrics) observe(method, route string, status int, took time.Duration) {
+	if route == "" {
+		route = "none"
 	}
-}
-
-func (m *metrics) serve(c echo.Context) error {
-	m.handler.ServeHTTP(c.Response(), c.Request())
-	return nil
+	m.requests.WithLabelValues(method, route, strconv.Itoa(status)).Observe(took.Seconds())
 }
 
 // guardMetrics lets in only the networks that the configuration names.
-func (s *Server) guardMetrics(next echo.HandlerFunc) echo.HandlerFunc {
-	return func(c echo.Context) error {
-		if address, err := netip.ParseAddr(c.RealIP()); err == nil && contains(s.Config.Listen.MetricsNetworks, address) {
-			return next(c)
+func (s *Server) guardMetrics(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if from, err := netip.ParseAddrPort(r.RemoteAddr); err == nil && contains(s.Config.Listen.MetricsNetworks, from.Addr()) {
+			next.ServeHTTP(w, r)
+			return
 		}
-		return echo.ErrNotFound
-	}
+		http.NotFound(w, r)
+	})
 }
 
 func contains(networks []netip.Prefix, address netip.Addr) bool {

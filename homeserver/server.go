@@ -10,16 +10,22 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/labstack/echo/v4"
-
-	"github.com/securecomm/securecomm/clientapi"
 	"github.com/securecomm/securecomm/config"
+	"github.com/securecomm/securecomm/federation"
+	"github.com/securecomm/securecomm/federation/client"
+	"github.com/securecomm/securecomm/federation/sender"
 	"github.com/securecomm/securecomm/homeserver/account"
+	"github.com/securecomm/securecomm/homeserver/clientsync"
 	"github.com/securecomm/securecomm/homeserver/directory"
+	"github.com/securecomm/securecomm/homeserver/ephemeral"
 	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/keys"
+	"github.com/securecomm/securecomm/homeserver/media"
+	"github.com/securecomm/securecomm/homeserver/push"
 	"github.com/securecomm/securecomm/homeserver/room"
 	"github.com/securecomm/securecomm/homeserver/sign"
 	"github.com/securecomm/securecomm/homeserver/store"
+	"github.com/securecomm/securecomm/homeserver/timeline"
 )
 
 // Server is a whole homeserver.
@@ -31,14 +37,23 @@ type Server struct {
 	Rooms     *room.Engine
 	Account   *account.Service
 	Directory *directory.Service
+	Keys      *keys.Service
+	Media     *media.Service
+	Push      *push.Service
+	Timeline  *timeline.Service
+	Sync      *clientsync.Engine
+	Ephemeral *ephemeral.Service
+	Sender    *sender.Sender // nil if the server does not federate
 	// Client and Federation answer the two APIs and whatever else their listeners serve.
 	Client, Federation http.Handler
 
-	metrics  *metrics
-	stop     context.CancelFunc
-	running  sync.WaitGroup
-	draining context.Context // ends when requests that wait for something to happen have to give up
-	drain    context.CancelFunc
+	metrics    *metrics
+	federation *federation.API // nil if the server does not federate
+	outbound   *client.Client
+	stop       context.CancelFunc
+	running    sync.WaitGroup
+	draining   context.Context // ends when requests that wait for something to happen have to give up
+	drain      context.CancelFunc
 }
 
 // New opens the database and builds all parts. The caller closes the server.
@@ -59,10 +74,14 @@ func New(ctx context.Context, c *config.Config, log *slog.Logger) (*Server, erro
 		return nil, errors.Join(err, s.Store.Close())
 	}
 	s.draining, s.drain = context.WithCancel(context.Background())
-	s.build()
+	if err := s.build(); err != nil {
+		return nil, errors.Join(err, s.Store.Close())
+	}
 	background, stop := context.WithCancel(context.Background())
 	s.stop = stop
-	s.start(background)
+	if err := s.start(background); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
 	return s, nil
 }
 
@@ -84,77 +103,60 @@ func (s *Server) claimDatabase(ctx context.Context) error {
 	return err
 }
 
-// build fills the parts, each with those before it.
-func (s *Server) build() {
-	c := s.Config
-	name := c.Server.Name
-	s.Rooms = &room.Engine{Store: s.Store, Server: name, Key: s.Key, Log: s.Log, DefaultVersion: id.RoomVersion(c.Rooms.DefaultVersion)}
-	s.Directory = &directory.Service{Store: s.Store, Server: name, Servers: s.Rooms.Servers, MayNameAliases: s.Rooms.MayNameAliases}
-	s.Account = account.New(account.Options{
-		DB: s.Store, Server: name, Log: s.Log,
-		Registration: account.Registration{
-			Open: c.Registration.Enabled, RequireToken: c.Registration.RequireToken, SharedSecret: string(c.Registration.SharedSecret),
-		},
-		MinPassword: c.Password.MinLength, TokenLifetime: c.Session.AccessTokenLifetime,
-		ProfileChanged: s.showProfile, Deactivated: s.leaveAll,
+// around adds to an API what both listeners serve besides.
+func (s *Server) around(api http.Handler) http.Handler {
+	metrics := s.guardMetrics(s.metrics.handler)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path == "/health":
+			s.health(w, r)
+		case r.URL.Path == "/metrics" && s.Config.Listen.Metrics == "":
+			metrics.ServeHTTP(w, r)
+		default:
+			api.ServeHTTP(w, r)
+		}
 	})
-	client := &clientapi.API{
-		Server: name, Store: s.Store, Log: s.Log, Limits: limitsOf(c.Limits), Account: s.Account, Rooms: s.Rooms, Directory: s.Directory,
-		Discovery: clientapi.Discovery{
-			BaseURL: c.BaseURL(), Federation: c.WellKnown.Server, SupportEmail: c.WellKnown.SupportEmail, SupportPage: c.WellKnown.SupportPage,
-		},
-	}
-	e := s.echo()
-	client.Register(e)
-	s.Client = e
-}
-
-// echo makes a router with what both APIs share.
-func (s *Server) echo() *echo.Echo {
-	e := echo.New()
-	e.HideBanner, e.HidePort = true, true
-	e.IPExtractor = s.addressOf()
-	e.Use(s.metrics.observe)
-	e.GET("/health", s.health)
-	if s.Config.Listen.Metrics == "" {
-		e.GET("/metrics", s.guardMetrics(s.metrics.serve))
-	}
-	return e
 }
 
 // start begins what runs in the background until Close.
-func (s *Server) start(ctx context.Context) {
+func (s *Server) start(ctx context.Context) error {
 	s.running.Go(func() { s.Account.Run(ctx) })
+	s.running.Go(func() { s.Media.Run(ctx) })
+	s.running.Go(func() { s.Ephemeral.Run(ctx) })
 	s.running.Go(func() { s.prune(ctx) })
+	if s.Sender == nil {
+		return nil
+	}
+	return s.Sender.Start(ctx)
 }
 
 // Close ends what runs in the background and closes the database.
 func (s *Server) Close() error {
 	s.drain()
 	s.stop()
+	if s.federation != nil {
+		s.federation.Close()
+		s.Sender.Close()
+		s.outbound.Close()
+	}
 	s.running.Wait()
 	return s.Store.Close()
 }
 
-func (s *Server) health(c echo.Context) error {
-	err := s.Store.View(c.Request().Context(), func(tx *store.Tx) error {
+// health says whether the database answers.
+func (s *Server) health(w http.ResponseWriter, r *http.Request) {
+	err := s.Store.View(r.Context(), func(tx *store.Tx) error {
 		_, err := tx.Position()
 		return err
 	})
+	w.Header().Set("Content-Type", "application/json")
 	if err != nil {
 		s.Log.Error("unhealthy", "err", err)
-		return c.JSON(http.StatusServiceUnavailable, map[string]string{"status": "the database does not answer"})
+		w.WriteHeader(http.StatusServiceUnavailable)
+		_, _ = w.Write([]byte(`{"status":"the database does not answer"}`))
+		return
 	}
-	return c.JSON(http.StatusOK, map[string]string{"status": "ok"})
-}
-
-func limitsOf(c config.Limits) clientapi.Limits {
-	class := func(c config.Class) clientapi.Class {
-		return clientapi.Class{PerUser: clientapi.Rate(c.PerUser), PerAddress: clientapi.Rate(c.PerAddress)}
-	}
-	return clientapi.Limits{
-		Enabled: c.Enabled, Login: class(c.Login), Registration: class(c.Registration), Message: class(c.Message), Join: class(c.Join), Media: class(c.Media),
-	}
+	_, _ = w.Write([]byte(`{"status":"ok"}`))
 }
 
 // showProfile brings a user's new profile into all rooms that the user is in.

@@ -205,8 +205,10 @@ func (s *Sender) failed(server id.ServerName, q *queue, cause error) {
 	}
 	d.RetryAt = now.Add(pause).UnixMilli()
 	q.ephemeral = nil
-	if q.pending != nil && q.pending.last == 0 {
-		q.pending = nil
+	if q.pending != nil {
+		if q.pending.more = true; q.pending.last == 0 { // more may come while it waits
+			q.pending = nil
+		}
 	}
 	state := *d
 	s.mu.Unlock()

@@ -1,4 +1,4 @@
-// Package directory finds rooms: by their aliases, and in the lists of public rooms.
+// Package directory finds rooms: by their aliases, in the lists of public rooms, and within spaces.
 //
 // The client API and the federation API call it. It asks other servers through a Remote. It knows the store, but
 // nothing of HTTP, and it changes no rooms: an m.room.canonical_alias is the caller's to send.
@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/store"
@@ -32,6 +33,8 @@ type Remote interface {
 	ResolveAlias(ctx context.Context, alias id.RoomAlias) (Found, error)
 	// PublicRooms asks another server for its list.
 	PublicRooms(ctx context.Context, server id.ServerName, q Query) (*Page, error)
+	// Hierarchy asks another server for a room and its children. The answer is not looked through yet.
+	Hierarchy(ctx context.Context, server id.ServerName, room id.RoomID, suggestedOnly bool) (*Level, error)
 }
 
 // Service is the directory of one server.
@@ -44,6 +47,11 @@ type Service struct {
 	Servers func(ctx context.Context, room id.RoomID) ([]id.ServerName, error)
 	// MayNameAliases says whether a user's power level allows to send m.room.canonical_alias.
 	MayNameAliases func(ctx context.Context, room id.RoomID, user id.UserID) (bool, error)
+	// ServerAllowed says whether a room's access list lets a server take part; nil lets all.
+	ServerAllowed func(ctx context.Context, room id.RoomID, server id.ServerName) (bool, error)
+
+	mu     sync.Mutex
+	levels map[levelKey]keptLevel // what other servers told of rooms lately
 }
 
 // Found is where an alias leads.

@@ -85,11 +85,9 @@ func (s *Service) search(tx *store.Tx, m store.Membership, before stream.Positio
 	if err != nil {
 		return nil, 0, err
 	}
-	var read stream.Position
-	if s.ReadUpTo != nil {
-		if read, err = s.ReadUpTo(tx, m.Room, m.User); err != nil {
-			return nil, 0, err
-		}
+	receipts, err := tx.Receipts.ByUser(m.Room, m.User)
+	if err != nil {
+		return nil, 0, err
 	}
 	var name string
 	if rules.WantsDisplayName() {
@@ -99,7 +97,7 @@ func (s *Service) search(tx *store.Tx, m store.Membership, before stream.Positio
 	for _, e := range events {
 		o := rules.Evaluate(room.Message(e.Event), name)
 		if o.Notify && (o.Highlight || !onlyHighlights) {
-			found = append(found, Notification{e.Position, m.RoomID, o.Actions, e, e.Position <= read})
+			found = append(found, Notification{e.Position, m.RoomID, o.Actions, e, read(e, receipts)})
 		}
 	}
 	if len(events) < maxEventsSearched {
@@ -120,4 +118,26 @@ func joinedAt(tx *store.Tx, m store.Membership) (stream.Position, error) {
 		}
 	}
 	return m.Position, nil
+}
+
+// read says whether one of a user's receipts is at an event or after it, in its thread or in all of them.
+func read(e *store.Event, receipts []store.Receipt) bool {
+	thread := threadOf(e)
+	return slices.ContainsFunc(receipts, func(r store.Receipt) bool {
+		return r.EventAt >= e.Position && (r.Thread == "" || r.Thread == thread)
+	})
+}
+
+// threadOf is the thread that an event is in, as receipts name it.
+func threadOf(e *store.Event) string {
+	var content struct {
+		Relation struct {
+			Type  string `json:"rel_type"`
+			Event string `json:"event_id"`
+		} `json:"m.relates_to"`
+	}
+	if json.Unmarshal(e.Content, &content) == nil && content.Relation.Type == "m.thread" {
+		return content.Relation.Event
+	}
+	return "main"
 }

@@ -13,15 +13,12 @@ import (
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/pushrule"
 	"github.com/securecomm/securecomm/homeserver/store"
-	"github.com/securecomm/securecomm/homeserver/stream"
 )
 
 // Service keeps rules and pushers. Make it with New.
 type Service struct {
 	Store *store.DB
 	Log   *slog.Logger
-	// ReadUpTo tells how far a user has read a room. Where it is nil, nothing counts as read.
-	ReadUpTo func(tx *store.Tx, room store.RoomNID, user id.UserID) (stream.Position, error)
 
 	seed     maphash.Seed
 	locks    [64]sync.Mutex // by user: one change of rules at a time

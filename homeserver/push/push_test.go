@@ -199,6 +199,21 @@ func TestNotifications(t *testing.T) {
 		send(bob, `{"body":"@room, hear!"}`)
 		send(alice, `{"body":"three"}`)
 
+		list, _, err := s.Notifications(ctx, bob, 0, 2, false)
+		if err != nil || len(list) != 2 {
+			t.Fatal(list, err)
+		}
+		upto := map[id.UserID]stream.Position{bob: list[1].Position}
+		err = db.Update(ctx, func(tx *store.Tx) error {
+			r := store.Receipt{Room: list[1].Event.Room, User: bob, Type: "m.read", Event: list[1].Event.ID, EventAt: list[1].Position}
+			tx.Receipts.Set(r, roomID, nil)
+			r.Thread, r.EventAt = "$elsewhere", list[0].Position
+			tx.Receipts.Set(r, roomID, nil)
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
 		bodies := func(user id.UserID, limit int, highlights bool) (pages []string) {
 			t.Helper()
 			var before stream.Position
@@ -209,6 +224,9 @@ func TestNotifications(t *testing.T) {
 				}
 				var page []string
 				for _, n := range list {
+					if n.Read != (n.Position <= upto[user]) {
+						t.Errorf("%s has read up to %d, but %d counts as %v", user, upto[user], n.Position, n.Read)
+					}
 					var content struct{ Body string }
 					if err := json.Unmarshal(n.Event.Content, &content); err != nil {
 						t.Fatal(err)

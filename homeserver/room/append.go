@@ -41,6 +41,9 @@ func (d *draft) write(tx *store.Tx) error {
 		if err := a.write(tx); err != nil {
 			return err
 		}
+		if err := d.tellJoined(tx, a); err != nil {
+			return err
+		}
 	}
 	if d.summaryChanged {
 		return tx.Rooms.SetSummary(d.room.NID, d.summary)
@@ -80,6 +83,24 @@ func (a *addition) write(tx *store.Tx) error {
 		}
 	}
 	return a.redact(tx)
+}
+
+// tellJoined lets the other servers of a room know what they have to know of local users who came.
+func (d *draft) tellJoined(tx *store.Tx, a *addition) error {
+	if d.e.Joined == nil {
+		return nil
+	}
+	for _, m := range a.members {
+		if !m.local || m.Membership.Membership != "join" || m.former == "join" {
+			continue
+		}
+		if others := d.others(); len(others) > 0 {
+			if err := d.e.Joined(tx, m.User, others); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // memberships writes the changes of memberships once their position is known; nil if there are none.

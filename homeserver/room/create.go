@@ -87,8 +87,6 @@ func (e *Engine) Create(ctx context.Context, c Creation, alias func(*store.Tx, i
 		return "", err
 	}
 	d.summary.Published = c.Public
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	err = e.Store.Update(ctx, func(tx *store.Tx) error {
 		if err := d.write(tx); err != nil {
 			return err
@@ -106,8 +104,10 @@ func (e *Engine) Create(ctx context.Context, c Creation, alias func(*store.Tx, i
 	if err != nil {
 		return "", fmt.Errorf("create a room: %w", err)
 	}
+	newcomers := d.newcomers()
 	l.face, l.loaded = d.face, true
 	e.keep(l)
+	e.follow(ctx, newcomers)
 	return d.room.ID, nil
 }
 

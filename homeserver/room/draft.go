@@ -68,6 +68,7 @@ func (e *Engine) draft(ctx context.Context, l *live) (*draft, error) {
 	if err := e.load(ctx, l); err != nil {
 		return nil, err
 	}
+	l.forget()
 	head := l.head
 	return &draft{e: e, room: l.room, base: &head, face: l.face}, nil
 }
@@ -337,21 +338,28 @@ func (d *draft) setMember(a *addition, user id.UserID, before, now *store.Event)
 // queue hands the draft to the writer and makes it the room's face; the function returned waits for the outcome.
 // The caller holds the room's lock and may release it at once.
 func (d *draft) queue(ctx context.Context, l *live) (func() error, error) {
+	return d.queueAs(ctx, l, d.write)
+}
+
+// queueAs is queue with an update that writes more than the draft.
+func (d *draft) queueAs(ctx context.Context, l *live, write func(*store.Tx) error) (func() error, error) {
 	d.head.Seq++
-	wait, err := d.e.Store.Queue(ctx, d.write)
+	wait, err := d.e.Store.Queue(ctx, write)
 	if err != nil {
 		l.loaded = false
 		return nil, err
 	}
 	l.face, l.loaded = d.face, true
+	l.queued++
 	return func() error {
 		err := wait()
+		l.mu.Lock()
+		l.queued--
 		if err != nil {
 			// What others have built on this in the meantime fails by itself: the stored head is another.
-			l.mu.Lock()
 			l.loaded = false
-			l.mu.Unlock()
 		}
+		l.mu.Unlock()
 		return err
 	}, nil
 }
@@ -382,12 +390,17 @@ func (e *Engine) tryChange(ctx context.Context, l *live, makeIt func(*draft) err
 		l.mu.Unlock()
 		return err
 	}
+	newcomers := d.newcomers()
 	wait, err := d.queue(ctx, l)
 	l.mu.Unlock()
 	if err != nil {
 		return err
 	}
-	return wait()
+	if err := wait(); err != nil {
+		return err
+	}
+	e.follow(ctx, newcomers)
+	return nil
 }
 
 // pieces that make up the summary of a room, and the member of the content that holds each.

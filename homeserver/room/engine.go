@@ -39,6 +39,13 @@ type Engine struct {
 	// DefaultVersion is the version of new rooms for which nobody asked for another.
 	DefaultVersion id.RoomVersion
 
+	// Joined is called in the update by which a local user comes into a room with other servers; it may be nil.
+	Joined func(tx *store.Tx, user id.UserID, servers []id.ServerName) error
+
+	// Followed is called once a local user has come into a room that replaces another one; it may be nil. An error is
+	// logged.
+	Followed func(ctx context.Context, user id.UserID, from, to id.RoomID) error
+
 	mu    sync.Mutex
 	rooms map[id.RoomID]*live
 }

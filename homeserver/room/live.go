@@ -20,6 +20,7 @@ type live struct {
 
 	mu     sync.Mutex // guards what follows; never held over the network or a commit
 	loaded bool
+	queued int // updates that are not committed yet
 	face
 	acl *acl // of the current state, once it was asked for
 }
@@ -35,8 +36,27 @@ type face struct {
 	known   map[event.StateKeyTuple]*store.Event // part of the current state, read before
 }
 
-// maxKnown bounds face.known.
+// maxKnown bounds face.known while nothing is under way. Until then nothing is forgotten: what is not committed yet
+// could not be read again.
 const maxKnown = 256
+
+// forget makes room in known. The caller holds the lock.
+func (l *live) forget() {
+	if len(l.known) <= maxKnown || l.queued > 0 {
+		return
+	}
+	known := make(map[event.StateKeyTuple]*store.Event, maxKnown)
+	for _, typ := range ruleTypes {
+		t := event.StateKeyTuple{Type: typ}
+		if ev, ok := l.known[t]; ok {
+			known[t] = ev
+		}
+	}
+	l.known = known
+}
+
+// ruleTypes are the types of the state that eventauth.Context is made of; it is always known.
+var ruleTypes = []string{event.TypeCreate, event.TypePowerLevels, event.TypeJoinRules}
 
 // load reads the room as it stands in the database. The caller holds the lock.
 func (e *Engine) load(ctx context.Context, l *live) error {
@@ -65,7 +85,7 @@ func (e *Engine) load(ctx context.Context, l *live) error {
 				f.local = append(f.local, u)
 			}
 		}
-		for _, typ := range []string{event.TypeCreate, event.TypePowerLevels, event.TypeJoinRules} {
+		for _, typ := range ruleTypes {
 			t := event.StateKeyTuple{Type: typ}
 			ev, err := tx.States.Event(f.state.Map, t)
 			if err != nil {
@@ -120,9 +140,6 @@ func (e *Engine) lookUp(ctx context.Context, f *face, tuples []event.StateKeyTup
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read the state: %w", err)
-	}
-	if len(f.known) > maxKnown {
-		clear(f.known)
 	}
 	for _, t := range missing {
 		f.known[t] = out[t]

@@ -2,6 +2,7 @@ package store
 
 import (
 	"database/sql"
+	"slices"
 
 	"github.com/uptrace/bun"
 
@@ -55,6 +56,35 @@ func (s Relations) References(room RoomNID, parents []id.EventID, limit int) ([]
 		WHERE r.room_nid = ? AND r.parent IN (?) AND r.rel_type = 'm.reference' AND e.position IS NOT NULL AND e.status = 0
 		ORDER BY e.position LIMIT ?`, int64(room), bun.In(plainIDs(parents)), limit)
 	return out, err
+}
+
+// NamedRelation is a relation with the ID of the event that relates.
+type NamedRelation struct {
+	Relation
+	ID id.EventID
+}
+
+// ChildrenOf lists what relates to any of some events of a room, oldest first, of one relation type and event type if
+// these are not empty.
+func (s Relations) ChildrenOf(room RoomNID, parents []id.EventID, relType, typ string, limit int) ([]NamedRelation, error) {
+	var out []NamedRelation
+	for chunk := range slices.Chunk(parents, 500) {
+		err := s.tx.query(func(rows *sql.Rows) error {
+			var r NamedRelation
+			if err := rows.Scan(&r.Event, &r.ID, &r.Position, &r.Parent, &r.RelType, &r.Type, &r.Sender, &r.Key); err != nil {
+				return err
+			}
+			out = append(out, r)
+			return nil
+		}, `SELECT r.event_nid, e.event_id, e.position, r.parent, r.rel_type, r.type, r.sender, r.key FROM relations r JOIN events e ON e.nid = r.event_nid
+			WHERE r.room_nid = ? AND r.parent IN (?) AND e.position IS NOT NULL AND e.status = 0
+			AND (? = '' OR r.rel_type = ?) AND (? = '' OR r.type = ?) ORDER BY e.position LIMIT ?`,
+			int64(room), bun.In(plainIDs(chunk)), relType, relType, typ, typ, limit-len(out))
+		if err != nil || len(out) >= limit {
+			return out, err
+		}
+	}
+	return out, nil
 }
 
 // Thread is the first event of a thread and where its newest answer stands.

@@ -58,3 +58,9 @@ func (s Aliases) Count(room id.RoomID) (int64, error) {
 	_, err := s.tx.row([]any{&n}, `SELECT count(*) FROM aliases WHERE room_id = ?`, string(room))
 	return n, err
 }
+
+// Move gives all aliases of a room to another one.
+func (s Aliases) Move(from, to id.RoomID) error {
+	_, err := s.tx.exec(`UPDATE aliases SET room_id = ? WHERE room_id = ?`, string(to), string(from))
+	return err
+}

@@ -151,3 +151,13 @@ func (s Memberships) Forget(room RoomNID, user id.UserID) error {
 	_, err := s.tx.exec(`UPDATE memberships SET forgotten = TRUE WHERE room_nid = ? AND user_id = ?`, int64(room), string(user))
 	return err
 }
+
+// Heroes lists the users of a room, other than one, who are joined or invited, or else those who were, the first ones first.
+func (s Memberships) Heroes(room RoomNID, not id.UserID, present bool, limit int) ([]id.UserID, error) {
+	which := `membership IN ('join', 'invite')`
+	if !present {
+		which = `membership IN ('leave', 'ban')`
+	}
+	return s.users(`SELECT user_id FROM memberships WHERE room_nid = ? AND user_id <> ? AND `+which+` ORDER BY position, user_id LIMIT ?`,
+		int64(room), string(not), limit)
+}

@@ -45,6 +45,7 @@ type Tx struct {
 	DeviceLists  DeviceLists
 	ToDevice     ToDevice
 	KeyBackups   KeyBackups
+	Reports      Reports
 }
 
 func newTx(ctx context.Context, db *DB, c *conn, writable bool) *Tx {
@@ -77,6 +78,7 @@ func newTx(ctx context.Context, db *DB, c *conn, writable bool) *Tx {
 	tx.DeviceLists = DeviceLists{tx}
 	tx.ToDevice = ToDevice{tx}
 	tx.KeyBackups = KeyBackups{tx}
+	tx.Reports = Reports{tx}
 	return tx
 }
 

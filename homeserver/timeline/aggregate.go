@@ -31,8 +31,8 @@ type reference struct {
 
 // aggregate bundles with events what relates to them (Client-Server API, "Aggregations of child events"): edits,
 // threads, references. State events and redacted ones have none.
-func (v *View) aggregate(events []*store.Event, withRoom bool, depth int) (map[id.EventID]map[string]json.RawMessage, error) {
-	if depth > maxBundled {
+func (v *View) aggregate(events []*store.Event, how style) (map[id.EventID]map[string]json.RawMessage, error) {
+	if how.depth > maxBundled {
 		return nil, nil
 	}
 	parents := make(map[id.EventID]*store.Event, len(events))
@@ -51,7 +51,7 @@ func (v *View) aggregate(events []*store.Event, withRoom bool, depth int) (map[i
 	if err != nil {
 		return nil, err
 	}
-	return v.encodeSums(sums, withRoom, depth)
+	return v.encodeSums(sums, how)
 }
 
 // sumUp brings together what several users did to each event.
@@ -120,7 +120,7 @@ func (v *View) addReferences(sums map[id.EventID]*summary, references []store.Re
 }
 
 // encodeSums encodes what relates to each event, with the events in it.
-func (v *View) encodeSums(sums map[id.EventID]*summary, withRoom bool, depth int) (map[id.EventID]map[string]json.RawMessage, error) {
+func (v *View) encodeSums(sums map[id.EventID]*summary, how style) (map[id.EventID]map[string]json.RawMessage, error) {
 	var positions []stream.Position
 	for _, s := range sums {
 		if s.edit != 0 {
@@ -130,7 +130,7 @@ func (v *View) encodeSums(sums map[id.EventID]*summary, withRoom bool, depth int
 			positions = append(positions, s.threadLast)
 		}
 	}
-	bundled, err := v.bundled(positions, withRoom, depth)
+	bundled, err := v.bundled(positions, how)
 	if err != nil {
 		return nil, err
 	}
@@ -140,7 +140,7 @@ func (v *View) encodeSums(sums map[id.EventID]*summary, withRoom bool, depth int
 		if raw := bundled[s.edit]; s.edit != 0 && raw != nil {
 			m["m.replace"] = raw
 		}
-		if raw := bundled[s.threadLast]; s.threadCount > 0 && raw != nil && depth == 0 {
+		if raw := bundled[s.threadLast]; s.threadCount > 0 && raw != nil && how.depth == 0 {
 			m["m.thread"], err = json.Marshal(map[string]any{
 				"latest_event": raw, "count": s.threadCount, "current_user_participated": s.participated,
 			})
@@ -159,7 +159,7 @@ func (v *View) encodeSums(sums map[id.EventID]*summary, withRoom bool, depth int
 }
 
 // bundled encodes the events at some positions that the reader may see.
-func (v *View) bundled(positions []stream.Position, withRoom bool, depth int) (map[stream.Position]json.RawMessage, error) {
+func (v *View) bundled(positions []stream.Position, how style) (map[stream.Position]json.RawMessage, error) {
 	events, err := v.tx.Events.At(v.room.NID, positions)
 	if err != nil {
 		return nil, err
@@ -167,7 +167,8 @@ func (v *View) bundled(positions []stream.Position, withRoom bool, depth int) (m
 	if events, err = v.See(events); err != nil {
 		return nil, err
 	}
-	forms, err := v.form(events, withRoom, depth+1)
+	how.depth++
+	forms, err := v.form(events, how)
 	if err != nil {
 		return nil, err
 	}

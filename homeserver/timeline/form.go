@@ -26,15 +26,25 @@ type unsigned struct {
 
 // Form encodes events as the reader's client gets them, with unsigned data and bundled aggregations, in the
 // order given. It does not ask whether the reader may see them.
-func (v *View) Form(events []*store.Event) ([]json.RawMessage, error) { return v.form(events, true, 0) }
+func (v *View) Form(events []*store.Event) ([]json.RawMessage, error) { return v.form(events, style{}) }
 
 // FormInRoom is Form without room IDs, for answers that sort events by room.
 func (v *View) FormInRoom(events []*store.Event) ([]json.RawMessage, error) {
-	return v.form(events, false, 0)
+	return v.form(events, style{noRoom: true})
 }
 
-// form encodes events; depth is how many events they are bundled in.
-func (v *View) form(events []*store.Event, withRoom bool, depth int) ([]json.RawMessage, error) {
+// formState is Form for long lists of state events, without what only the states before them tell.
+func (v *View) formState(events []*store.Event) ([]json.RawMessage, error) {
+	return v.form(events, style{noPast: true})
+}
+
+// style is what an encoding of events leaves out, and how many events they are bundled in.
+type style struct {
+	noRoom, noPast bool
+	depth          int
+}
+
+func (v *View) form(events []*store.Event, how style) ([]json.RawMessage, error) {
 	txns, err := v.transactions(events)
 	if err != nil {
 		return nil, err
@@ -43,7 +53,7 @@ func (v *View) form(events []*store.Event, withRoom bool, depth int) ([]json.Raw
 	if err != nil {
 		return nil, err
 	}
-	relations, err := v.aggregate(events, withRoom, depth)
+	relations, err := v.aggregate(events, how)
 	if err != nil {
 		return nil, err
 	}
@@ -53,17 +63,19 @@ func (v *View) form(events []*store.Event, withRoom bool, depth int) ([]json.Raw
 		u := unsigned{
 			Age: max(now-ev.OriginServerTS, 0), TransactionID: txns[ev.ID], RedactedBecause: redactions[ev.RedactedBy], Relations: relations[ev.ID],
 		}
-		if err := v.addPast(ev, &u); err != nil {
-			return nil, err
+		if !how.noPast {
+			if err := v.addPast(ev, &u); err != nil {
+				return nil, err
+			}
 		}
 		raw, err := json.Marshal(u)
 		if err != nil {
 			return nil, fmt.Errorf("encode what is unsigned of %s: %w", ev.ID, err)
 		}
-		if withRoom {
-			out[i] = ev.ClientJSON(raw)
-		} else {
+		if how.noRoom {
 			out[i] = ev.Event.SyncJSON(raw)
+		} else {
+			out[i] = ev.ClientJSON(raw)
 		}
 	}
 	return out, nil

@@ -38,69 +38,264 @@ type Messages struct {
 // reading is how far a page has come.
 type reading struct {
 	backwards bool
-	from, to  stream.Position // what is left to read: from < p <= to
+	cursor    stream.Position // what is at or before it, or backwards behind it, was read
+	edge      stream.Position // where to stop: the other end of the range
 	limit     int
 	pass      func(*store.Event) bool
 	events    []*store.Event
-	done      bool // nothing is left between from and to
-	oldest    bool // the beginning of the room was read
+	done      bool // nothing is left here between cursor and edge
+	oldest    bool // nothing is older: the beginning of the room was read, or other servers have no more
+}
+
+// wantsOlder says whether other servers have to be asked for what this page lacks.
+func (at *reading) wantsOlder() bool { return at.endsHere() && len(at.events) < at.limit }
+
+// endsHere says whether only other servers can tell how the history goes on.
+func (at *reading) endsHere() bool {
+	return at.backwards && at.done && !at.oldest && at.edge == first
 }
 
 // Messages reads a part of a room's history (GET /rooms/{roomId}/messages). If it ends where this server knows
 // no more, the rest is fetched from others. Errors: ErrForbidden, stream.ErrBadToken.
 func (s *Service) Messages(ctx context.Context, roomID id.RoomID, r Reader, p Page) (*Messages, error) {
-	out := &Messages{}
-	var at *reading
-	more := false // whether other servers may have more
-	for fetches := 0; ; fetches++ {
-		err := s.view(ctx, roomID, r, func(v *View) (err error) {
-			if at == nil {
-				if at, out.Start, err = v.open(p); err != nil {
-					return err
-				}
-			}
-			if err := v.read(at); err != nil {
-				return err
-			}
-			more = at.backwards && at.done && !at.oldest && p.To == ""
-			if more && len(at.events) < at.limit && s.Backfill != nil && fetches < maxFetches {
-				return nil
-			}
-			return v.encodePage(out, at.events, p)
-		})
-		if err != nil {
+	out, at := &Messages{}, (*reading)(nil)
+	err := s.view(ctx, roomID, r, func(v *View) (err error) {
+		if at, out.Start, err = v.open(p); err != nil {
+			return err
+		}
+		if err = v.read(at); err != nil || at.wantsOlder() && s.Backfill != nil {
+			return err
+		}
+		return v.encodePage(out, at.events, p.Filter)
+	})
+	if err != nil {
+		return nil, err
+	}
+	if out.Chunk == nil {
+		if err := s.readOlder(ctx, roomID, r, at); err != nil {
 			return nil, err
 		}
-		if out.Chunk != nil {
-			break
-		}
-		// A server that does not answer must not make the history that is here unreadable.
-		n, err := s.Backfill(ctx, roomID, at.limit-len(at.events))
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-		if n == 0 {
-			more, fetches = err != nil && len(at.events) > 0, maxFetches
-		}
-		at.done = n == 0
-		if n == 0 {
-			err := s.view(ctx, roomID, r, func(v *View) error { return v.encodePage(out, at.events, p) })
-			if err != nil {
-				return nil, err
-			}
-			break
+		if err := s.view(ctx, roomID, r, func(v *View) error { return v.encodePage(out, at.events, p.Filter) }); err != nil {
+			return nil, err
 		}
 	}
-	if !at.done || more && s.Backfill != nil {
-		out.End = token(at.next())
+	if !at.done || at.endsHere() && s.Backfill != nil {
+		out.End = token(at.cursor)
 	}
 	return out, nil
 }
 
-// next is where the next page begins.
-func (at *reading) next() stream.Position {
-	if at.backwards {
-		return at.to
+// readOlder goes on reading in what other servers send.
+func (s *Service) readOlder(ctx context.Context, roomID id.RoomID, r Reader, at *reading) error {
+	for fetches := 0; at.wantsOlder() && fetches < maxFetches; fetches++ {
+		n, err := s.Backfill(ctx, roomID, at.limit-len(at.events))
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil:
+			// A server that does not answer must not make what is here unreadable. The client may ask once more.
+			s.Log.Info("cannot fetch older history", "room", roomID, "err", err)
+			at.oldest = len(at.events) == 0
+			return nil
+		case n == 0:
+			at.oldest = true
+			return nil
+		}
+		at.done = false
+		if err := s.view(ctx, roomID, r, func(v *View) error { return v.read(at) }); err != nil {
+			return err
+		}
 	}
-	return at.from
+	return nil
+}
+
+// open finds where a page begins and ends.
+func (v *View) open(p Page) (*reading, string, error) {
+	at := &reading{backwards: p.Backwards, limit: min(p.Limit, MaxLimit), pass: passes(v.room.ID, p.Filter)}
+	start, edge := last, first
+	if !p.Backwards {
+		start, edge = first, last
+	}
+	var err error
+	if at.cursor, err = position(p.From, start); err != nil {
+		return nil, "", err
+	}
+	if at.edge, err = position(p.To, edge); err != nil {
+		return nil, "", err
+	}
+	shown := p.From
+	if p.From == "" {
+		if at.cursor, err = v.end(p.Backwards); err != nil {
+			return nil, "", err
+		}
+		shown = token(at.cursor)
+	}
+	if p.Backwards {
+		at.cursor = min(at.cursor, v.upto)
+	} else {
+		at.edge = min(at.edge, v.upto)
+	}
+	return at, shown, nil
+}
+
+// end is the newest or the oldest end of what is here of the room's history.
+func (v *View) end(newest bool) (stream.Position, error) {
+	if newest {
+		return v.tx.Position()
+	}
+	oldest, err := v.tx.Events.Range(v.room.NID, first, last, 1, false)
+	if err != nil || len(oldest) == 0 {
+		return 0, err
+	}
+	return oldest[0].Position - 1, nil
+}
+
+// passes is a filter as a function.
+func passes(room id.RoomID, f *filter.RoomEvents) func(*store.Event) bool {
+	if f == nil || f.Unrestricted() {
+		return func(*store.Event) bool { return true }
+	}
+	if !f.AllowsRoom(room) {
+		return func(*store.Event) bool { return false }
+	}
+	return func(ev *store.Event) bool { return f.Allows(ev.Type, ev.Sender) && f.AllowsContent(ev.Content) }
+}
+
+// read goes on until the page is full, nothing is left, or enough was looked at.
+func (v *View) read(at *reading) error {
+	for looked := 0; len(at.events) < at.limit && !at.done && looked < scanned; {
+		want := max(at.limit-len(at.events), 20)
+		from, to := at.cursor, at.edge
+		if at.backwards {
+			from, to = at.edge, at.cursor
+		}
+		batch, err := v.tx.Events.Range(v.room.NID, from, to, want, at.backwards)
+		if err != nil {
+			return err
+		}
+		looked += len(batch)
+		at.done = len(batch) < want
+		for _, ev := range batch {
+			if len(at.events) == at.limit {
+				at.done = false
+				return nil
+			}
+			if err := v.take(at, ev); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// take moves past an event, and keeps it if it belongs to the page.
+func (v *View) take(at *reading, ev *store.Event) error {
+	if at.cursor = ev.Position; at.backwards {
+		at.cursor--
+		if ev.StateKeyIs(event.TypeCreate, "") {
+			at.oldest, at.done = true, true
+		}
+	}
+	if !at.pass(ev) {
+		return nil
+	}
+	seen, err := v.see(ev)
+	if err == nil && seen != nil {
+		at.events = append(at.events, seen)
+	}
+	return err
+}
+
+func (v *View) encodePage(out *Messages, events []*store.Event, f *filter.RoomEvents) error {
+	chunk, err := v.Form(events)
+	if err != nil {
+		return err
+	}
+	out.Chunk = list(chunk)
+	if f == nil || !f.LazyLoadMembers {
+		return nil
+	}
+	out.State, err = v.senders(events)
+	return err
+}
+
+// senders encodes the members who sent some events, each as of the newest of them (Client-Server API, "Lazy-loading
+// room members").
+func (v *View) senders(events []*store.Event) ([]json.RawMessage, error) {
+	newest := map[id.UserID]*store.Event{}
+	var order []id.UserID
+	for _, ev := range events {
+		known := newest[ev.Sender]
+		if known == nil {
+			order = append(order, ev.Sender)
+		}
+		if known == nil || ev.Position > known.Position {
+			newest[ev.Sender] = ev
+		}
+	}
+	var members []*store.Event
+	for _, user := range order {
+		state, err := v.stateAfter(newest[user])
+		if err != nil {
+			return nil, err
+		}
+		member, err := v.tx.States.Event(state, event.StateKeyTuple{Type: event.TypeMember, StateKey: string(user)})
+		if err != nil {
+			return nil, err
+		}
+		if member != nil {
+			members = append(members, member)
+		}
+	}
+	return v.Form(members)
+}
+
+// Event reads one event (GET /rooms/{roomId}/event/{eventId}). Error: ErrNotFound, also if the reader may not see it.
+func (s *Service) Event(ctx context.Context, roomID id.RoomID, r Reader, eventID id.EventID) (out json.RawMessage, err error) {
+	err = s.Store.View(ctx, func(tx *store.Tx) error {
+		v, err := find(tx, roomID, r)
+		if err != nil {
+			return err
+		}
+		ev, err := v.eventByID(eventID)
+		if err != nil {
+			return err
+		}
+		forms, err := v.Form([]*store.Event{ev})
+		if err == nil {
+			out = forms[0]
+		}
+		return err
+	})
+	return out, err
+}
+
+// eventByID finds an event that the reader may see: one of the history, or of the current state that came with a
+// join. v may be nil.
+func (v *View) eventByID(eventID id.EventID) (*store.Event, error) {
+	notFound := fmt.Errorf("%w: event %s", ErrNotFound, eventID)
+	if v == nil {
+		return nil, notFound
+	}
+	ev, err := v.tx.Events.Get(eventID)
+	if err != nil {
+		return nil, err
+	}
+	if ev == nil || ev.Room != v.room.NID {
+		return nil, notFound
+	}
+	if ev.Outlier() && ev.StateKey != nil && v.inside && !ev.Rejected {
+		key, err := v.tx.States.FindKey(ev.Tuple())
+		if err != nil || v.state.Get(key) == ev.NID {
+			return ev, err
+		}
+	}
+	visible, err := v.Visible(ev)
+	if err == nil && !visible {
+		err = notFound
+	}
+	if err != nil {
+		return nil, err
+	}
+	return v.unlessErased(ev)
 }

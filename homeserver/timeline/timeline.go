@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 
 	"github.com/securecomm/securecomm/homeserver/id"
@@ -37,12 +38,16 @@ const (
 // Service answers clients' questions about rooms' pasts and states. Fill the fields before use.
 type Service struct {
 	Store *store.DB
+	Log   *slog.Logger
 	// Backfill fetches older history of a room from other servers and says how many events came; nil if this
 	// server does not federate.
 	Backfill func(ctx context.Context, room id.RoomID, limit int) (int, error)
-	// AskTime asks other servers for the event nearest to a time in milliseconds since 1970; an empty ID if they know
-	// of none. It is nil if this server does not federate.
-	AskTime func(ctx context.Context, room id.RoomID, ts int64, forward bool) (id.EventID, int64, error)
+	// AskTime asks another server for the event nearest to a time in milliseconds since 1970: at or after it if dir is
+	// "f", at or before it if dir is "b". It is nil if this server does not federate, else Server and Servers are needed.
+	AskTime func(ctx context.Context, server id.ServerName, room id.RoomID, ts int64, dir string) (id.EventID, int64, error)
+	// Servers lists the servers in a room.
+	Servers func(ctx context.Context, room id.RoomID) ([]id.ServerName, error)
+	Server  id.ServerName
 }
 
 // Reader is who reads. The device is only needed for what a device is told of its own requests.

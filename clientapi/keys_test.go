@@ -1,0 +1,159 @@
+package clientapi
+
+import (
+	"log/slog"
+	"strings"
+	"testing"
+
+	"github.com/securecomm/securecomm/homeserver/keys"
+	"github.com/securecomm/securecomm/homeserver/store"
+	"github.com/securecomm/securecomm/homeserver/store/storetest"
+	"github.com/securecomm/securecomm/homeserver/stream"
+)
+
+// eachWithKeys is each on a server that has a key service.
+func eachWithKeys(t *testing.T, test func(*tester)) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		test(newTester(t, db, func(a *API) {
+			a.Keys = &keys.Service{Store: db, Server: a.Server, Log: slog.New(slog.DiscardHandler)}
+		}))
+	})
+}
+
+func deviceKeys(userID, deviceID string) map[string]any {
+	return map[string]any{
+		"user_id": userID, "device_id": deviceID, "algorithms": []string{"m.megolm.v1.aes-sha2"},
+		"keys": map[string]string{"ed25519:" + deviceID: "x"}, "signatures": map[string]any{},
+	}
+}
+
+func TestKeyFlow(t *testing.T) {
+	eachWithKeys(t, func(t *tester) {
+		alice, _ := t.register("alice")
+		device, token := t.login(alice, "superuser")
+		bob, bobToken := t.register("bob")
+
+		upload := v3 + "/keys/upload"
+		oneTime := map[string]any{"signed_curve25519:a": map[string]any{"key": "k"}}
+		a := t.want(t.call(POST, upload, token, map[string]any{"device_keys": deviceKeys(alice, device), "one_time_keys": oneTime}), 200, "")
+		if counts := a.body["one_time_key_counts"].(map[string]any); counts["signed_curve25519"] != 1.0 {
+			t.Errorf("got %v", a.body)
+		}
+		t.want(t.call(POST, upload, bobToken, map[string]any{"device_keys": map[string]any{"user_id": bob, "device_id": "x"}}), 400, "M_BAD_JSON")
+		t.want(t.call(POST, upload, bobToken, map[string]any{"device_keys": deviceKeys(alice, device)}), 400, "M_INVALID_PARAM")
+		t.want(t.call(POST, upload, token, `{"one_time_keys":{"signed_curve25519:a":{"key":"another"}}}`), 400, "M_INVALID_PARAM")
+
+		query := v3 + "/keys/query"
+		a = t.want(t.call(POST, query, bobToken, map[string]any{"device_keys": map[string]any{alice: []string{}, bob: []string{}}}), 200, "")
+		found := a.body["device_keys"].(map[string]any)
+		if found[alice].(map[string]any)[device] == nil || len(found[bob].(map[string]any)) != 0 || a.body["failures"] == nil {
+			t.Errorf("got %v", a.body)
+		}
+		t.want(t.call(POST, query, bobToken, map[string]any{"device_keys": map[string]any{alice: map[string]bool{device: true}}}), 400, "M_BAD_JSON")
+		t.want(t.call(POST, query, bobToken, `{"device_keys":{"alice":[]}}`), 400, "M_INVALID_PARAM")
+
+		want := map[string]any{"one_time_keys": map[string]any{alice: map[string]string{device: "signed_curve25519"}}}
+		a = t.want(t.call(POST, v3+"/keys/claim", bobToken, want), 200, "")
+		if len(a.body["one_time_keys"].(map[string]any)) != 1 {
+			t.Errorf("got %v", a.body)
+		}
+		a = t.want(t.call(POST, v3+"/keys/claim", bobToken, want), 200, "")
+		if len(a.body["one_time_keys"].(map[string]any)) != 0 {
+			t.Errorf("got %v", a.body)
+		}
+
+		now := stream.Token{Position: t.api.Store.Hub.Current()}.String()
+		a = t.want(t.call(GET, v3+"/keys/changes?from=s0&to="+now, token, nil), 200, "")
+		if changed := a.body["changed"].([]any); len(changed) != 1 || changed[0] != alice {
+			t.Errorf("got %v", a.body)
+		}
+		t.want(t.call(GET, v3+"/keys/changes?from=s0", token, nil), 400, "M_MISSING_PARAM")
+		t.want(t.call(GET, v3+"/keys/changes?from=s0&to=x", token, nil), 400, "M_INVALID_PARAM")
+	})
+}
+
+func TestCrossSigningFlow(t *testing.T) {
+	eachWithKeys(t, func(t *tester) {
+		alice, token := t.register("alice")
+		masterKey := func(letter string) map[string]any {
+			public := strings.Repeat(letter, 43)
+			return map[string]any{"master_key": map[string]any{
+				"user_id": alice, "usage": []string{"master"}, "keys": map[string]string{"ed25519:" + public: public},
+			}}
+		}
+		path := v3 + "/keys/device_signing/upload"
+		t.want(t.call(POST, path, token, masterKey("A")), 200, "")
+		t.want(t.call(POST, path, token, masterKey("A")), 200, "")
+		if a := t.want(t.call(POST, path, token, masterKey("E")), 401, ""); a.body["flows"] == nil {
+			t.Errorf("got %v", a.body)
+		}
+		second := masterKey("E")
+		second["auth"] = passwordAuth(alice, "superuser")
+		t.want(t.call(POST, path, token, second), 200, "")
+		t.want(t.call(POST, path, token, `{}`), 400, "M_BAD_JSON")
+		a := t.want(t.call(POST, v3+"/keys/signatures/upload", token, map[string]any{alice: map[string]any{"GONE": map[string]any{}}}), 200, "")
+		failures := a.body["failures"].(map[string]any)[alice].(map[string]any)
+		if failures["GONE"].(map[string]any)["errcode"] != "M_NOT_FOUND" {
+			t.Errorf("got %v", a.body)
+		}
+	})
+}
+
+func TestToDeviceFlow(t *testing.T) {
+	eachWithKeys(t, func(t *tester) {
+		_, token := t.register("alice")
+		path := v3 + "/sendToDevice/my.test.type/1"
+		t.want(t.call(PUT, path, token, `{"messages":{"@alice:example.org":{"*":{"a":1}}}}`), 200, "")
+		t.want(t.call(PUT, path, token, `{}`), 400, "M_MISSING_PARAM")
+		t.want(t.call(PUT, v3+"/sendToDevice/my.test.type/2", token, `{"messages":{"@alice:example.org":{"*":1}}}`), 400, "M_INVALID_PARAM")
+	})
+}
+
+func TestKeyBackupFlow(t *testing.T) {
+	eachWithKeys(t, func(t *tester) {
+		_, token := t.register("alice")
+		versions, all := v3+"/room_keys/version", v3+"/room_keys/keys"
+		t.want(t.call(GET, versions, token, nil), 404, "M_NOT_FOUND")
+		create := `{"algorithm":"m.megolm_backup.v1","auth_data":{"foo":"bar"}}`
+		version := t.want(t.call(POST, versions, token, create), 200, "").body["version"].(string)
+		t.want(t.call(POST, versions, token, `{"algorithm":"x"}`), 400, "M_BAD_JSON")
+
+		of := "?version=" + version
+		session := all + "/%21foo:hs1/s%2F1" + of
+		key := `{"first_message_index":10,"forwarded_count":5,"is_verified":false,"session_data":{"a":"b"}}`
+		a := t.want(t.call(PUT, session, token, key), 200, "")
+		if a.body["count"] != 1.0 || a.body["etag"] == "" {
+			t.Errorf("got %v", a.body)
+		}
+		if a = t.want(t.call(GET, session, token, nil), 200, ""); a.body["first_message_index"] != 10.0 {
+			t.Errorf("got %v", a.body)
+		}
+		t.want(t.call(PUT, all+"/%21foo:hs1"+of, token, `{"sessions":{"s2":`+key+`}}`), 200, "")
+		t.want(t.call(PUT, all+of, token, `{"rooms":{"!bar:hs1":{"sessions":{"s3":`+key+`}}}}`), 200, "")
+		a = t.want(t.call(GET, all+of, token, nil), 200, "")
+		inRoom := a.body["rooms"].(map[string]any)["!foo:hs1"].(map[string]any)["sessions"].(map[string]any)
+		if inRoom["s/1"] == nil || inRoom["s2"] == nil {
+			t.Errorf("got %v", a.body)
+		}
+		if a = t.want(t.call(GET, all+"/%21none:hs1"+of, token, nil), 200, ""); a.body["sessions"] == nil {
+			t.Errorf("got %v", a.body)
+		}
+		t.want(t.call(GET, all+"/%21none:hs1/s"+of, token, nil), 404, "M_NOT_FOUND")
+		t.want(t.call(GET, all, token, nil), 400, "M_MISSING_PARAM")
+		if a = t.want(t.call(DELETE, all+"/%21foo:hs1"+of, token, nil), 200, ""); a.body["count"] != 1.0 {
+			t.Errorf("got %v", a.body)
+		}
+
+		t.want(t.call(POST, versions, token, create), 200, "")
+		if a = t.want(t.call(PUT, session, token, key), 403, "M_WRONG_ROOM_KEYS_VERSION"); a.body["current_version"] != "2" {
+			t.Errorf("got %v", a.body)
+		}
+		t.want(t.call(PUT, versions+"/2", token, `{"algorithm":"other","auth_data":{}}`), 400, "M_INVALID_PARAM")
+		t.want(t.call(PUT, versions+"/2", token, `{"algorithm":"m.megolm_backup.v1","auth_data":{"n":1},"version":"3"}`), 400, "M_INVALID_PARAM")
+		t.want(t.call(PUT, versions+"/2", token, `{"algorithm":"m.megolm_backup.v1","auth_data":{"n":1}}`), 200, "")
+		t.want(t.call(DELETE, versions+"/2", token, nil), 200, "")
+		if a = t.want(t.call(GET, versions, token, nil), 200, ""); a.body["version"] != version {
+			t.Errorf("got %v", a.body)
+		}
+	})
+}

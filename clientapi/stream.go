@@ -1,0 +1,235 @@
+package clientapi
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/gorilla/websocket"
+
+	"github.com/securecomm/securecomm/homeserver/account"
+	"github.com/securecomm/securecomm/homeserver/clientsync"
+	"github.com/securecomm/securecomm/homeserver/stream"
+)
+
+// The websocket: answers to syncs are pushed as soon as there is something to tell, and requests may be made on the
+// same connection. It is not part of the specification.
+
+const (
+	streamProtocol = "m.json"
+	// streamQueue is how many messages wait for a slow client before nothing more is gathered for it.
+	streamQueue = 16
+	// streamWrite is how long a client may take to accept a message.
+	streamWrite = 10 * time.Second
+	// streamPing is how often a silent connection is tried, streamSilence how long a client may be silent.
+	streamPing    = 20 * time.Second
+	streamSilence = 60 * time.Second
+	// streamGreeting is how long a client may take to say who it is.
+	streamGreeting = 10 * time.Second
+	// streamCheck is how often it is looked whether the token still holds.
+	streamCheck = 2 * time.Second
+	streamWait  = time.Minute
+	// tokenRevoked is the close code for a token that no longer holds.
+	tokenRevoked = 4001
+)
+
+// The origin says nothing here: no cookie is looked at, and a token is known to whoever sends it.
+var upgrader = websocket.Upgrader{
+	Subprotocols: []string{streamProtocol}, HandshakeTimeout: streamGreeting, ReadBufferSize: 4 << 10, WriteBufferSize: 4 << 10,
+	CheckOrigin: func(*http.Request) bool { return true },
+}
+
+// greeting is what a client may send first: what is not in the query or the header of its request.
+type greeting struct {
+	Token  string          `json:"access_token"`
+	Since  string          `json:"since"`
+	Filter json.RawMessage `json:"filter"`
+}
+
+// connection is one websocket.
+type connection struct {
+	*call
+	a      *API
+	socket *websocket.Conn
+	token  string
+	out    chan []byte
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+
+	mu        sync.Mutex
+	confirmed stream.Token // up to which the client says that it has everything
+	sync      clientsync.Request
+}
+
+func (a *API) stream(c *call) (any, error) {
+	if !websocket.IsWebSocketUpgrade(c.Request()) {
+		return nil, fail(http.StatusUpgradeRequired, "M_UNKNOWN", "this endpoint is for websockets")
+	}
+	g := greeting{Token: accessToken(c), Since: c.query("since")}
+	if f := c.query("filter"); f != "" {
+		g.Filter = json.RawMessage(f)
+	}
+	socket, err := upgrader.Upgrade(c.Response(), c.Request(), nil)
+	if err != nil {
+		return nil, nil // the upgrader has answered
+	}
+	defer socket.Close()
+	socket.SetReadLimit(maxEventBody + 4<<10)
+	k := &connection{call: c, a: a, socket: socket, out: make(chan []byte, streamQueue)}
+	ctx, cancel := context.WithCancelCause(c.Request().Context())
+	defer cancel(nil)
+	k.ctx, k.cancel = ctx, cancel
+	if err := k.greet(g); err != nil {
+		k.refuse(err)
+		return nil, nil
+	}
+	k.run()
+	return nil, nil
+}
+
+// greet finds out who the client is and where it stands.
+func (k *connection) greet(g greeting) error {
+	if g.Token == "" {
+		if err := k.socket.SetReadDeadline(time.Now().Add(streamGreeting)); err != nil {
+			return err
+		}
+		_, raw, err := k.socket.ReadMessage()
+		if err != nil {
+			return err
+		}
+		if err := unmarshal(raw, &g); err != nil {
+			return err
+		}
+		if g.Token == "" {
+			return fail(http.StatusUnauthorized, "M_MISSING_TOKEN", "an access token is needed")
+		}
+	}
+	requester, err := k.a.Account.Authenticate(k.ctx, g.Token)
+	if err != nil {
+		return err
+	}
+	k.Requester, k.token = requester, g.Token
+	k.sync = clientsync.Request{User: requester.User, Device: requester.Device, Timeout: streamWait}
+	filter := string(g.Filter)
+	var name string
+	if json.Unmarshal(g.Filter, &name) == nil {
+		filter = name
+	}
+	if k.sync.Filter, err = k.a.Account.Filter(k.ctx, requester.User, filter); err != nil {
+		return err
+	}
+	if g.Since != "" {
+		token, err := stream.ParseToken(g.Since)
+		if err != nil {
+			return err
+		}
+		k.sync.Since = &token
+	}
+	return nil
+}
+
+// refuse tells a client why it is sent away.
+func (k *connection) refuse(err error) {
+	code := websocket.ClosePolicyViolation
+	if errors.Is(err, account.ErrUnknownToken) || errors.Is(err, account.ErrTokenExpired) {
+		code = tokenRevoked
+	}
+	reason := "M_UNKNOWN"
+	if f := asFailure(err); f != nil {
+		reason = f.code
+	}
+	// It is closed right after; whether the client hears of it does not matter.
+	_ = k.socket.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(code, reason), time.Now().Add(streamWrite))
+}
+
+// run serves the connection until one side has enough.
+func (k *connection) run() {
+	done, err := k.a.Ephemeral.Syncing(k.Requester.User, "")
+	if err == nil {
+		defer done()
+	}
+	var parts sync.WaitGroup
+	parts.Go(k.write)
+	parts.Go(k.push)
+	k.read()
+	k.cancel(nil)
+	parts.Wait()
+}
+
+// push gathers what there is to tell.
+func (k *connection) push() {
+	for k.ctx.Err() == nil {
+		k.mu.Lock()
+		r := k.sync
+		r.Confirmed = k.confirmed.Position
+		k.mu.Unlock()
+		answer, err := k.a.Sync.Sync(k.ctx, r)
+		if err != nil {
+			k.cancel(err)
+			return
+		}
+		if !answer.Empty {
+			k.send(answer.Body)
+		}
+		k.mu.Lock()
+		k.sync.Since, k.sync.Unconfirmed = &answer.Next, true
+		k.mu.Unlock()
+	}
+}
+
+// send queues a message. It waits while the queue is full: write ends the connection if that takes too long.
+func (k *connection) send(message []byte) {
+	select {
+	case k.out <- message:
+	case <-k.ctx.Done():
+	}
+}
+
+// write is the only goroutine that writes to the socket.
+func (k *connection) write() {
+	ping, check := time.NewTicker(streamPing), time.NewTicker(streamCheck)
+	defer ping.Stop()
+	defer check.Stop()
+	// A reader that does not come along is cut off by closing the socket under it.
+	defer k.socket.Close()
+	for {
+		var err error
+		select {
+		case message := <-k.out:
+			if err = k.socket.SetWriteDeadline(time.Now().Add(streamWrite)); err == nil {
+				err = k.socket.WriteMessage(websocket.TextMessage, message)
+			}
+		case <-ping.C:
+			err = k.socket.WriteControl(websocket.PingMessage, nil, time.Now().Add(streamWrite))
+		case <-check.C:
+			if _, err = k.a.Account.Authenticate(k.ctx, k.token); err != nil && k.ctx.Err() == nil {
+				k.refuse(err)
+			}
+		case <-k.ctx.Done():
+			if cause := context.Cause(k.ctx); cause != nil && !errors.Is(cause, context.Canceled) {
+				k.refuse(cause)
+			}
+			return
+		}
+		if err != nil {
+			k.cancel(err)
+			return
+		}
+	}
+}
+
+// read takes requests until the socket is closed.
+func (k *connection) read() {
+	alive := func() error { return k.socket.SetReadDeadline(time.Now().Add(streamSilence)) }
+	k.socket.SetPongHandler(func(string) error { return alive() })
+	for alive() == nil {
+		kind, raw, err := k.socket.ReadMessage()
+		if err != nil || kind != websocket.TextMessage {
+			return
+		}
+		k.send(k.answer(raw))
+	}
+}

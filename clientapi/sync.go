@@ -1,0 +1,57 @@
+package clientapi
+
+import (
+	"encoding/json"
+	"net/http"
+	"time"
+
+	"github.com/securecomm/securecomm/homeserver/clientsync"
+	"github.com/securecomm/securecomm/homeserver/stream"
+)
+
+func (a *API) syncRoutes() []route {
+	return []route{
+		{GET, "/v3/sync", user, none, a.sync},
+		{GET, "/unstable/dev.securecomm.stream", optional, none, a.stream},
+	}
+}
+
+func (a *API) sync(c *call) (any, error) {
+	timeout, err := c.intQuery("timeout", 0, int(clientsync.MaxTimeout/time.Millisecond))
+	if err != nil {
+		return nil, err
+	}
+	after := c.query("use_state_after")
+	if after == "" {
+		after = c.query("org.matrix.msc4222.use_state_after") // its name before version 1.16 of the specification
+	}
+	r := clientsync.Request{
+		User: c.Requester.User, Device: c.Requester.Device,
+		FullState: c.query("full_state") == "true", UseStateAfter: after == "true",
+		Timeout: time.Duration(timeout) * time.Millisecond,
+	}
+	if since := c.query("since"); since != "" {
+		token, err := stream.ParseToken(since)
+		if err != nil {
+			return nil, err
+		}
+		r.Since = &token
+	}
+	ctx := c.Request().Context()
+	if r.Filter, err = a.Account.Filter(ctx, r.User, c.query("filter")); err != nil {
+		return nil, err
+	}
+	done, err := a.Ephemeral.Syncing(r.User, c.query("set_presence"))
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	answer, err := a.Sync.Sync(ctx, r)
+	if ctx.Err() != nil {
+		return nil, fail(http.StatusRequestTimeout, "M_UNKNOWN", "the client has gone")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return json.RawMessage(answer.Body), nil
+}

@@ -1,0 +1,182 @@
+package clientapi_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/securecomm/securecomm/homeserver/hstest"
+	"github.com/securecomm/securecomm/homeserver/id"
+)
+
+// clientEvent is an event as a client reads it.
+type clientEvent struct {
+	ID      id.EventID     `json:"event_id"`
+	RoomID  id.RoomID      `json:"room_id"`
+	Type    string         `json:"type"`
+	Content map[string]any `json:"content"`
+}
+
+type chunk struct {
+	Start string        `json:"start"`
+	End   string        `json:"end"`
+	Next  string        `json:"next_batch"`
+	Chunk []clientEvent `json:"chunk"`
+	State []clientEvent `json:"state"`
+}
+
+func say(u *hstest.User, room id.RoomID, body string) id.EventID {
+	return u.Send(room, "m.room.message", map[string]any{"msgtype": "m.text", "body": body})
+}
+
+// TestReadRoom goes once through every endpoint that reads a room.
+func TestReadRoom(t *testing.T) {
+	hstest.Each(t, func(t *testing.T, s *hstest.Server) {
+		alice, eve := s.Register("alice"), s.Register("eve")
+		roomID := alice.CreateRoom(map[string]any{"preset": "private_chat", "name": "A room"})
+		room := "/v3/rooms/" + string(roomID)
+		root := say(alice, roomID, "root")
+		answer := alice.Send(roomID, "m.room.message", map[string]any{"body": "answer", "m.relates_to": map[string]any{"rel_type": "m.thread", "event_id": root}})
+
+		var page chunk
+		alice.Must("GET", room+"/messages?dir=b&limit=2&filter="+url.QueryEscape(`{"lazy_load_members":true}`), nil, &page)
+		if len(page.Chunk) != 2 || page.Chunk[0].ID != answer || page.Chunk[0].RoomID != roomID || page.End == "" || len(page.State) != 1 {
+			t.Errorf("messages: %+v", page)
+		}
+		var ev clientEvent
+		alice.Must("GET", room+"/event/"+string(root), nil, &ev)
+		if ev.ID != root {
+			t.Errorf("event: %+v", ev)
+		}
+		var around struct {
+			Before []clientEvent `json:"events_before"`
+			After  []clientEvent `json:"events_after"`
+		}
+		alice.Must("GET", room+"/context/"+string(root)+"?limit=2", nil, &around)
+		if len(around.Before) != 1 || len(around.After) != 1 || around.After[0].ID != answer {
+			t.Errorf("context: %+v", around)
+		}
+		var state []clientEvent
+		alice.Must("GET", room+"/state", nil, &state)
+		if len(state) < 6 {
+			t.Errorf("state: %+v", state)
+		}
+		for _, path := range []string{"/state/m.room.name", "/state/m.room.name/"} {
+			var name map[string]string
+			alice.Must("GET", room+path, nil, &name)
+			if name["name"] != "A room" {
+				t.Errorf("%s: %v", path, name)
+			}
+		}
+		alice.Must("GET", room+"/state/m.room.member/"+string(alice.ID)+"?format=event", nil, &ev)
+		if ev.Type != "m.room.member" || ev.Content["membership"] != "join" {
+			t.Errorf("member: %+v", ev)
+		}
+		alice.Must("GET", room+"/members", nil, &page)
+		if len(page.Chunk) != 1 {
+			t.Errorf("members: %+v", page.Chunk)
+		}
+		var joined struct {
+			Joined map[id.UserID]any `json:"joined"`
+		}
+		alice.Must("GET", room+"/joined_members", nil, &joined)
+		if joined.Joined[alice.ID] == nil {
+			t.Errorf("joined members: %+v", joined)
+		}
+		for _, path := range []string{"", "/m.thread", "/m.thread/m.room.message"} {
+			alice.Must("GET", strings.Replace(room, "v3", "v1", 1)+"/relations/"+string(root)+path, nil, &page)
+			if len(page.Chunk) != 1 || page.Chunk[0].ID != answer {
+				t.Errorf("relations%s: %+v", path, page.Chunk)
+			}
+		}
+		alice.Must("GET", strings.Replace(room, "v3", "v1", 1)+"/threads", nil, &page)
+		if len(page.Chunk) != 1 || page.Chunk[0].ID != root {
+			t.Errorf("threads: %+v", page.Chunk)
+		}
+		alice.Must("GET", strings.Replace(room, "v3", "v1", 1)+"/timestamp_to_event?dir=b&ts="+fmt.Sprint(time.Now().UnixMilli()+1000), nil, &ev)
+		if ev.ID != answer {
+			t.Errorf("timestamp_to_event: %s", ev.ID)
+		}
+		var found struct {
+			Categories struct {
+				RoomEvents struct {
+					Count   int `json:"count"`
+					Results []struct {
+						Result clientEvent `json:"result"`
+					} `json:"results"`
+				} `json:"room_events"`
+			} `json:"search_categories"`
+		}
+		alice.Must("POST", "/v3/search", map[string]any{"search_categories": map[string]any{"room_events": map[string]any{"search_term": "root"}}}, &found)
+		if f := found.Categories.RoomEvents; f.Count != 1 || f.Results[0].Result.ID != root {
+			t.Errorf("search: %+v", f)
+		}
+		var snapshot map[string]json.RawMessage
+		alice.Must("GET", room+"/initialSync", nil, &snapshot)
+		if len(snapshot["state"]) == 0 || len(snapshot["messages"]) == 0 {
+			t.Errorf("initialSync: %v", snapshot)
+		}
+
+		v1 := strings.Replace(room, "v3", "v1", 1)
+		for _, path := range []string{"/messages?dir=b", "/state", "/state/m.room.name", "/members", "/joined_members", "/initialSync"} {
+			eve.Refused("GET", room+path, nil, 403, "M_FORBIDDEN")
+		}
+		eve.Refused("GET", v1+"/threads", nil, 403, "M_FORBIDDEN")
+		eve.Refused("GET", v1+"/timestamp_to_event?dir=f&ts=1", nil, 403, "M_FORBIDDEN")
+		for _, path := range []string{room + "/event/", room + "/context/", v1 + "/relations/"} {
+			eve.Refused("GET", path+string(root), nil, 404, "M_NOT_FOUND")
+		}
+		alice.Refused("GET", room+"/messages?dir=x", nil, 400, "M_INVALID_PARAM")
+		alice.Refused("GET", room+"/messages?dir=b&from=x", nil, 400, "M_INVALID_PARAM")
+		alice.Refused("GET", room+"/messages?dir=b&limit=-1", nil, 400, "M_INVALID_PARAM")
+		alice.Refused("GET", room+"/messages?dir=b&filter=x", nil, 400, "M_BAD_JSON")
+		alice.Refused("GET", room+"/state/m.room.topic", nil, 404, "M_NOT_FOUND")
+		alice.Refused("GET", v1+"/threads?include=x", nil, 400, "M_INVALID_PARAM")
+		alice.Refused("GET", v1+"/timestamp_to_event?dir=f", nil, 400, "M_MISSING_PARAM")
+		alice.Refused("POST", "/v3/search", map[string]any{"search_categories": map[string]any{"room_events": map[string]any{}}}, 400, "M_MISSING_PARAM")
+	})
+}
+
+// TestReadOlderFromAfar pages through the history of a room of another server, which has to be fetched.
+func TestReadOlderFromAfar(t *testing.T) {
+	hstest.EachPair(t, func(t *testing.T, one, two *hstest.Server) {
+		alice, bob := one.Register("alice"), two.Register("bob")
+		roomID := alice.CreateRoom(map[string]any{"preset": "public_chat"})
+		var said []id.EventID
+		for i := range 25 {
+			said = append(said, say(alice, roomID, fmt.Sprint("m", i)))
+		}
+		bob.Must("POST", "/v3/join/"+string(roomID)+"?server_name="+string(one.Name), nil, nil)
+
+		var nearest clientEvent
+		bob.Must("GET", "/v1/rooms/"+string(roomID)+"/timestamp_to_event?dir=f&ts=1", nil, &nearest)
+		var create []clientEvent
+		alice.Must("GET", "/v3/rooms/"+string(roomID)+"/state", nil, &create)
+		if nearest.ID != create[0].ID {
+			t.Errorf("the first event is %s, want %s", nearest.ID, create[0].ID)
+		}
+		var got []id.EventID
+		for from, pages := "", 0; pages < 20; pages++ {
+			path := "/v3/rooms/" + string(roomID) + "/messages?dir=b&limit=10"
+			if from != "" {
+				path += "&from=" + from
+			}
+			var page chunk
+			bob.Must("GET", path, nil, &page)
+			for _, ev := range page.Chunk {
+				if ev.Type == "m.room.message" {
+					got = append([]id.EventID{ev.ID}, got...)
+				}
+			}
+			if from = page.End; from == "" {
+				break
+			}
+		}
+		if fmt.Sprint(got) != fmt.Sprint(said) {
+			t.Errorf("bob reads %v, want %v", got, said)
+		}
+	})
+}

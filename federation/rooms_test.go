@@ -1,0 +1,253 @@
+package federation
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/securecomm/securecomm/federation/client"
+	"github.com/securecomm/securecomm/homeserver/event"
+	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/room"
+	"github.com/securecomm/securecomm/homeserver/store"
+)
+
+// await waits until this server has an event in its history.
+func (p *peer) await(eventID id.EventID) {
+	p.Helper()
+	w := p.store.Hub.Subscribe("")
+	defer w.Close()
+	ctx, cancel := context.WithTimeout(p.Context(), 10*time.Second)
+	defer cancel()
+	for {
+		var ev *store.Event
+		if err := p.store.View(ctx, func(tx *store.Tx) (err error) { ev, err = tx.Events.Get(eventID); return err }); err != nil {
+			p.Fatal(err)
+		}
+		if ev != nil && ev.Position != 0 {
+			return
+		}
+		select {
+		case <-w.C:
+		case <-ctx.Done():
+			p.Fatalf("%s did not arrive at %s", eventID, p.name)
+		}
+	}
+}
+
+func (p *peer) create(c room.Creation) id.RoomID {
+	p.Helper()
+	roomID, err := p.rooms.Create(p.Context(), c, nil)
+	if err != nil {
+		p.Fatal(err)
+	}
+	return roomID
+}
+
+func (p *peer) say(roomID id.RoomID, user id.UserID, text string) id.EventID {
+	p.Helper()
+	eventID, err := p.rooms.Send(p.Context(), room.Message{
+		Room: roomID, Sender: user, Type: "m.room.message", Content: json.RawMessage(`{"msgtype":"m.text","body":"` + text + `"}`),
+	})
+	if err != nil {
+		p.Fatal(err)
+	}
+	return eventID
+}
+
+func (p *peer) set(roomID id.RoomID, user id.UserID, typ, content string) id.EventID {
+	p.Helper()
+	key := ""
+	eventID, err := p.rooms.Send(p.Context(), room.Message{Room: roomID, Sender: user, Type: typ, StateKey: &key, Content: json.RawMessage(content)})
+	if err != nil {
+		p.Fatal(err)
+	}
+	return eventID
+}
+
+func (p *peer) join(roomID id.RoomID, user id.UserID, via id.ServerName) error {
+	return p.rooms.Join(p.Context(), room.Change{Room: roomID, Sender: user, Target: user, Membership: "join", Via: []id.ServerName{via}})
+}
+
+const (
+	alice id.UserID = "@alice:us.test"
+	bob   id.UserID = "@bob:them.test"
+)
+
+func TestTwoServersShareRooms(t *testing.T) {
+	pair(t, func(t *testing.T, us, them *peer) {
+		for _, version := range []id.RoomVersion{"1", "3", "6", "10", "12"} {
+			roomID := us.create(room.Creation{Creator: alice, Preset: "public_chat", Version: version})
+			before := us.say(roomID, alice, "before")
+			if err := them.join(roomID, bob, "us.test"); err != nil {
+				t.Fatalf("version %s: %v", version, err)
+			}
+			them.await(us.say(roomID, alice, "hello"))
+			us.await(them.say(roomID, bob, "hello yourself"))
+			c := them.remote.Client
+			state, err := c.StateIDs(t.Context(), us.name, roomID, before)
+			if err != nil || len(state.PDUIDs) != 5 || len(state.AuthChainIDs) == 0 {
+				t.Errorf("version %s: the state is %+v, %v", version, state, err)
+			}
+			whole, err := c.State(t.Context(), us.name, roomID, before)
+			if err != nil || len(whole.PDUs) != len(state.PDUIDs) || len(whole.AuthChain) != len(state.AuthChainIDs) {
+				t.Errorf("version %s: the state is %+v, %v", version, whole, err)
+			}
+			raw, err := c.Event(t.Context(), us.name, before)
+			if v, _ := event.VersionOf(version); err == nil {
+				var ev *event.Event
+				if ev, err = event.Parse(v, raw); err == nil && ev.ID != before {
+					t.Errorf("version %s: got the event %s", version, ev.ID)
+				}
+			}
+			if err != nil {
+				t.Errorf("version %s: the event: %v", version, err)
+			}
+			page, err := c.Backfill(t.Context(), us.name, roomID, []id.EventID{before}, 3)
+			if err != nil || len(page) != 3 {
+				t.Errorf("version %s: backfill gave %d, %v", version, len(page), err)
+			}
+			if err := them.rooms.Leave(t.Context(), room.Change{Room: roomID, Sender: bob}); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+func TestInvitesOverFederation(t *testing.T) {
+	pair(t, func(t *testing.T, us, them *peer) {
+		roomID := us.create(room.Creation{Creator: alice, Preset: "private_chat"})
+		if err := them.join(roomID, bob, "us.test"); !errors.Is(err, room.ErrForbidden) {
+			t.Errorf("joining without an invite: %v", err)
+		}
+		if err := us.rooms.Invite(t.Context(), room.Change{Room: roomID, Sender: alice, Target: bob}); err != nil {
+			t.Fatal(err)
+		}
+		if m, _, err := them.rooms.MembershipOf(t.Context(), roomID, bob); err != nil || m != "invite" {
+			t.Errorf("bob's membership is %q, %v", m, err)
+		}
+		if err := them.join(roomID, bob, "us.test"); err != nil {
+			t.Fatal(err)
+		}
+		us.await(them.say(roomID, bob, "thanks"))
+	})
+}
+
+// TestMissingEventsAreShownAsTheyMay asks for what happened before a server joined.
+func TestMissingEventsAreShownAsTheyMay(t *testing.T) {
+	pair(t, func(t *testing.T, us, them *peer) {
+		for setting, visible := range map[string]bool{"world_readable": true, "shared": true, "invited": false, "joined": false} {
+			roomID := us.create(room.Creation{Creator: alice, Preset: "public_chat"})
+			us.set(roomID, alice, event.TypeHistoryVisibility, `{"history_visibility":"`+setting+`"}`)
+			said := us.say(roomID, alice, "secret")
+			if err := them.join(roomID, bob, "us.test"); err != nil {
+				t.Fatal(err)
+			}
+			joined := them.member(roomID, bob)
+			c := them.remote.Client
+			create := id.EventID("$" + roomID[1:])
+			events, err := c.MissingEvents(t.Context(), us.name, roomID, client.MissingEvents{
+				EarliestEvents: []id.EventID{create}, LatestEvents: []id.EventID{joined}, Limit: 20,
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			v, _ := event.VersionOf("12")
+			var depths []int64
+			for _, raw := range events {
+				ev, err := event.Parse(v, raw)
+				if err != nil {
+					t.Fatal(err)
+				}
+				depths = append(depths, ev.Depth)
+				if ev.ID == create || ev.ID == joined {
+					t.Errorf("%s: an end is among the events", setting)
+				}
+				if ev.ID == said && visible != (string(ev.Content) != "{}") {
+					t.Errorf("%s: the message's content is %s", setting, ev.Content)
+				}
+			}
+			if !slices.IsSorted(depths) || len(depths) < 5 {
+				t.Errorf("%s: the depths are %v", setting, depths)
+			}
+			limited, err := c.MissingEvents(t.Context(), us.name, roomID, client.MissingEvents{LatestEvents: []id.EventID{joined}, Limit: 1})
+			if err != nil || len(limited) != 1 {
+				t.Errorf("%s: one event was asked for, %d came, %v", setting, len(limited), err)
+			}
+		}
+	})
+}
+
+// member is the event that a user's membership comes from.
+func (p *peer) member(roomID id.RoomID, user id.UserID) (eventID id.EventID) {
+	p.Helper()
+	err := p.store.View(p.Context(), func(tx *store.Tx) error {
+		r, err := tx.Rooms.ByID(roomID)
+		if err != nil {
+			return err
+		}
+		m, err := tx.Memberships.Get(r.NID, user)
+		if err != nil {
+			return err
+		}
+		events, err := tx.Events.ByNID(m.Event)
+		eventID = events[0].ID
+		return err
+	})
+	if err != nil {
+		p.Fatal(err)
+	}
+	return eventID
+}
+
+func TestEventAuthIsTheWholeChain(t *testing.T) {
+	pair(t, func(t *testing.T, us, them *peer) {
+		roomID := us.create(room.Creation{Creator: alice, Preset: "public_chat"})
+		if err := them.join(roomID, bob, "us.test"); err != nil {
+			t.Fatal(err)
+		}
+		rules := us.set(roomID, alice, event.TypeJoinRules, `{"join_rule":"invite"}`)
+		chain, err := them.remote.EventAuth(t.Context(), us.name, roomID, rules)
+		if err != nil || len(chain) != 3 { // m.room.create, the creator's membership, power levels
+			t.Errorf("the chain has %d events, %v", len(chain), err)
+		}
+	})
+}
+
+func TestOutsidersGetNothing(t *testing.T) {
+	pair(t, func(t *testing.T, us, them *peer) {
+		roomID := us.create(room.Creation{Creator: alice, Preset: "public_chat"})
+		said := us.say(roomID, alice, "hello")
+		r := them.remote
+		_, _, stateErr := r.State(t.Context(), us.name, roomID, said)
+		_, eventErr := r.Event(t.Context(), us.name, said)
+		_, backfillErr := r.Backfill(t.Context(), us.name, roomID, []id.EventID{said}, 10)
+		_, missingErr := r.MissingEvents(t.Context(), us.name, roomID, nil, []id.EventID{said}, 10)
+		_, authErr := r.EventAuth(t.Context(), us.name, roomID, said)
+		for what, err := range map[string]error{"state": stateErr, "event": eventErr, "backfill": backfillErr, "missing events": missingErr, "auth": authErr} {
+			if !errors.Is(err, room.ErrForbidden) {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		if _, err := r.Event(t.Context(), us.name, "$unknown"); !errors.Is(err, room.ErrNotFound) {
+			t.Errorf("an unknown event: %v", err)
+		}
+		// Barred servers are out even if they are in the room.
+		if err := them.join(roomID, bob, "us.test"); err != nil {
+			t.Fatal(err)
+		}
+		them.await(us.set(roomID, alice, "m.room.server_acl", `{"allow":["*"],"deny":["them.*"]}`))
+		if _, _, err := r.State(t.Context(), us.name, roomID, said); !errors.Is(err, room.ErrForbidden) {
+			t.Errorf("state for a barred server: %v", err)
+		}
+		if err := them.join(roomID, "@carol:them.test", "us.test"); err != nil {
+			t.Fatal(err) // it knows no better, since it is in the room
+		}
+		if m, _, err := us.rooms.MembershipOf(t.Context(), roomID, "@carol:them.test"); err != nil || m != "" {
+			t.Errorf("a barred server brought somebody in: %q, %v", m, err)
+		}
+	})
+}

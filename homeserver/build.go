@@ -1,0 +1,135 @@
+package homeserver
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/securecomm/securecomm/clientapi"
+	"github.com/securecomm/securecomm/config"
+	"github.com/securecomm/securecomm/federation"
+	"github.com/securecomm/securecomm/federation/client"
+	"github.com/securecomm/securecomm/federation/discovery"
+	"github.com/securecomm/securecomm/federation/keyring"
+	"github.com/securecomm/securecomm/federation/sender"
+	"github.com/securecomm/securecomm/homeserver/account"
+	"github.com/securecomm/securecomm/homeserver/clientsync"
+	"github.com/securecomm/securecomm/homeserver/directory"
+	"github.com/securecomm/securecomm/homeserver/ephemeral"
+	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/keys"
+	"github.com/securecomm/securecomm/homeserver/media"
+	"github.com/securecomm/securecomm/homeserver/push"
+	"github.com/securecomm/securecomm/homeserver/room"
+	"github.com/securecomm/securecomm/homeserver/timeline"
+)
+
+// build fills the parts, each with those before it.
+func (s *Server) build() error {
+	c := s.Config
+	name := c.Server.Name
+	guard := &discovery.Guard{Allow: c.Federation.AllowNetworks}
+	s.Rooms = &room.Engine{Store: s.Store, Server: name, Key: s.Key, Log: s.Log, DefaultVersion: id.RoomVersion(c.Rooms.DefaultVersion)}
+	s.Directory = &directory.Service{Store: s.Store, Server: name, Servers: s.Rooms.Servers, MayNameAliases: s.Rooms.MayNameAliases, ServerAllowed: s.Rooms.ServerAllowed}
+	s.Keys = &keys.Service{Store: s.Store, Server: name, Log: s.Log}
+	s.Rooms.Joined = s.Keys.Joined
+	s.Media = &media.Service{
+		Server: name, Store: s.Store, Dir: c.MediaDir(), Log: s.Log,
+		MaxUpload: int64(c.Media.MaxUpload), MaxRemote: int64(c.Media.RemoteMax), MaxPixels: c.Media.MaxPixels,
+		Web: &http.Client{Transport: &http.Transport{DialContext: guard.DialContext, DisableKeepAlives: true}, Timeout: previewTimeout},
+	}
+	s.Push = push.New(s.Store, s.Log)
+	s.Rooms.Followed = s.followed
+	s.Timeline = &timeline.Service{Store: s.Store, Log: s.Log, Server: name, Servers: s.Rooms.Servers}
+	volatile := ephemeral.Options{Store: s.Store, Server: name, Rooms: s.Rooms, Log: s.Log}
+	accounts := account.Options{
+		DB: s.Store, Server: name, Log: s.Log,
+		Registration: account.Registration{
+			Open: c.Registration.Enabled, RequireToken: c.Registration.RequireToken, SharedSecret: string(c.Registration.SharedSecret),
+		},
+		MinPassword: c.Password.MinLength, TokenLifetime: c.Session.AccessTokenLifetime,
+		DevicesDeleted: s.Keys.DevicesDeleted, DeviceRenamed: s.Keys.DeviceRenamed,
+		ProfileChanged: s.showProfile, Deactivated: s.leaveAll,
+	}
+	if c.Federation.Enabled {
+		remote, err := s.buildOutbound(guard)
+		if err != nil {
+			return err
+		}
+		s.Rooms.Remote, s.Keys.Remote, s.Media.Remote, s.Directory.Remote = remote, remote, remote, remote
+		accounts.RemoteProfile = remote.Profile
+		s.Timeline.Backfill, s.Timeline.AskTime = s.Rooms.Backfill, remote.NearestEvent
+		volatile.SendEDU = func(servers []id.ServerName, edu []byte) { s.Sender.SendEphemeral(servers, edu) }
+	}
+	s.Account = account.New(accounts)
+	s.Ephemeral = ephemeral.New(volatile)
+	s.Sync = clientsync.New(clientsync.Options{Store: s.Store, Server: name, Keys: s.Keys, Ephemeral: s.Ephemeral, Log: s.Log})
+	if c.Federation.Enabled {
+		s.buildFederation()
+	}
+	s.buildClientAPI()
+	return nil
+}
+
+// previewTimeout bounds the fetching of a page for a preview.
+const previewTimeout = 20 * time.Second
+
+func (s *Server) buildClientAPI() {
+	c := s.Config
+	api := &clientapi.API{
+		Server: c.Server.Name, Store: s.Store, Log: s.Log, Limits: limitsOf(c.Limits),
+		Account: s.Account, Rooms: s.Rooms, Directory: s.Directory, Keys: s.Keys, Media: s.Media, Push: s.Push, Timeline: s.Timeline, Ephemeral: s.Ephemeral, Sync: s.Sync,
+		Discovery: clientapi.Discovery{
+			BaseURL: c.BaseURL(), Federation: c.WellKnown.Server, SupportEmail: c.WellKnown.SupportEmail, SupportPage: c.WellKnown.SupportPage,
+		},
+		Observe: s.metrics.observe, TrustedProxies: c.Listen.TrustedProxies,
+	}
+	s.Client = s.around(api.Handler())
+}
+
+// version is what the server says of its software.
+const version = "0.1.0"
+
+// buildOutbound makes what asks other servers.
+func (s *Server) buildOutbound(guard *discovery.Guard) (*federation.Remote, error) {
+	c := s.Config
+	roots, err := c.Federation.RootCAs()
+	if err != nil {
+		return nil, fmt.Errorf("federation.ca_files: %w", err)
+	}
+	agent := "SecureComm/" + version
+	s.outbound = &client.Client{
+		Server: c.Server.Name, Key: s.Key, RootCAs: roots, UserAgent: agent,
+		Resolver: &discovery.Resolver{Guard: guard, RootCAs: roots, UserAgent: agent},
+	}
+	ring := &keyring.Keyring{
+		Server: c.Server.Name, Key: s.Key, Store: s.Store, Client: s.outbound, Notaries: c.Federation.TrustedNotaries, Log: s.Log,
+	}
+	s.Sender = &sender.Sender{Store: s.Store, Client: s.outbound, Log: s.Log, Allows: c.Federation.Allows}
+	return &federation.Remote{Client: s.outbound, Keyring: ring, Allows: c.Federation.Allows}, nil
+}
+
+// buildFederation makes what answers other servers.
+func (s *Server) buildFederation() {
+	c := s.Config
+	s.federation = &federation.API{
+		Server: c.Server.Name, Software: client.Version{Name: "SecureComm", Version: version}, Store: s.Store,
+		Keyring: s.Rooms.Remote.(*federation.Remote).Keyring, Rooms: s.Rooms, Account: s.Account, Keys: s.Keys,
+		Directory: s.Directory, Media: s.Media, Ephemeral: s.Ephemeral, Log: s.Log, Allows: c.Federation.Allows, Woke: s.Sender.Woke,
+		Observe: s.metrics.observe, NearestEvent: s.Timeline.Nearest,
+	}
+	s.federation.Hierarchy = func(ctx context.Context, origin id.ServerName, room id.RoomID, suggestedOnly bool) (any, error) {
+		return s.Directory.HierarchyFor(ctx, origin, room, suggestedOnly)
+	}
+	s.Federation = s.around(s.federation.Handler())
+}
+
+func limitsOf(c config.Limits) clientapi.Limits {
+	class := func(c config.Class) clientapi.Class {
+		return clientapi.Class{PerUser: clientapi.Rate(c.PerUser), PerAddress: clientapi.Rate(c.PerAddress)}
+	}
+	return clientapi.Limits{
+		Enabled: c.Enabled, Login: class(c.Login), Registration: class(c.Registration), Message: class(c.Message), Join: class(c.Join), Media: class(c.Media),
+	}
+}

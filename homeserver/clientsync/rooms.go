@@ -1,0 +1,316 @@
+package clientsync
+
+import (
+	"math"
+	"slices"
+
+	"github.com/securecomm/securecomm/homeserver/event"
+	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/store"
+	"github.com/securecomm/securecomm/homeserver/stream"
+)
+
+// visit is what an answer has to tell of one room.
+type visit struct {
+	roomID  id.RoomID
+	room    store.RoomNID
+	from    stream.Position // the timeline is of from < p <= to
+	to      stream.Position
+	events  []store.EventNID // those in it, if they are known
+	fresh   bool             // the client knows nothing of the room
+	left    bool
+	never   bool // the user was never joined: nothing is shown but the user's own events
+	w       *roomWindow
+	spans   *spans
+	summary *summary
+}
+
+// beginning is before all history, also of what was fetched afterwards.
+const beginning = stream.Position(math.MinInt64)
+
+// buildRooms tells of all rooms where something happened.
+func (b *builder) buildRooms() error {
+	switched, err := b.ownMoves()
+	if err != nil {
+		return err
+	}
+	if b.initial || b.r.FullState {
+		return b.allRooms(switched)
+	}
+	typing := map[id.RoomID][]id.UserID{}
+	for _, t := range b.e.Ephemeral.TypingSince(b.volatile, b.p.joined) {
+		typing[t.Room] = t.Users
+		b.w.room(t.Room)
+	}
+	for name, w := range b.w.rooms {
+		if _, moved := switched[name]; moved || !b.p.joined(name) || !b.f.Room.Allows(name) {
+			continue
+		}
+		m := b.p.rooms[name]
+		v := &visit{roomID: name, room: m.Room, from: b.since, to: b.now, w: w}
+		if b.w.listed {
+			v.events = w.events
+		}
+		if err := b.joinedRoom(v, typing[name]); err != nil {
+			return err
+		}
+	}
+	for name, move := range switched {
+		if err := b.movedRoom(name, move); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// move says how the user's membership in a room changed.
+type move struct {
+	before string // at since
+	fresh  bool   // the user became joined, at least for a while
+}
+
+// ownMoves finds the rooms in which the user's membership changed.
+func (b *builder) ownMoves() (map[id.RoomID]move, error) {
+	if b.initial || !b.w.moved {
+		return nil, nil
+	}
+	list, err := b.tx.Memberships.Changes(b.p.user, b.since, b.now)
+	if err != nil {
+		return nil, err
+	}
+	out := map[id.RoomID]move{}
+	for _, c := range list {
+		m, known := out[c.RoomID]
+		if !known {
+			m.before = c.Former
+		}
+		m.fresh = m.fresh || c.Membership == "join" && c.Former != "join"
+		out[c.RoomID] = m
+	}
+	for name, m := range out {
+		if m.before == "join" && !m.fresh && b.p.joined(name) {
+			delete(out, name) // only the profile changed
+		}
+	}
+	return out, nil
+}
+
+// movedRoom tells of a room in which the user's membership changed.
+func (b *builder) movedRoom(name id.RoomID, how move) error {
+	m, known := b.p.rooms[name]
+	if !known || !b.f.Room.Allows(name) {
+		return nil
+	}
+	switch m.Membership {
+	case "join":
+		return b.joinedRoom(b.freshVisit(m), b.e.Ephemeral.Typing(name))
+	case "invite", "knock":
+		return b.stripped(m)
+	}
+	v := &visit{roomID: name, room: m.Room, from: b.since, to: m.Position, left: true, fresh: how.fresh || how.before != "join", w: &roomWindow{}}
+	if how.fresh {
+		v.from = beginning
+	}
+	return b.leftRoom(v, m)
+}
+
+func (b *builder) freshVisit(m store.Membership) *visit {
+	return &visit{roomID: m.RoomID, room: m.Room, from: beginning, to: b.now, fresh: true, w: &roomWindow{members: true, receipts: true, accountData: true}}
+}
+
+// allRooms tells of all rooms: in the first answer, or when a client wants all state anew.
+func (b *builder) allRooms(switched map[id.RoomID]move) error {
+	for name, m := range b.p.rooms {
+		if m.Forgotten || !b.f.Room.Allows(name) {
+			continue
+		}
+		how, moved := switched[name]
+		var err error
+		switch m.Membership {
+		case "join":
+			v := b.freshVisit(m)
+			if !b.initial && !moved {
+				v.from = b.since
+			}
+			err = b.joinedRoom(v, b.e.Ephemeral.Typing(name))
+		case "invite", "knock":
+			if b.initial || moved {
+				err = b.stripped(m)
+			}
+		default:
+			if !moved && !b.f.Room.IncludeLeave {
+				continue
+			}
+			v := &visit{roomID: name, room: m.Room, from: beginning, to: m.Position, left: true, fresh: true, w: &roomWindow{}}
+			if moved && !how.fresh {
+				v.from = b.since
+			}
+			err = b.leftRoom(v, m)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// stripped shows an invite or a knock.
+func (b *builder) stripped(m store.Membership) error {
+	if len(m.Stripped) == 0 {
+		return nil
+	}
+	part, name := invitePart, `{"invite_state":{"events":`
+	if m.Membership == "knock" {
+		part, name = knockPart, `{"knock_state":{"events":`
+	} else if len(b.p.ignored) > 0 {
+		list, err := b.tx.Events.ByNID(m.Event)
+		if err != nil || len(list) > 0 && b.p.ignored[list[0].Sender] {
+			return err
+		}
+	}
+	s := &b.parts[part]
+	s.member(string(m.RoomID))
+	s.buf = append(append(append(s.buf, name...), m.Stripped...), `}}`...)
+	return nil
+}
+
+// joinedRoom tells of a room that the user is joined to.
+func (b *builder) joinedRoom(v *visit, typing []id.UserID) error {
+	t, err := b.timeline(v)
+	if err != nil {
+		return err
+	}
+	if v.fresh && !b.initial && v.from == beginning {
+		t.limited = true // what the client may have of the room from earlier does not join on to it
+	}
+	var s section
+	if t.any() {
+		s.member("timeline")
+		if err := b.writeTimeline(&s, v, t); err != nil {
+			return err
+		}
+	}
+	if err := b.roomState(&s, v, t); err != nil {
+		return err
+	}
+	if err := b.roomEphemeral(&s, v, typing); err != nil {
+		return err
+	}
+	if err := b.roomAccountData(&s, v); err != nil {
+		return err
+	}
+	if err := b.roomSummary(&s, v); err != nil {
+		return err
+	}
+	if err := b.cameTo(v, t); err != nil {
+		return err
+	}
+	if len(s.buf) == 0 && !v.w.receipts && !v.fresh {
+		return nil
+	}
+	if err := b.roomUnread(&s, v); err != nil {
+		return err
+	}
+	if len(s.buf) == 0 {
+		return nil
+	}
+	b.place(joinPart, v.roomID, s)
+	return nil
+}
+
+func (b *builder) place(part int, room id.RoomID, s section) {
+	into := &b.parts[part]
+	into.member(string(room))
+	into.buf = append(append(append(into.buf, '{'), s.buf...), '}')
+}
+
+// leftRoom tells of a room up to where the user left it.
+func (b *builder) leftRoom(v *visit, m store.Membership) error {
+	if err := b.loadSpans(v); err != nil {
+		return err
+	}
+	v.never = !slices.ContainsFunc(v.spans.list, func(c store.MembershipChange) bool { return c.Membership == "join" })
+	t, err := b.timeline(v)
+	if err != nil {
+		return err
+	}
+	if v.never {
+		t.limited = false
+	}
+	if len(t.events) == 0 && m.Event != 0 && !v.hasPosition(t) {
+		// The leave is no part of a history here: an invite was declined.
+		list, err := b.tx.Events.ByNID(m.Event)
+		if err != nil {
+			return err
+		}
+		if len(list) > 0 && list[0].Outlier() && list[0].StateKeyIs(event.TypeMember, string(b.p.user)) {
+			t.events = list
+		}
+	}
+	var s section
+	s.member("timeline")
+	if err := b.writeTimeline(&s, v, t); err != nil {
+		return err
+	}
+	if err := b.roomState(&s, v, t); err != nil {
+		return err
+	}
+	if err := b.roomAccountData(&s, v); err != nil {
+		return err
+	}
+	b.place(leavePart, v.roomID, s)
+	return nil
+}
+
+// hasPosition says whether a timeline reaches to where the user left.
+func (v *visit) hasPosition(t *timeline) bool {
+	return len(t.events) > 0 && t.events[len(t.events)-1].Position == v.to
+}
+
+// cameTo notes who came to share the room with the user.
+func (b *builder) cameTo(v *visit, t *timeline) error {
+	if b.initial || b.e.Ephemeral.NoPresence || !v.w.members {
+		return nil
+	}
+	if v.fresh {
+		users, err := b.tx.Memberships.Users(v.room, "join")
+		b.came = append(b.came, users...)
+		return err
+	}
+	for _, ev := range t.events {
+		if ev.Type == event.TypeMember && ev.StateKey != nil && ev.Membership() == "join" {
+			b.came = append(b.came, id.UserID(*ev.StateKey))
+		}
+	}
+	return nil
+}
+
+func (b *builder) roomAccountData(s *section, v *visit) error {
+	if !v.w.accountData && !v.fresh {
+		return nil
+	}
+	list := b.data
+	if v.fresh && !b.initial && !b.r.FullState {
+		var err error
+		if list, err = b.tx.AccountData.ByRoom(b.p.user, v.roomID); err != nil {
+			return err
+		}
+	}
+	var events section
+	for i := range list {
+		d := &list[i]
+		if d.Room == v.roomID && b.f.Room.AccountData.Allows(d.Type, b.p.user) && b.f.Room.AccountData.AllowsRoom(v.roomID) {
+			events.event(d.Type, "", d.Content)
+		}
+	}
+	if len(events.buf) > 0 || v.fresh {
+		s.events("account_data", events)
+	}
+	return nil
+}
+
+// events adds a member {"events": [...]}.
+func (s *section) events(name string, events section) {
+	s.member(name)
+	s.buf = append(append(append(s.buf, `{"events":[`...), events.buf...), `]}`...)
+}

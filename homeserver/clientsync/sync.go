@@ -1,0 +1,163 @@
+package clientsync
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/maypok86/otter/v2"
+
+	"github.com/securecomm/securecomm/homeserver/ephemeral"
+	"github.com/securecomm/securecomm/homeserver/filter"
+	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/keys"
+	"github.com/securecomm/securecomm/homeserver/store"
+	"github.com/securecomm/securecomm/homeserver/stream"
+)
+
+// Options are what an Engine needs.
+type Options struct {
+	Store     *store.DB
+	Server    id.ServerName
+	Keys      *keys.Service
+	Ephemeral *ephemeral.Service
+	Log       *slog.Logger
+}
+
+// Engine answers syncs. All methods may be called concurrently.
+type Engine struct {
+	Options
+
+	people   *otter.Cache[id.UserID, *person]
+	rooms    *otter.Cache[store.StateNID, *roomFacts]
+	messages *otter.Cache[store.EventNID, *sharedMessage]
+}
+
+const (
+	keptPeople = 1 << 14
+	keptFacts  = 1 << 12
+	// keptMessages is how many events are kept decoded for the rules of all their readers.
+	keptMessages = 1 << 10
+	// MaxTimeout is the longest that a sync waits.
+	MaxTimeout = 10 * time.Minute
+)
+
+// New makes an Engine.
+func New(o Options) *Engine {
+	if o.Log == nil {
+		o.Log = slog.Default()
+	}
+	return &Engine{
+		Options:  o,
+		people:   otter.Must(&otter.Options[id.UserID, *person]{MaximumSize: keptPeople}),
+		rooms:    otter.Must(&otter.Options[store.StateNID, *roomFacts]{MaximumSize: keptFacts}),
+		messages: otter.Must(&otter.Options[store.EventNID, *sharedMessage]{MaximumSize: keptMessages}),
+	}
+}
+
+// Request is one /sync.
+type Request struct {
+	User   id.UserID
+	Device id.DeviceID
+	// Since is nil for the first sync.
+	Since         *stream.Token
+	Filter        *filter.Filter // nil: none
+	FullState     bool
+	UseStateAfter bool
+	// Timeout is how long to wait if there is nothing to tell.
+	Timeout time.Duration
+	// Unconfirmed says that Since does not show what the client has, but Confirmed does: to-device messages up to there
+	// may be deleted.
+	Unconfirmed bool
+	Confirmed   stream.Position
+}
+
+// Answer is the answer to a sync.
+type Answer struct {
+	Body  []byte // JSON
+	Next  stream.Token
+	Empty bool // there was nothing to tell
+}
+
+// Sync waits until there is something to tell a device, but not longer than it wants to, and tells it. It ends early
+// with the context.
+func (e *Engine) Sync(ctx context.Context, r Request) (Answer, error) {
+	if r.Filter == nil {
+		r.Filter = &filter.Filter{}
+	}
+	answer, err := e.look(ctx, &r)
+	if err != nil || !answer.Empty || r.Timeout <= 0 || r.Since == nil || r.FullState {
+		return answer, err
+	}
+	timer := time.NewTimer(min(r.Timeout, MaxTimeout))
+	defer timer.Stop()
+	waiter := e.Store.Hub.Subscribe(r.User)
+	defer waiter.Close()
+	for {
+		r.Since = &answer.Next
+		// What came before the subscription is looked for once more.
+		if e.Store.Hub.Current() != answer.Next.Position || e.Ephemeral.Volatile() != answer.Next.Volatile {
+			if answer, err = e.look(ctx, &r); err != nil || !answer.Empty {
+				return answer, err
+			}
+			continue
+		}
+		select {
+		case <-waiter.C:
+		case <-timer.C:
+			return answer, nil
+		case <-ctx.Done():
+			return Answer{}, ctx.Err()
+		}
+	}
+}
+
+// look gathers what there is to tell at the moment.
+func (e *Engine) look(ctx context.Context, r *Request) (Answer, error) {
+	p := e.person(r.User)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := stream.Token{Position: e.Store.Hub.Current(), Volatile: e.Ephemeral.Volatile()}
+	var answer Answer
+	err := e.Store.Glance(ctx, func(tx *store.Tx) error {
+		device := p.device(r.Device)
+		cut, err := e.inbox(tx, r, device, now.Position)
+		if err != nil {
+			return err
+		}
+		if cut < now.Position {
+			// More waits for the device than fits: it is answered as of then. Who the user was then is found out anew.
+			now.Position = cut
+			past := newPerson(r.User)
+			past.devices[r.Device] = device
+			answer, err = e.answer(tx, r, past, now)
+			return err
+		}
+		answer, err = e.answer(tx, r, p, now)
+		return err
+	})
+	if err != nil {
+		return Answer{}, fmt.Errorf("sync of %s: %w", r.User, err)
+	}
+	return answer, nil
+}
+
+func (e *Engine) answer(tx *store.Tx, r *Request, p *person, now stream.Token) (Answer, error) {
+	if err := e.advance(tx, p, now.Position); err != nil {
+		return Answer{}, err
+	}
+	b := &builder{e: e, tx: tx, p: p, r: r, f: r.Filter, device: p.device(r.Device), now: now.Position, next: now}
+	if r.Since != nil {
+		b.since, b.volatile = min(r.Since.Position, now.Position), r.Since.Volatile
+		if b.volatile > now.Volatile {
+			b.volatile = 0
+		}
+	}
+	b.initial = r.Since == nil
+	b.startLazy()
+	if err := b.build(); err != nil {
+		return Answer{}, err
+	}
+	return Answer{Body: b.finish(), Next: now, Empty: !b.any}, nil
+}

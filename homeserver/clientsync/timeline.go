@@ -1,0 +1,199 @@
+package clientsync
+
+import (
+	"slices"
+
+	"github.com/securecomm/securecomm/homeserver/event"
+	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/store"
+	"github.com/securecomm/securecomm/homeserver/stream"
+)
+
+const (
+	usualTimeline = 20
+	maxTimeline   = 1000
+	// maxScan bounds the events that are looked at for one timeline.
+	maxScan = 5000
+)
+
+// timeline is the part of a room's history that an answer shows, oldest first.
+type timeline struct {
+	events  []*store.Event
+	limited bool
+	prev    stream.Position // where older history ends
+	hid     bool            // state events were left out
+}
+
+// any says whether there is something to tell.
+func (t *timeline) any() bool { return len(t.events) > 0 || t.limited }
+
+// timeline chooses what to show of a room: the newest events that the user may see and that pass the filter.
+func (b *builder) timeline(v *visit) (*timeline, error) {
+	f := &b.f.Room.Timeline
+	t := &timeline{prev: v.to}
+	if !f.AllowsRoom(v.roomID) {
+		t.hid = true
+		return t, nil
+	}
+	if v.fresh || v.left {
+		if err := b.loadSpans(v); err != nil {
+			return nil, err
+		}
+	}
+	limit := f.Count(usualTimeline, maxTimeline)
+	p := picker{b: b, v: v, t: t, limit: limit, unfiltered: f.Unrestricted() && len(b.p.ignored) == 0}
+	if v.events != nil || b.w.listed && !v.fresh && !v.left {
+		list, err := b.tx.Events.ByNID(v.events...)
+		if err != nil {
+			return nil, err
+		}
+		for _, ev := range slices.Backward(list) {
+			if ev.Position <= v.from || ev.Position > v.to || ev.Rejected || ev.SoftFailed {
+				continue
+			}
+			if more, err := p.take(ev); err != nil || !more {
+				return t, p.end(err)
+			}
+		}
+		return t, p.end(nil)
+	}
+	return t, p.end(p.scan())
+}
+
+// picker takes events from the newest backwards.
+type picker struct {
+	b          *builder
+	v          *visit
+	t          *timeline
+	limit      int
+	unfiltered bool
+}
+
+func (p *picker) scan() error {
+	page := min(max(p.limit+1, 10), 200)
+	upto := p.v.to
+	for scanned := 0; scanned < maxScan; {
+		list, err := p.b.tx.Events.Range(p.v.room, p.v.from, upto, page, true)
+		if err != nil {
+			return err
+		}
+		for _, ev := range list {
+			if more, err := p.take(ev); err != nil || !more {
+				return err
+			}
+		}
+		if len(list) < page {
+			return nil
+		}
+		scanned += len(list)
+		upto = list[len(list)-1].Position - 1
+	}
+	p.t.limited = true
+	return nil
+}
+
+// take adds an event if it is to be shown; false if no older ones are.
+func (p *picker) take(ev *store.Event) (bool, error) {
+	if p.v.spans != nil {
+		if visible, err := p.b.visible(p.v, ev); err != nil || !visible {
+			return true, err
+		}
+	}
+	if !p.unfiltered && !p.b.passes(ev) {
+		p.t.hid = p.t.hid || ev.StateKey != nil
+		return true, nil
+	}
+	if len(p.t.events) >= p.limit {
+		p.t.limited = true
+		return false, nil
+	}
+	p.t.events = append(p.t.events, ev)
+	gap, err := p.b.gapBefore(ev)
+	if err != nil || gap {
+		p.t.limited = true
+		return false, err
+	}
+	return true, nil
+}
+
+func (p *picker) end(err error) error {
+	slices.Reverse(p.t.events)
+	if len(p.t.events) > 0 {
+		p.t.prev = p.t.events[0].Position - 1
+	}
+	return err
+}
+
+// passes says whether the timeline's filter lets an event through.
+func (b *builder) passes(ev *store.Event) bool {
+	f := &b.f.Room.Timeline
+	if ev.StateKey == nil && b.p.ignored[ev.Sender] {
+		return false
+	}
+	return f.Allows(ev.Type, ev.Sender) && f.AllowsContent(ev.Content)
+}
+
+// gapBefore says whether an event of another server follows something that is missing here, or was fetched only later.
+func (b *builder) gapBefore(ev *store.Event) (bool, error) {
+	if ev.Sender.Server() == b.e.Server || ev.Position < 0 || ev.Type == event.TypeCreate {
+		return false, nil
+	}
+	before, err := b.tx.Events.ByID(ev.PrevEvents...)
+	if err != nil || len(before) < len(ev.PrevEvents) {
+		return true, err
+	}
+	return slices.ContainsFunc(before, func(e *store.Event) bool { return e.Outlier() || e.Position < 0 }), nil
+}
+
+func (b *builder) writeTimeline(s *section, v *visit, t *timeline) error {
+	s.buf = append(s.buf, `{"events":[`...)
+	txns, err := b.ownRequests(t.events)
+	if err != nil {
+		return err
+	}
+	for i, ev := range t.events {
+		if i > 0 {
+			s.buf = append(s.buf, ',')
+		}
+		if s.buf, err = b.appendTimelineEvent(s.buf, v, ev, txns); err != nil {
+			return err
+		}
+	}
+	s.buf = append(s.buf, `],"limited":`...)
+	if t.limited {
+		s.buf = append(s.buf, `true,"prev_batch":"`...)
+	} else {
+		s.buf = append(s.buf, `false,"prev_batch":"`...)
+	}
+	s.buf = append(append(s.buf, stream.Token{Position: t.prev}.String()...), `"}`...)
+	return nil
+}
+
+// ownRequests finds the transaction IDs that the device gave with its own events. Recent ones are in memory.
+func (b *builder) ownRequests(events []*store.Event) (map[id.EventID]string, error) {
+	var old []id.EventID
+	var out map[id.EventID]string
+	for _, ev := range events {
+		if ev.Sender != b.p.user {
+			continue
+		}
+		k, ok := b.tx.Requests.Recent(ev.ID)
+		switch {
+		case ok && k.User == b.p.user && k.Device == b.r.Device:
+			if out == nil {
+				out = map[id.EventID]string{}
+			}
+			out[ev.ID] = k.TxnID
+		case !ok && !b.w.listed:
+			old = append(old, ev.ID)
+		}
+	}
+	if len(old) == 0 {
+		return out, nil
+	}
+	found, err := b.tx.Requests.TxnIDs(b.p.user, b.r.Device, old)
+	for k, v := range out {
+		found[k] = v
+	}
+	return found, err
+}

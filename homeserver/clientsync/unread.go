@@ -1,0 +1,317 @@
+package clientsync
+
+import (
+	"bytes"
+	"encoding/json"
+	"maps"
+	"slices"
+	"strconv"
+	"sync"
+
+	"github.com/securecomm/securecomm/homeserver/event"
+	"github.com/securecomm/securecomm/homeserver/eventauth"
+	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/pushrule"
+	"github.com/securecomm/securecomm/homeserver/store"
+	"github.com/securecomm/securecomm/homeserver/stream"
+)
+
+const (
+	// maxUnread is how far unread notifications of a room are counted.
+	maxUnread = 1000
+	// maxUnreadScan bounds the events that are looked at when counting begins anew.
+	maxUnreadScan = 1000
+	// maxHops is how far relationships are followed to find the thread that an event is in.
+	maxHops = 3
+	main    = "main"
+)
+
+// unread are the unread notifications of a user in a room, oldest first.
+type unread struct {
+	upto    stream.Position
+	read    map[string]stream.Position // how far each thread was read; "" is all of them
+	notices []notice
+	name    id.EventID // the member event that holds the user's name
+	shown   string     // that name
+}
+
+type notice struct {
+	at        stream.Position
+	thread    string
+	highlight bool
+}
+
+// roomFacts are what push rules ask of a room, at one of its states.
+type roomFacts struct {
+	members int64
+	levels  *eventauth.Context
+}
+
+// roomUnread writes the counts of unread notifications.
+func (b *builder) roomUnread(s *section, v *visit) error {
+	u, err := b.unread(v)
+	if err != nil {
+		return err
+	}
+	type counts struct{ all, highlights int64 }
+	var whole counts
+	threads := map[string]counts{}
+	byThread := b.f.Room.Timeline.UnreadThreadNotifications
+	for _, n := range u.notices {
+		c := whole
+		if byThread && n.thread != main {
+			c = threads[n.thread]
+		}
+		c.all++
+		if n.highlight {
+			c.highlights++
+		}
+		if byThread && n.thread != main {
+			threads[n.thread] = c
+		} else {
+			whole = c
+		}
+	}
+	write := func(c counts) {
+		s.buf = strconv.AppendInt(append(s.buf, `{"highlight_count":`...), c.highlights, 10)
+		s.buf = strconv.AppendInt(append(s.buf, `,"notification_count":`...), c.all, 10)
+		s.buf = append(s.buf, '}')
+	}
+	s.member("unread_notifications")
+	write(whole)
+	if len(threads) == 0 {
+		return nil
+	}
+	s.member("unread_thread_notifications")
+	s.buf = append(s.buf, '{')
+	for i, thread := range slices.Sorted(maps.Keys(threads)) {
+		if i > 0 {
+			s.buf = append(s.buf, ',')
+		}
+		s.buf = append(appendString(s.buf, thread), ':')
+		write(threads[thread])
+	}
+	s.buf = append(s.buf, '}')
+	return nil
+}
+
+// unread brings the unread notifications of a room up to date.
+func (b *builder) unread(v *visit) (*unread, error) {
+	u := b.p.unread[v.roomID]
+	if u == nil {
+		u = &unread{read: map[string]stream.Position{}}
+		list, err := b.tx.Receipts.ByUser(v.room, b.p.user)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range list {
+			u.read[r.Thread] = max(u.read[r.Thread], r.EventAt)
+		}
+		// Nothing of before the user came is unread.
+		came, err := b.cameAt(v)
+		if err != nil {
+			return nil, err
+		}
+		u.upto = max(u.read[""], came)
+		if err := b.scanUnread(v, u); err != nil {
+			return nil, err
+		}
+		b.p.unread[v.roomID] = u
+		return u, nil
+	}
+	if u.upto >= b.now {
+		return u, nil
+	}
+	if len(v.events) == 0 || u.upto < b.since {
+		return u, b.scanUnread(v, u)
+	}
+	events, err := b.tx.Events.ByNID(v.events...)
+	if err != nil {
+		return nil, err
+	}
+	return u, b.count(v, u, events)
+}
+
+// cameAt is where the user joined the room last.
+func (b *builder) cameAt(v *visit) (stream.Position, error) {
+	list, err := b.tx.Memberships.History(v.room, b.p.user)
+	var at stream.Position
+	for _, c := range list {
+		if c.Membership == "join" && c.Former != "join" && c.Position <= b.now {
+			at = c.Position
+		}
+	}
+	return at, err
+}
+
+func (b *builder) scanUnread(v *visit, u *unread) error {
+	events, err := b.tx.Events.Range(v.room, u.upto, b.now, maxUnreadScan, true)
+	if err != nil {
+		return err
+	}
+	slices.Reverse(events)
+	return b.count(v, u, events)
+}
+
+// count goes through new events in order.
+func (b *builder) count(v *visit, u *unread, events []*store.Event) error {
+	for _, ev := range events {
+		if ev.Position <= u.upto || ev.Position > b.now || ev.Rejected || ev.SoftFailed {
+			continue
+		}
+		if ev.Sender == b.p.user {
+			// Who writes has read what stands above.
+			if ev.StateKey == nil {
+				thread, err := b.threadOf(ev)
+				if err != nil {
+					return err
+				}
+				u.readUpTo(thread, ev.Position)
+			}
+			continue
+		}
+		if err := b.countOne(v, u, ev); err != nil {
+			return err
+		}
+	}
+	u.upto = b.now
+	if over := len(u.notices) - maxUnread; over > 0 {
+		u.notices = slices.Delete(u.notices, 0, over)
+	}
+	return nil
+}
+
+func (u *unread) readUpTo(thread string, p stream.Position) {
+	u.read[thread] = max(u.read[thread], p)
+	u.notices = slices.DeleteFunc(u.notices, func(n notice) bool { return n.thread == thread && n.at <= p })
+}
+
+func (b *builder) countOne(v *visit, u *unread, ev *store.Event) error {
+	if b.p.ignored[ev.Sender] || ev.RedactedBy != 0 {
+		return nil
+	}
+	shared, err := b.shared(v, ev)
+	if err != nil {
+		return err
+	}
+	name := ""
+	if b.p.rules.WantsDisplayName() {
+		if name, err = b.displayName(u, ev); err != nil {
+			return err
+		}
+	}
+	outcome := shared.evaluate(b.p.rules, name)
+	if outcome.Notify && ev.Position > u.read[shared.thread] {
+		u.notices = append(u.notices, notice{ev.Position, shared.thread, outcome.Highlight})
+	}
+	return nil
+}
+
+// sharedMessage is an event as the rules of all its readers see it: what they need of it is decoded once.
+type sharedMessage struct {
+	thread  string
+	mu      sync.Mutex
+	message pushrule.Message
+}
+
+func (s *sharedMessage) evaluate(rules *pushrule.Rules, name string) pushrule.Outcome {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return rules.Evaluate(&s.message, name)
+}
+
+func (b *builder) shared(v *visit, ev *store.Event) (*sharedMessage, error) {
+	if known, ok := b.e.messages.GetIfPresent(ev.NID); ok && known.message.Event == ev.Event {
+		return known, nil
+	}
+	facts, err := b.facts(v, ev)
+	if err != nil {
+		return nil, err
+	}
+	out := &sharedMessage{message: pushrule.Message{Event: ev.Event, Members: facts.members, MayNotify: func(key string) bool {
+		return facts.levels.UserLevel(ev.Sender) >= facts.levels.Levels().Notification(key)
+	}}}
+	if out.thread, err = b.threadOf(ev); err == nil {
+		b.e.messages.Set(ev.NID, out)
+	}
+	return out, err
+}
+
+// threadOf is the thread that an event is in (Client-Server API, "Threaded read receipts").
+func (b *builder) threadOf(ev *store.Event) (string, error) {
+	for range maxHops {
+		if ev.StateKey != nil || !bytes.Contains(ev.Content, []byte(`"m.relates_to"`)) {
+			return main, nil
+		}
+		var content struct {
+			RelatesTo struct {
+				RelType string     `json:"rel_type"`
+				EventID id.EventID `json:"event_id"`
+			} `json:"m.relates_to"`
+		}
+		r := &content.RelatesTo
+		if json.Unmarshal(ev.Content, &content) != nil || r.EventID == "" || r.RelType == "" {
+			return main, nil
+		}
+		if r.RelType == "m.thread" {
+			return string(r.EventID), nil
+		}
+		parent, err := b.tx.Events.Get(r.EventID)
+		if err != nil || parent == nil {
+			return main, err
+		}
+		ev = parent
+	}
+	return main, nil
+}
+
+// facts are those of the room at an event. How many are joined is taken from now, which is near enough.
+func (b *builder) facts(v *visit, ev *store.Event) (*roomFacts, error) {
+	if known, ok := b.e.rooms.GetIfPresent(ev.StateBefore); ok {
+		return known, nil
+	}
+	summary, err := b.tx.Rooms.Summary(v.room)
+	if err != nil {
+		return nil, err
+	}
+	m, err := b.tx.States.Map(ev.StateBefore)
+	if err != nil {
+		return nil, err
+	}
+	state := eventauth.Map{}
+	for _, typ := range []string{event.TypeCreate, event.TypePowerLevels, event.TypeJoinRules} {
+		t := event.StateKeyTuple{Type: typ}
+		piece, err := b.tx.States.Event(m, t)
+		if err != nil {
+			return nil, err
+		}
+		if piece != nil {
+			state[t] = piece.Event
+		}
+	}
+	out := &roomFacts{members: summary.JoinedMembers, levels: eventauth.NewContext(state, nil)}
+	b.e.rooms.Set(ev.StateBefore, out)
+	return out, nil
+}
+
+// displayName is the user's name in the room at an event.
+func (b *builder) displayName(u *unread, ev *store.Event) (string, error) {
+	m, err := b.tx.States.Map(ev.StateBefore)
+	if err != nil {
+		return "", err
+	}
+	member, err := b.tx.States.Event(m, event.StateKeyTuple{Type: event.TypeMember, StateKey: string(b.p.user)})
+	if err != nil || member == nil {
+		return "", err
+	}
+	if member.ID != u.name {
+		var content struct {
+			Name string `json:"displayname"`
+		}
+		if json.Unmarshal(member.Content, &content) != nil {
+			content.Name = ""
+		}
+		u.name, u.shown = member.ID, content.Name
+	}
+	return u.shown, nil
+}

@@ -1,0 +1,432 @@
+package directory
+
+import (
+	"cmp"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+
+	"github.com/securecomm/securecomm/homeserver/canonicaljson"
+	"github.com/securecomm/securecomm/homeserver/event"
+	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/store"
+)
+
+// Node is a room with the children that it has if it is a space.
+type Node struct {
+	Summary
+	ChildrenState []json.RawMessage `json:"children_state"` // stripped m.space.child events with their origin_server_ts
+
+	children []child
+}
+
+// Level is a room and its children as one server tells another (Server-Server API, GET /hierarchy).
+type Level struct {
+	Room         Node        `json:"room"`
+	Children     []Summary   `json:"children"`
+	Inaccessible []id.RoomID `json:"inaccessible_children"`
+}
+
+// child is a valid m.space.child.
+type child struct {
+	room      id.RoomID
+	via       []id.ServerName
+	order     string // empty: none, which is behind all
+	suggested bool
+	at        int64
+	raw       json.RawMessage
+}
+
+const (
+	childType = "m.space.child"
+	maxOrder  = 50
+	// maxChildren is how many children of a space count; the first ones in order do.
+	maxChildren = 1000
+)
+
+// parseChild reads an m.space.child; false if it names no child.
+func parseChild(stateKey string, content json.RawMessage, at int64) (child, bool) {
+	c := child{at: at}
+	var members map[string]json.RawMessage
+	var via []string
+	room, err := id.ParseRoomID(stateKey)
+	if err != nil || json.Unmarshal(content, &members) != nil || json.Unmarshal(members["via"], &via) != nil || via == nil {
+		return c, false
+	}
+	c.room = room
+	for _, v := range via {
+		if server, err := id.ParseServerName(v); err == nil && len(c.via) < maxVia {
+			c.via = append(c.via, server)
+		}
+	}
+	// Of another type than they should be, both count as not given.
+	if json.Unmarshal(members["order"], &c.order) != nil || !validOrder(c.order) {
+		c.order = ""
+	}
+	if json.Unmarshal(members["suggested"], &c.suggested) != nil {
+		c.suggested = false
+	}
+	return c, true
+}
+
+func validOrder(s string) bool {
+	for _, b := range []byte(s) {
+		if b < 0x20 || b > 0x7e {
+			return false
+		}
+	}
+	return len(s) <= maxOrder
+}
+
+// arrange puts a node's children in order and drops what is not asked for (Client-Server API, "Ordering of children
+// within a space").
+func (n *Node) arrange(suggestedOnly bool) {
+	if n.RoomType != spaceType {
+		n.children = nil
+	}
+	if suggestedOnly {
+		n.children = slices.DeleteFunc(n.children, func(c child) bool { return !c.suggested })
+	}
+	slices.SortFunc(n.children, func(a, b child) int {
+		if (a.order == "") != (b.order == "") {
+			return cmp.Compare(len(b.order), len(a.order))
+		}
+		return cmp.Or(cmp.Compare(a.order, b.order), cmp.Compare(a.at, b.at), cmp.Compare(a.room, b.room))
+	})
+	n.children = n.children[:min(len(n.children), maxChildren)]
+	n.ChildrenState = make([]json.RawMessage, len(n.children))
+	for i, c := range n.children {
+		n.ChildrenState[i] = c.raw
+	}
+}
+
+// childrenIn reads the children of a space.
+func childrenIn(tx *store.Tx, room *store.Room) ([]child, error) {
+	head, err := tx.Rooms.Head(room.NID)
+	if err != nil {
+		return nil, err
+	}
+	state, err := tx.States.Map(head.State)
+	if err != nil {
+		return nil, err
+	}
+	keys := make([]int64, 0, state.Len())
+	for k := range state.All {
+		keys = append(keys, k)
+	}
+	tuples, err := tx.States.Tuples(keys)
+	if err != nil {
+		return nil, err
+	}
+	var nids []store.EventNID
+	for k, t := range tuples {
+		if t.Type == childType {
+			nids = append(nids, state.Get(k))
+		}
+	}
+	events, err := tx.Events.ByNID(nids...)
+	if err != nil {
+		return nil, err
+	}
+	var out []child
+	for _, ev := range events {
+		if c, ok := parseChild(*ev.StateKey, ev.Content, ev.OriginServerTS); ok {
+			c.raw = strippedChild(ev.Event)
+			out = append(out, c)
+		}
+	}
+	return out, nil
+}
+
+func strippedChild(ev *event.Event) json.RawMessage {
+	return canonicaljson.With(ev.StrippedJSON(), "origin_server_ts", strconv.AppendInt(nil, ev.OriginServerTS, 10))
+}
+
+// toldChild is a stripped m.space.child; other members are not passed on.
+type toldChild struct {
+	Content  json.RawMessage `json:"content"`
+	At       int64           `json:"origin_server_ts"`
+	Sender   id.UserID       `json:"sender"`
+	StateKey string          `json:"state_key"`
+	Type     string          `json:"type"`
+}
+
+// UnmarshalJSON reads a node as another server tells it. What is no m.space.child is left out.
+func (n *Node) UnmarshalJSON(raw []byte) error {
+	var told struct {
+		Summary
+		Children []json.RawMessage `json:"children_state"`
+	}
+	if err := json.Unmarshal(raw, &told); err != nil {
+		return err
+	}
+	*n = Node{Summary: told.Summary}
+	for _, raw := range told.Children {
+		var ev toldChild
+		if json.Unmarshal(raw, &ev) != nil || ev.Type != childType || len(raw) > event.MaxSize {
+			continue
+		}
+		c, ok := parseChild(ev.StateKey, ev.Content, ev.At)
+		if !ok {
+			continue
+		}
+		var err error
+		if c.raw, err = json.Marshal(ev); err != nil {
+			return err
+		}
+		n.children = append(n.children, c)
+	}
+	return nil
+}
+
+// HierarchyFor is one level of a space for another server: those children that are not for it are only named, those
+// that this server knows nothing of left out. Error: ErrNoRoom.
+func (s *Service) HierarchyFor(ctx context.Context, origin id.ServerName, roomID id.RoomID, suggestedOnly bool) (*Level, error) {
+	out := &Level{Children: []Summary{}, Inaccessible: []id.RoomID{}}
+	who := visitor{server: origin}
+	barred, err := s.barred(ctx, roomID, origin)
+	if err != nil {
+		return nil, err
+	}
+	err = s.Store.View(ctx, func(tx *store.Tx) error {
+		n, err := nodeOf(tx, roomID, suggestedOnly)
+		if err != nil {
+			return err
+		}
+		open := n != nil && !barred
+		if open {
+			open, err = n.openTo(tx, who)
+		}
+		if err == nil && !open {
+			err = fmt.Errorf("%w: %s", ErrNoRoom, roomID)
+		}
+		if err != nil {
+			return err
+		}
+		out.Room = *n
+		return out.addChildren(tx, who)
+	})
+	if err != nil {
+		return nil, err
+	}
+	// Access lists are read outside of the transaction, since they may have to be loaded.
+	for i := 0; i < len(out.Children); i++ {
+		r := out.Children[i].RoomID
+		barred, err := s.barred(ctx, r, origin)
+		if err != nil {
+			return nil, err
+		}
+		if barred {
+			out.Inaccessible = append(out.Inaccessible, r)
+			out.Children = slices.Delete(out.Children, i, i+1)
+			i--
+		}
+	}
+	return out, nil
+}
+
+func (s *Service) barred(ctx context.Context, roomID id.RoomID, origin id.ServerName) (bool, error) {
+	if s.ServerAllowed == nil {
+		return false, nil
+	}
+	ok, err := s.ServerAllowed(ctx, roomID, origin)
+	return !ok, err
+}
+
+func (l *Level) addChildren(tx *store.Tx, who visitor) error {
+	for _, c := range l.Room.children {
+		n, err := nodeOf(tx, c.room, false)
+		if err != nil {
+			return err
+		}
+		if n == nil {
+			continue
+		}
+		open, err := n.openTo(tx, who)
+		if err != nil {
+			return err
+		}
+		if open {
+			l.Children = append(l.Children, n.Summary)
+		} else {
+			l.Inaccessible = append(l.Inaccessible, c.room)
+		}
+	}
+	return nil
+}
+
+// HierarchyQuery is what is asked of a space (Client-Server API, GET /hierarchy). What is nil was not given.
+type HierarchyQuery struct {
+	SuggestedOnly *bool
+	MaxDepth      *int
+	Limit         int // 0: the usual number
+	From          string
+}
+
+// HierarchyPage is a part of a space's rooms, depth first.
+type HierarchyPage struct {
+	Rooms     []*Node `json:"rooms"`
+	NextBatch string  `json:"next_batch,omitempty"`
+}
+
+const (
+	usualHierarchy = 50  // rooms on a page
+	maxHierarchy   = 100 // at most
+	maxDepth       = 20
+	maxWalked      = 2000 // rooms that are looked at for a page
+	maxAsked       = 50   // of these, rooms that other servers are asked about
+)
+
+// walk is a depth-first walk through a space for a user.
+type walk struct {
+	s             *Service
+	who           visitor
+	suggestedOnly bool
+	maxDepth      int
+	told          map[id.RoomID]*Summary // what other servers told of rooms
+	closed        map[id.RoomID]bool     // rooms that are for nobody here, as other servers told
+	seen          map[id.RoomID]bool
+	asked         int
+}
+
+// step is a room to come to.
+type step struct {
+	child
+	depth int
+}
+
+// Hierarchy reads a part of a space for a user. Errors: ErrForbidden if the space itself is not for the user,
+// ErrBadQuery.
+func (s *Service) Hierarchy(ctx context.Context, user id.UserID, root id.RoomID, q HierarchyQuery) (*HierarchyPage, error) {
+	at, err := q.place()
+	if err != nil {
+		return nil, err
+	}
+	w := &walk{
+		s: s, who: visitor{user: user}, suggestedOnly: at.suggestedOnly, maxDepth: at.maxDepth,
+		told: map[id.RoomID]*Summary{}, closed: map[id.RoomID]bool{}, seen: map[id.RoomID]bool{},
+	}
+	limit := min(q.Limit, maxHierarchy)
+	if limit == 0 {
+		limit = usualHierarchy
+	}
+	page, found := &HierarchyPage{Rooms: []*Node{}}, 0
+	ahead := []step{{child: child{room: root}}}
+	for len(ahead) > 0 && len(w.seen) < maxWalked {
+		next := ahead[len(ahead)-1]
+		if !w.seen[next.room] && len(page.Rooms) == limit {
+			page.NextBatch = at.token(found)
+			break
+		}
+		ahead = ahead[:len(ahead)-1]
+		n, err := w.visit(ctx, next)
+		if err != nil {
+			return nil, err
+		}
+		if n == nil && next.depth == 0 && next.room == root && found == 0 {
+			return nil, fmt.Errorf("%w: %s is no room that you may look into", ErrForbidden, root)
+		}
+		if n == nil {
+			continue
+		}
+		if found++; found > at.offset {
+			page.Rooms = append(page.Rooms, n)
+		}
+		for _, c := range slices.Backward(n.children) {
+			if next.depth < w.maxDepth && !w.seen[c.room] {
+				ahead = append(ahead, step{c, next.depth + 1})
+			}
+		}
+	}
+	return page, nil
+}
+
+// visit finds the room of a step; nil if it was seen before, is not known or not for the user.
+func (w *walk) visit(ctx context.Context, to step) (*Node, error) {
+	if w.seen[to.room] {
+		return nil, nil
+	}
+	w.seen[to.room] = true
+	n, err := w.s.look(ctx, to.room, w.suggestedOnly)
+	if err != nil {
+		return nil, err
+	}
+	if n == nil {
+		n = w.ask(ctx, to)
+	}
+	if n == nil {
+		return nil, nil
+	}
+	open := false
+	err = w.s.Store.View(ctx, func(tx *store.Tx) error {
+		open, err = n.openTo(tx, w.who)
+		return err
+	})
+	if err != nil || !open {
+		return nil, err
+	}
+	return n, nil
+}
+
+// ask finds out from other servers what there is to know of a room; what was told with its parent is enough if it is
+// no space itself.
+func (w *walk) ask(ctx context.Context, to step) *Node {
+	told := w.told[to.room]
+	switch {
+	case told != nil && told.RoomType != spaceType:
+		return &Node{Summary: *told, ChildrenState: []json.RawMessage{}}
+	case w.closed[to.room] || w.asked >= maxAsked:
+		return nil
+	}
+	w.asked++
+	level := w.s.ask(ctx, to.room, to.via, w.suggestedOnly)
+	if level == nil {
+		return nil
+	}
+	for i := range level.Children {
+		w.told[level.Children[i].RoomID] = &level.Children[i]
+	}
+	for _, r := range level.Inaccessible {
+		w.closed[r] = true
+	}
+	return &level.Room
+}
+
+// place is where a page begins and what it is a page of.
+type place struct {
+	offset        int
+	maxDepth      int
+	suggestedOnly bool
+}
+
+// place reads what is asked for; what was asked for first holds for all pages.
+func (q *HierarchyQuery) place() (place, error) {
+	p := place{maxDepth: maxDepth}
+	if q.From != "" {
+		raw, err := base64.RawURLEncoding.DecodeString(q.From)
+		if err == nil {
+			_, err = fmt.Sscanf(string(raw), "h%d %d %t", &p.offset, &p.maxDepth, &p.suggestedOnly)
+		}
+		if err != nil || p.offset <= 0 || p.maxDepth < 0 || p.maxDepth > maxDepth || p.token(p.offset) != q.From {
+			return p, fmt.Errorf("%w: from is not a token of this server", ErrBadQuery)
+		}
+		if q.MaxDepth != nil && min(*q.MaxDepth, maxDepth) != p.maxDepth || q.SuggestedOnly != nil && *q.SuggestedOnly != p.suggestedOnly {
+			return p, fmt.Errorf("%w: max_depth and suggested_only may not change from page to page", ErrBadQuery)
+		}
+		return p, nil
+	}
+	if q.MaxDepth != nil {
+		p.maxDepth = min(*q.MaxDepth, maxDepth)
+	}
+	if q.SuggestedOnly != nil {
+		p.suggestedOnly = *q.SuggestedOnly
+	}
+	return p, nil
+}
+
+func (p place) token(offset int) string {
+	return base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, "h%d %d %t", offset, p.maxDepth, p.suggestedOnly))
+}

@@ -1,0 +1,273 @@
+package directory
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/securecomm/securecomm/homeserver/event"
+	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/room"
+	"github.com/securecomm/securecomm/homeserver/store"
+)
+
+// ErrNoRoom is returned for rooms that are not known, and for those that are not for who asks.
+var ErrNoRoom = errors.New("there is no such room, or it is not for you to see")
+
+// Summary is what is shown of a room to who might join it.
+type Summary struct {
+	Entry
+	// AllowedRooms are those whose members may join, if the room is restricted to them.
+	AllowedRooms []id.RoomID `json:"allowed_room_ids,omitempty"`
+}
+
+// Preview is a summary with the membership of who asks (Client-Server API, GET /room_summary).
+type Preview struct {
+	Summary
+	Membership string `json:"membership,omitempty"`
+}
+
+// spaceType is the type of rooms that are spaces.
+const spaceType = "m.space"
+
+// Preview summarizes a room for a user, or for anybody if the user is empty. Rooms that this server is not in are
+// asked of other servers, but only for users. Error: ErrNoRoom.
+func (s *Service) Preview(ctx context.Context, user id.UserID, roomID id.RoomID, via []id.ServerName) (*Preview, error) {
+	known, err := s.look(ctx, roomID, false)
+	if err != nil {
+		return nil, err
+	}
+	who := visitor{user: user}
+	if known == nil && user != "" {
+		level := s.ask(ctx, roomID, append(slices.Clone(via), roomID.Server()), false)
+		if level != nil {
+			known = &level.Room
+		}
+	}
+	if known == nil {
+		return nil, fmt.Errorf("%w: %s", ErrNoRoom, roomID)
+	}
+	out := &Preview{Summary: known.Summary}
+	err = s.Store.View(ctx, func(tx *store.Tx) error {
+		open, err := known.openTo(tx, who)
+		if err == nil && !open {
+			return fmt.Errorf("%w: %s", ErrNoRoom, roomID)
+		}
+		if err != nil || user == "" {
+			return err
+		}
+		if out.Membership, err = membershipIn(tx, roomID, user); out.Membership == "" {
+			out.Membership = "leave"
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// look reads the node of a room that this server is in; nil if it is not.
+func (s *Service) look(ctx context.Context, roomID id.RoomID, suggestedOnly bool) (n *Node, err error) {
+	err = s.Store.View(ctx, func(tx *store.Tx) error {
+		n, err = nodeOf(tx, roomID, suggestedOnly)
+		return err
+	})
+	return n, err
+}
+
+// nodeOf is look within a transaction.
+func nodeOf(tx *store.Tx, roomID id.RoomID, suggestedOnly bool) (*Node, error) {
+	r, err := tx.Rooms.ByID(roomID)
+	if err != nil || r == nil {
+		return nil, err
+	}
+	if in, err := tx.Memberships.AnyLocal(r.NID); err != nil || !in {
+		return nil, err
+	}
+	summary, err := tx.Rooms.Summary(r.NID)
+	if err != nil {
+		return nil, err
+	}
+	n := &Node{Summary: Summary{Entry: entryOf(r, summary)}}
+	if summary.JoinRule == "restricted" || summary.JoinRule == "knock_restricted" {
+		rules, err := currentState(tx, r, event.TypeJoinRules)
+		if err != nil {
+			return nil, err
+		}
+		if rules != nil {
+			n.AllowedRooms = room.AllowedRooms(rules.Event)
+		}
+	}
+	if n.RoomType == spaceType {
+		if n.children, err = childrenIn(tx, r); err != nil {
+			return nil, err
+		}
+	}
+	n.arrange(suggestedOnly)
+	return n, nil
+}
+
+// visitor is who might come into a room: a user, a server, or if both are empty anybody.
+type visitor struct {
+	user   id.UserID
+	server id.ServerName
+}
+
+// openTo says whether somebody may see a room: by a membership, by the join rule, or because the world may
+// (Client-Server API, GET /hierarchy).
+func (s *Summary) openTo(tx *store.Tx, who visitor) (bool, error) {
+	if s.WorldReadable {
+		return true, nil
+	}
+	membership, err := who.membership(tx, s.RoomID)
+	switch {
+	case err != nil:
+		return false, err
+	case membership == "join" || membership == "invite":
+		return true, nil
+	case membership == "ban":
+		return false, nil
+	}
+	// The version may not be given by another server, which then has to know what its join rules mean.
+	v, _ := event.VersionOf(s.RoomVersion)
+	switch s.JoinRule {
+	case "public", "":
+		return true, nil
+	case "knock":
+		return v == nil || v.Knock, nil
+	case "knock_restricted":
+		return v == nil || v.KnockRestricted, nil
+	case "restricted":
+		if v != nil && !v.RestrictedJoin {
+			return false, nil
+		}
+		return who.isInOne(tx, s.AllowedRooms)
+	default:
+		return false, nil
+	}
+}
+
+// maxAllowed is how many rooms of a restricted join rule are looked at.
+const maxAllowed = 100
+
+func (v visitor) isInOne(tx *store.Tx, rooms []id.RoomID) (bool, error) {
+	for _, r := range rooms[:min(len(rooms), maxAllowed)] {
+		membership, err := v.membership(tx, r)
+		if err != nil || membership == "join" {
+			return err == nil, err
+		}
+	}
+	return false, nil
+}
+
+// membership is a user's in a room; of a server it is that of any of its users, "join" or "invite".
+func (v visitor) membership(tx *store.Tx, roomID id.RoomID) (string, error) {
+	if v.user != "" {
+		return membershipIn(tx, roomID, v.user)
+	}
+	r, err := tx.Rooms.ByID(roomID)
+	if err != nil || r == nil || v.server == "" {
+		return "", err
+	}
+	for _, membership := range []string{"join", "invite"} {
+		has, err := tx.Memberships.AnyOfServer(r.NID, v.server, membership)
+		if err != nil || has {
+			return membership, err
+		}
+	}
+	return "", nil
+}
+
+func membershipIn(tx *store.Tx, roomID id.RoomID, user id.UserID) (string, error) {
+	r, err := tx.Rooms.ByID(roomID)
+	if err != nil || r == nil {
+		return "", err
+	}
+	m, err := tx.Memberships.Get(r.NID, user)
+	return m.Membership, err
+}
+
+const (
+	maxVia        = 3                // how many servers are asked about a room
+	askTimeout    = 10 * time.Second // how long each has to answer
+	levelsKept    = 5 * time.Minute  // how long an answer is good for
+	maxLevelsKept = 500
+	maxLevelSize  = 256 << 10 // larger answers are not kept
+)
+
+// levelKey names what was asked of other servers.
+type levelKey struct {
+	room          id.RoomID
+	suggestedOnly bool
+}
+
+type keptLevel struct {
+	*Level
+	until time.Time
+}
+
+// ask asks other servers about a room; nil if none of them tells. What they tell is remembered for a while.
+func (s *Service) ask(ctx context.Context, roomID id.RoomID, via []id.ServerName, suggestedOnly bool) *Level {
+	if s.Remote == nil {
+		return nil
+	}
+	key := levelKey{roomID, suggestedOnly}
+	s.mu.Lock()
+	kept, ok := s.levels[key]
+	s.mu.Unlock()
+	if ok && time.Now().Before(kept.until) {
+		return kept.Level
+	}
+	asked := map[id.ServerName]bool{"": true, s.Server: true}
+	for _, server := range via {
+		if asked[server] || len(asked) >= maxVia+2 || ctx.Err() != nil {
+			continue
+		}
+		asked[server] = true
+		limited, cancel := context.WithTimeout(ctx, askTimeout)
+		level, err := s.Remote.Hierarchy(limited, server, roomID, suggestedOnly)
+		cancel()
+		if err != nil || level.Room.RoomID != roomID {
+			continue // another one may know better; who asks hears of the room or not
+		}
+		level.Room.arrange(suggestedOnly)
+		if level.size() <= maxLevelSize {
+			s.keepLevel(key, level)
+		}
+		return level
+	}
+	return nil
+}
+
+// size is about how many bytes a level takes.
+func (l *Level) size() int {
+	n := 0
+	for _, raw := range l.Room.ChildrenState {
+		n += len(raw)
+	}
+	for _, c := range append(l.Children, l.Room.Summary) {
+		n += 200 + len(c.Name) + len(c.Topic) + len(c.AvatarURL) + len(c.CanonicalAlias) + 50*len(c.AllowedRooms)
+	}
+	return n + 50*len(l.Inaccessible)
+}
+
+func (s *Service) keepLevel(key levelKey, level *Level) {
+	now := time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.levels == nil {
+		s.levels = map[levelKey]keptLevel{}
+	}
+	for k, old := range s.levels {
+		if len(s.levels) < maxLevelsKept {
+			break
+		}
+		if now.After(old.until) || len(s.levels) >= maxLevelsKept {
+			delete(s.levels, k)
+		}
+	}
+	s.levels[key] = keptLevel{level, now.Add(levelsKept)}
+}

@@ -1,0 +1,133 @@
+package keys_test
+
+import (
+	"encoding/json"
+	"errors"
+	"testing"
+
+	"github.com/securecomm/securecomm/homeserver/keys"
+	"github.com/securecomm/securecomm/homeserver/store"
+)
+
+func (f *fixture) newBackup() string {
+	f.Helper()
+	version, err := f.CreateBackup(f.Context(), alice, "m.megolm_backup.v1.curve25519-aes-sha2", json.RawMessage(`{"public_key":"x"}`))
+	f.must(err)
+	return version
+}
+
+func backupKey(session string, index, forwarded int64, verified bool) store.BackupKey {
+	return store.BackupKey{
+		Room: "!r:here", Session: session, FirstMessageIndex: index, ForwardedCount: forwarded, IsVerified: verified,
+		SessionData: json.RawMessage(`{"a":"b"}`),
+	}
+}
+
+// TestBetterKeysReplaceOthers follows Client-Server API, "Backup algorithm"; the cases include those of
+// Complement's TestE2EKeyBackupReplaceRoomKeyRules.
+func TestBetterKeysReplaceOthers(t *testing.T) {
+	each(t, func(f *fixture) {
+		version := f.newBackup()
+		for i, c := range []struct {
+			old, given store.BackupKey
+			replaced   bool
+		}{
+			{backupKey("a", 10, 5, false), backupKey("a", 11, 5, false), false},
+			{backupKey("b", 10, 5, false), backupKey("b", 10, 6, false), false},
+			{backupKey("c", 10, 5, false), backupKey("c", 9, 6, false), true},
+			{backupKey("d", 10, 5, false), backupKey("d", 10, 4, false), true},
+			{backupKey("e", 10, 5, false), backupKey("e", 11, 6, true), true},
+			{backupKey("f", 10, 5, true), backupKey("f", 9, 4, false), false},
+			{backupKey("g", 10, 5, true), backupKey("g", 10, 5, true), false},
+		} {
+			first, err := f.PutBackupKeys(f.Context(), alice, version, []store.BackupKey{c.old})
+			f.must(err)
+			second, err := f.PutBackupKeys(f.Context(), alice, version, []store.BackupKey{c.given})
+			f.must(err)
+			got, err := f.BackupKeys(f.Context(), alice, keys.BackupSelection{Version: version, Room: "!r:here", Session: c.old.Session})
+			f.must(err)
+			want := c.old
+			if c.replaced {
+				want = c.given
+			}
+			if got[0].FirstMessageIndex != want.FirstMessageIndex || got[0].ForwardedCount != want.ForwardedCount || got[0].IsVerified != want.IsVerified {
+				f.Errorf("case %d: kept %+v, want %+v", i, got[0], want)
+			}
+			if (first.ETag != second.ETag) != c.replaced || second.Count != int64(i+1) {
+				f.Errorf("case %d: %+v became %+v", i, first, second)
+			}
+		}
+	})
+}
+
+func TestBackupVersions(t *testing.T) {
+	each(t, func(f *fixture) {
+		ctx := f.Context()
+		_, err := f.GetBackup(ctx, alice, "")
+		f.wants(err, keys.ErrNotFound)
+		one := f.newBackup()
+		_, err = f.PutBackupKeys(ctx, alice, one, []store.BackupKey{backupKey("s", 1, 1, true)})
+		f.must(err)
+		two := f.newBackup()
+		b, err := f.GetBackup(ctx, alice, "")
+		f.must(err)
+		if b.Version != two || b.Count != 0 || string(b.AuthData) != `{"public_key":"x"}` {
+			f.Errorf("the current backup is %+v", b)
+		}
+		if b, err = f.GetBackup(ctx, alice, one); err != nil || b.Count != 1 {
+			f.Errorf("the old backup is %+v, %v", b, err)
+		}
+		_, err = f.PutBackupKeys(ctx, alice, one, nil)
+		var wrong *keys.WrongVersionError
+		if !errors.As(err, &wrong) || wrong.Current != two {
+			f.Errorf("storing in an old version gave %v", err)
+		}
+		f.wants(f.UpdateBackup(ctx, alice, keys.Backup{Version: two, Algorithm: "other", AuthData: json.RawMessage(`{}`)}), keys.ErrInvalid)
+		f.must(f.UpdateBackup(ctx, alice, keys.Backup{Version: two, Algorithm: b.Algorithm, AuthData: json.RawMessage(`{"n":1}`)}))
+		f.must(f.DeleteBackup(ctx, alice, two))
+		f.must(f.DeleteBackup(ctx, alice, two))
+		f.wants(f.DeleteBackup(ctx, alice, "99"), keys.ErrNotFound)
+		f.wants(f.DeleteBackup(ctx, bob, one), keys.ErrNotFound)
+		if b, err = f.GetBackup(ctx, alice, ""); err != nil || b.Version != one {
+			f.Errorf("the current backup is %+v, %v", b, err)
+		}
+		if three := f.newBackup(); three == two {
+			f.Error("a deleted version came again")
+		}
+	})
+}
+
+func TestBackupKeysAreSelected(t *testing.T) {
+	each(t, func(f *fixture) {
+		ctx := f.Context()
+		version := f.newBackup()
+		other := backupKey("s1", 1, 1, true)
+		other.Room = "!other:here"
+		_, err := f.PutBackupKeys(ctx, alice, version, []store.BackupKey{backupKey("s1", 1, 1, true), backupKey("s2", 1, 1, true), other})
+		f.must(err)
+		sel := keys.BackupSelection{Version: version}
+		for _, want := range []int{3, 2, 1} {
+			got, err := f.BackupKeys(ctx, alice, sel)
+			f.must(err)
+			if len(got) != want {
+				f.Errorf("%+v selects %v", sel, got)
+			}
+			if sel.Room != "" {
+				sel.Session = "s2"
+			}
+			sel.Room = "!r:here"
+		}
+		state, err := f.DeleteBackupKeys(ctx, alice, sel)
+		f.must(err)
+		if state.Count != 2 {
+			f.Errorf("left are %+v", state)
+		}
+		_, err = f.BackupKeys(ctx, alice, sel)
+		f.wants(err, keys.ErrNotFound)
+		_, err = f.PutBackupKeys(ctx, alice, version, []store.BackupKey{{Room: "!r:here", Session: "s"}})
+		f.wants(err, keys.ErrMissing)
+		f.update(func(tx *store.Tx) error { return f.UserDeleted(tx, alice) })
+		_, err = f.GetBackup(ctx, alice, version)
+		f.wants(err, keys.ErrNotFound)
+	})
+}

@@ -1,0 +1,115 @@
+package keys_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/keys"
+	"github.com/securecomm/securecomm/homeserver/store"
+)
+
+func message(user id.UserID, device id.DeviceID, content string) keys.Messages {
+	return keys.Messages{user: {device: json.RawMessage(content)}}
+}
+
+func (f *fixture) send(txn string, m keys.Messages) {
+	f.Helper()
+	f.must(f.SendToDevice(f.Context(), keys.ToDevice{Sender: alice, Device: "A", Type: "t", TxnID: txn, Messages: m}))
+}
+
+func TestMessagesReachDevicesOnce(t *testing.T) {
+	each(t, func(f *fixture) {
+		f.addDevice(bob, "B2")
+		f.send("1", message(bob, "B", `{"n":1}`))
+		f.send("1", message(bob, "B", `{"n":1}`))
+		f.send("2", keys.Messages{bob: {"*": json.RawMessage(`{"n":2}`), "B2": json.RawMessage(`{"n":3}`)}})
+		f.send("3", message(bob, "GONE", `{}`))
+		wrapped := func(n int) string { return fmt.Sprintf(`{"sender":"@alice:here","type":"t","content":{"n":%d}}`, n) }
+		if got := f.inbox(bob, "B"); !slices.Equal(got, []string{wrapped(1), wrapped(2)}) {
+			f.Errorf("B got %v", got)
+		}
+		if got := f.inbox(bob, "B2"); !slices.Equal(got, []string{wrapped(3)}) {
+			f.Errorf("B2 got %v", got)
+		}
+		if got := f.inbox(bob, "GONE"); got != nil {
+			f.Errorf("a device that is not there got %v", got)
+		}
+	})
+}
+
+func TestDeliveredMessagesGo(t *testing.T) {
+	each(t, func(f *fixture) {
+		for i := range 3 {
+			f.send(fmt.Sprint(i), message(bob, "B", fmt.Sprintf(`{"n":%d}`, i)))
+		}
+		var first []store.ToDeviceMessage
+		f.view(func(tx *store.Tx) (err error) {
+			first, err = tx.ToDevice.Since(bob, "B", 0, f.position(), 2)
+			return err
+		})
+		if len(first) != 2 {
+			f.Fatalf("got %v", first)
+		}
+		f.must(f.Delivered(f.Context(), bob, "B", first[1].Position))
+		if got := f.inbox(bob, "B"); len(got) != 1 {
+			f.Errorf("%v is left", got)
+		}
+	})
+}
+
+func TestMessagesForOtherServers(t *testing.T) {
+	each(t, func(f *fixture) {
+		f.send("1", keys.Messages{carol: {"*": json.RawMessage(`{"b":1, "a":2}`)}, bob: {"B": json.RawMessage(`{}`)}})
+		got := f.sent()
+		if len(got) != 1 || got[0].Type != "m.direct_to_device" || got[0].Content["sender"] != "@alice:here" || got[0].Content["message_id"] == "" {
+			f.Fatalf("sent %v", got)
+		}
+		if m := string(encode(got[0].Content["messages"])); m != `{"@carol:there":{"*":{"a":2,"b":1}}}` {
+			f.Errorf("sent %s", m)
+		}
+	})
+}
+
+func TestReceivedMessagesAreDeliveredOnce(t *testing.T) {
+	each(t, func(f *fixture) {
+		edu := encode(map[string]any{"sender": carol, "type": "t", "message_id": "m", "messages": map[string]any{
+			"@bob:here": map[string]any{"*": map[string]any{"n": 1}}, "@x:elsewhere": map[string]any{"*": map[string]any{}},
+		}})
+		for range 2 {
+			f.must(f.ReceiveToDevice(f.Context(), there, edu))
+		}
+		if got := f.inbox(bob, "B"); !slices.Equal(got, []string{`{"sender":"@carol:there","type":"t","content":{"n":1}}`}) {
+			f.Errorf("got %v", got)
+		}
+		if got := f.sent(); got != nil {
+			f.Errorf("something was passed on: %v", got)
+		}
+	})
+}
+
+func TestMessageRefusals(t *testing.T) {
+	each(t, func(f *fixture) {
+		many := keys.Messages{bob: {}}
+		for i := range 10_001 {
+			many[bob][id.DeviceID(fmt.Sprint(i))] = json.RawMessage(`{}`)
+		}
+		for what, c := range map[string]struct {
+			typ  string
+			m    keys.Messages
+			want error
+		}{
+			"no object":     {"t", message(bob, "B", `[]`), keys.ErrInvalid},
+			"a fraction":    {"t", message(bob, "B", `{"n":1.5}`), keys.ErrInvalid},
+			"no type":       {"", message(bob, "B", `{}`), keys.ErrInvalid},
+			"a zero device": {"t", message(bob, "\x00", `{}`), keys.ErrInvalid},
+			"no user":       {"t", message("bob", "B", `{}`), id.ErrInvalid},
+			"too many":      {"t", many, keys.ErrTooLarge},
+		} {
+			err := f.SendToDevice(f.Context(), keys.ToDevice{Sender: alice, Device: "A", Type: c.typ, TxnID: what, Messages: c.m})
+			f.wants(err, c.want)
+		}
+	})
+}

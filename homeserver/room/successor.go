@@ -1,0 +1,305 @@
+package room
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/securecomm/securecomm/homeserver/event"
+	"github.com/securecomm/securecomm/homeserver/eventauth"
+	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/store"
+)
+
+// transferred is the state that the new room begins with too. Bans and, of spaces, children are as well.
+var transferred = []string{
+	event.TypeJoinRules, event.TypeHistoryVisibility, "m.room.guest_access", "m.room.encryption", "m.room.server_acl",
+	"m.room.name", "m.room.topic", "m.room.avatar",
+}
+
+// maxTransferred is how many bans, and how many children of a space, are transferred.
+const maxTransferred = 1000
+
+// transferable reads the state of the old room that the new one is made of.
+func (d *draft) transferable(ctx context.Context) (map[event.StateKeyTuple]*store.Event, error) {
+	out := map[event.StateKeyTuple]*store.Event{}
+	keys := make([]int64, 0, d.state.Map.Len())
+	for k := range d.state.Map.All {
+		keys = append(keys, k)
+	}
+	wanted := append([]string{event.TypeCreate, event.TypePowerLevels, typeCanonicalAlias}, transferred...)
+	err := d.e.Store.View(ctx, func(tx *store.Tx) error {
+		tuples, err := tx.States.Tuples(keys)
+		if err != nil {
+			return err
+		}
+		var nids []store.EventNID
+		for k, t := range tuples {
+			if t.Type == event.TypeMember || t.Type == typeSpaceChild || t.StateKey == "" && slices.Contains(wanted, t.Type) {
+				nids = append(nids, d.state.Map.Get(k))
+			}
+		}
+		slices.Sort(nids)
+		events, err := tx.Events.ByNID(nids...)
+		for _, ev := range events {
+			out[ev.Tuple()] = ev
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the room to upgrade: %w", err)
+	}
+	// What is not committed yet is known here only.
+	for t, ev := range d.known {
+		if ev != nil && (t.Type == event.TypeMember || t.Type == typeSpaceChild || t.StateKey == "" && slices.Contains(wanted, t.Type)) {
+			out[t] = ev
+		}
+	}
+	maps.DeleteFunc(out, func(_ event.StateKeyTuple, ev *store.Event) bool {
+		return ev.Type == event.TypeMember && ev.Membership() != "ban"
+	})
+	return out, nil
+}
+
+// successor lists the events that the new room begins with. The power levels come last: until then its creator may
+// set everything.
+func (d *draft) successor(v *event.Version, u Upgrade, state map[event.StateKeyTuple]*store.Event) ([]event.Proto, error) {
+	var list []event.Proto
+	add := func(typ, key string, content any) error {
+		raw, err := json.Marshal(content)
+		list = append(list, event.Proto{Type: typ, StateKey: &key, Sender: u.User, Content: raw})
+		return err
+	}
+	create, creators, err := d.createContent(v, u, state[event.StateKeyTuple{Type: event.TypeCreate}])
+	if err != nil {
+		return nil, err
+	}
+	errs := []error{add(event.TypeCreate, "", create), add(event.TypeMember, string(u.User), u.Profile.content("join"))}
+	for _, typ := range transferred {
+		if ev := state[event.StateKeyTuple{Type: typ}]; ev != nil {
+			content := ev.Content
+			if typ == event.TypeJoinRules {
+				content = joinRulesFor(v, content)
+			}
+			errs = append(errs, add(typ, "", content))
+		}
+	}
+	if _, moved := d.splitAliases(state[event.StateKeyTuple{Type: typeCanonicalAlias}]); moved != nil {
+		errs = append(errs, add(typeCanonicalAlias, "", moved))
+	}
+	for _, typ := range []string{typeSpaceChild, event.TypeMember} {
+		n := 0
+		for _, t := range slices.SortedFunc(maps.Keys(state), func(a, b event.StateKeyTuple) int { return strings.Compare(a.StateKey, b.StateKey) }) {
+			if t.Type != typ || n == maxTransferred || slices.Contains(creators, id.UserID(t.StateKey)) {
+				continue
+			}
+			if content := transferredContent(state[t]); content != nil {
+				errs = append(errs, add(typ, t.StateKey, content))
+				n++
+			}
+		}
+	}
+	levels, err := d.levelsFor(v, u.User, creators, state[event.StateKeyTuple{Type: event.TypePowerLevels}])
+	return list, errors.Join(append(errs, err, add(event.TypePowerLevels, "", levels))...)
+}
+
+// transferredContent is that of a ban or of a space's child in the new room; nil if it is not transferred.
+func transferredContent(ev *store.Event) map[string]json.RawMessage {
+	var content map[string]json.RawMessage
+	if json.Unmarshal(ev.Content, &content) != nil {
+		return nil
+	}
+	if ev.Type == event.TypeMember {
+		out := map[string]json.RawMessage{"membership": content["membership"]}
+		if reason, ok := content["reason"]; ok {
+			out["reason"] = reason
+		}
+		return out
+	}
+	if content["via"] == nil {
+		return nil // it is a child no longer
+	}
+	return content
+}
+
+// createContent is that of the new room's m.room.create, with the creators that stand above all power levels.
+func (d *draft) createContent(v *event.Version, u Upgrade, old *store.Event) (map[string]json.RawMessage, []id.UserID, error) {
+	var former map[string]json.RawMessage
+	if old == nil || json.Unmarshal(old.Content, &former) != nil {
+		return nil, nil, fmt.Errorf("%w: the room has no m.room.create that can be read", ErrBadRequest)
+	}
+	predecessor := map[string]any{"room_id": d.room.ID}
+	if x := d.head.Extremities; !v.RoomIDIsCreateHash && len(x) > 0 {
+		predecessor["event_id"] = x[len(x)-1].ID
+	}
+	create := map[string]json.RawMessage{}
+	for _, key := range []string{"type", "m.federate"} {
+		if raw, ok := former[key]; ok {
+			create[key] = raw
+		}
+	}
+	members := map[string]any{"room_version": v.ID, "predecessor": predecessor}
+	if !v.UseCreateSender {
+		members["creator"] = u.User
+	}
+	if v.PrivilegedCreators && len(u.AdditionalCreators) > 0 {
+		members["additional_creators"] = u.AdditionalCreators
+	}
+	for key, value := range members {
+		raw, err := json.Marshal(value)
+		if err != nil {
+			return nil, nil, err
+		}
+		create[key] = raw
+	}
+	if !v.PrivilegedCreators {
+		return create, nil, nil
+	}
+	err := (&Creation{Creator: u.User}).addCreators(v, create)
+	return create, append([]id.UserID{u.User}, u.AdditionalCreators...), err
+}
+
+// joinRulesFor replaces a join rule that the version does not know by the strictest.
+func joinRulesFor(v *event.Version, content json.RawMessage) json.RawMessage {
+	var rules struct {
+		Rule string `json:"join_rule"`
+	}
+	known := map[string]bool{"knock": v.Knock, "restricted": v.RestrictedJoin, "knock_restricted": v.KnockRestricted}
+	// A rule that can't be read lets nobody in, in the new room as in the old one.
+	if json.Unmarshal(content, &rules) == nil {
+		if ok, special := known[rules.Rule]; special && !ok {
+			return json.RawMessage(`{"join_rule":"invite"}`)
+		}
+	}
+	return content
+}
+
+// levelsFor are the power levels of the new room: those of the old one, except that creators have none where they
+// stand above all, and need one where they no longer do.
+func (d *draft) levelsFor(v *event.Version, user id.UserID, creators []id.UserID, old *store.Event) (map[string]json.RawMessage, error) {
+	var levels map[string]json.RawMessage
+	if old == nil || json.Unmarshal(old.Content, &levels) != nil || levels == nil {
+		return (&Creation{Creator: user, Preset: "private_chat"}).powerLevels(v)
+	}
+	for key, raw := range levels {
+		if key != "events" && key != "users" && key != "notifications" {
+			levels[key] = wholeLevel(v, raw)
+		}
+	}
+	parts := map[string]map[string]json.RawMessage{}
+	for _, key := range []string{"users", "events", "notifications"} {
+		var part map[string]json.RawMessage
+		if raw, ok := levels[key]; !ok || json.Unmarshal(raw, &part) != nil || part == nil {
+			part = map[string]json.RawMessage{}
+		}
+		for k, raw := range part {
+			part[k] = wholeLevel(v, raw)
+		}
+		parts[key] = part
+	}
+	now := d.auth.Levels()
+	switch {
+	case v.PrivilegedCreators:
+		for _, c := range creators {
+			delete(parts["users"], string(c))
+		}
+		// Client-Server API, POST /createRoom: a tombstone needs more than other state.
+		if state := now.Event("", true); now.Event(typeTombstone, true) <= state {
+			parts["events"][typeTombstone] = strconv.AppendInt(nil, max(150, state+1), 10)
+		}
+	case d.room.Version.PrivilegedCreators:
+		if d.auth.UserLevel(user) == eventauth.CreatorLevel {
+			highest := max(100, now.Event("", true), now.Event(typeTombstone, true), now.Event(event.TypePowerLevels, true))
+			parts["users"][string(user)] = strconv.AppendInt(nil, highest, 10)
+		}
+	}
+	for key, part := range parts {
+		if _, given := levels[key]; !given && len(part) == 0 {
+			continue
+		}
+		raw, err := json.Marshal(part)
+		if err != nil {
+			return nil, err
+		}
+		levels[key] = raw
+	}
+	return levels, nil
+}
+
+// maxLevel is the largest integer that JSON can carry between servers.
+const maxLevel = 1<<53 - 1
+
+// wholeLevel is a level as an integer if the version asks for it. Older versions allow text and fractions.
+func wholeLevel(v *event.Version, raw json.RawMessage) json.RawMessage {
+	text := string(raw)
+	if !v.IntegerPowerLevels {
+		return raw
+	}
+	if json.Unmarshal(raw, &text) != nil {
+		text = string(raw)
+	}
+	n, err := strconv.ParseFloat(strings.TrimSpace(text), 64)
+	if err != nil || math.IsNaN(n) {
+		return raw // nothing that counts as a level; the rules will say so
+	}
+	return strconv.AppendInt(nil, int64(math.Trunc(max(-maxLevel, min(maxLevel, n)))), 10)
+}
+
+// newcomer is a local user who came into a room that replaces another one.
+type newcomer struct {
+	user     id.UserID
+	from, to id.RoomID
+}
+
+// newcomers are those that a draft brings. It is asked under the room's lock.
+func (d *draft) newcomers() []newcomer {
+	var out []newcomer
+	for _, a := range d.additions {
+		for _, m := range a.members {
+			if !m.local || m.Membership.Membership != "join" || m.former == "join" {
+				continue
+			}
+			from := predecessor(d.known[event.StateKeyTuple{Type: event.TypeCreate}])
+			if from == "" {
+				return nil
+			}
+			out = append(out, newcomer{m.User, from, d.room.ID})
+		}
+	}
+	return out
+}
+
+// follow tells of those whom a committed draft brought.
+func (e *Engine) follow(ctx context.Context, newcomers []newcomer) {
+	if e.Followed == nil {
+		return
+	}
+	for _, n := range newcomers {
+		if err := e.Followed(context.WithoutCancel(ctx), n.user, n.from, n.to); err != nil {
+			e.Log.Error("what a user set for a room cannot be copied to its successor", "room", n.to, "user", n.user, "err", err)
+		}
+	}
+}
+
+// predecessor is the room that an m.room.create says it replaces; empty if it says none.
+func predecessor(create *store.Event) id.RoomID {
+	var content struct {
+		Predecessor struct {
+			RoomID string `json:"room_id"`
+		} `json:"predecessor"`
+	}
+	if create == nil || json.Unmarshal(create.Content, &content) != nil {
+		return ""
+	}
+	from, err := id.ParseRoomID(content.Predecessor.RoomID)
+	if err != nil {
+		return ""
+	}
+	return from
+}

@@ -1,0 +1,90 @@
+package timeline
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"slices"
+
+	"github.com/securecomm/securecomm/homeserver/event"
+	"github.com/securecomm/securecomm/homeserver/filter"
+	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/store"
+)
+
+// Context is an event with what stands around it.
+type Context struct {
+	Start  string            `json:"start"`
+	End    string            `json:"end"`
+	Before []json.RawMessage `json:"events_before"` // newest first
+	Event  json.RawMessage   `json:"event"`
+	After  []json.RawMessage `json:"events_after"`
+	State  []json.RawMessage `json:"state"`
+}
+
+// Context reads an event and up to limit events around it (GET /rooms/{roomId}/context/{eventId}). Error:
+// ErrNotFound, also if the reader may not see the event.
+func (s *Service) Context(ctx context.Context, roomID id.RoomID, r Reader, eventID id.EventID, limit int, f *filter.RoomEvents) (*Context, error) {
+	var out *Context
+	err := s.Store.View(ctx, func(tx *store.Tx) error {
+		v, err := find(tx, roomID, r)
+		if err != nil {
+			return err
+		}
+		ev, err := v.eventByID(eventID)
+		if err != nil {
+			return err
+		}
+		out, err = v.context(ev, limit/2, limit-limit/2, f)
+		return err
+	})
+	return out, err
+}
+
+func (v *View) context(ev *store.Event, before, after int, f *filter.RoomEvents) (*Context, error) {
+	pass := passes(v.room.ID, f)
+	back := &reading{backwards: true, cursor: ev.Position - 1, edge: first, limit: min(before, MaxLimit), pass: pass}
+	ahead := &reading{cursor: ev.Position, edge: v.upto, limit: min(after, MaxLimit), pass: pass}
+	if ev.Position != 0 {
+		if err := v.read(back); err != nil {
+			return nil, err
+		}
+		if err := v.read(ahead); err != nil {
+			return nil, err
+		}
+	}
+	all := slices.Concat([]*store.Event{ev}, back.events, ahead.events)
+	forms, err := v.Form(all)
+	if err != nil {
+		return nil, err
+	}
+	n := 1 + len(back.events)
+	out := &Context{Start: token(back.cursor), End: token(ahead.cursor), Event: forms[0], Before: list(forms[1:n]), After: list(forms[n:])}
+	out.State, err = v.contextState(all, f)
+	return out, err
+}
+
+// contextState encodes the state behind the newest of some events; only of the members who sent them if the client
+// loads members lazily.
+func (v *View) contextState(events []*store.Event, f *filter.RoomEvents) ([]json.RawMessage, error) {
+	newest := slices.MaxFunc(events, func(a, b *store.Event) int { return cmp.Compare(a.Position, b.Position) })
+	state := v.state
+	if !newest.Outlier() {
+		var err error
+		if state, err = v.stateAfter(newest); err != nil {
+			return nil, err
+		}
+	}
+	senders := map[id.UserID]bool{}
+	for _, ev := range events {
+		senders[ev.Sender] = true
+	}
+	found, err := v.stateEvents(state, func(t event.StateKeyTuple) bool {
+		return f == nil || !f.LazyLoadMembers || t.Type != event.TypeMember || senders[id.UserID(t.StateKey)]
+	})
+	if err != nil {
+		return nil, err
+	}
+	forms, err := v.formState(found)
+	return list(forms), err
+}

@@ -1,0 +1,147 @@
+package timeline
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"slices"
+
+	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/store"
+	"github.com/securecomm/securecomm/homeserver/stream"
+)
+
+const (
+	// maxRecursion is how far relations of relations are followed.
+	maxRecursion = 3
+	// maxRelated is how many events are found in that way at most.
+	maxRelated = 1000
+)
+
+// Relations says which of the events that relate to another are wanted.
+type Relations struct {
+	Parent        id.EventID
+	RelType, Type string // empty: any
+	From, To      string // tokens
+	Forwards      bool   // oldest first
+	Recurse       bool   // also what relates to what relates to the event
+	Limit         int
+}
+
+// Related are events that relate to another.
+type Related struct {
+	Chunk []json.RawMessage `json:"chunk"`
+	Next  string            `json:"next_batch,omitempty"`
+	Prev  string            `json:"prev_batch,omitempty"`
+	Depth int               `json:"recursion_depth,omitempty"`
+}
+
+// Relations lists what relates to an event (GET /rooms/{roomId}/relations/{eventId}). Errors: ErrNotFound if the
+// reader cannot see the event, stream.ErrBadToken.
+func (s *Service) Relations(ctx context.Context, roomID id.RoomID, r Reader, q Relations) (*Related, error) {
+	out := &Related{Prev: q.From}
+	err := s.Store.View(ctx, func(tx *store.Tx) error {
+		v, err := find(tx, roomID, r)
+		if err != nil {
+			return err
+		}
+		if _, err := v.eventByID(q.Parent); err != nil {
+			return err
+		}
+		from, to, err := q.bounds(v.upto)
+		if err != nil {
+			return err
+		}
+		found, err := v.related(q, from, to)
+		if err != nil {
+			return err
+		}
+		limit := min(q.Limit, MaxLimit)
+		if len(found) > limit {
+			found = found[:limit]
+			out.Next = after(found, from, to, q.Forwards)
+		}
+		if q.Recurse {
+			out.Depth = maxRecursion
+		}
+		out.Chunk, err = v.show(found)
+		return err
+	})
+	return out, err
+}
+
+// bounds are where the answer lies: from < p < to.
+func (q *Relations) bounds(upto stream.Position) (from, to stream.Position, err error) {
+	start, end := q.From, q.To
+	if !q.Forwards {
+		start, end = end, start
+	}
+	if from, err = position(start, first); err != nil {
+		return 0, 0, err
+	}
+	to, err = position(end, upto)
+	return from, min(to, upto) + 1, err
+}
+
+// after is the token behind a page of relations.
+func after(page []store.Relation, from, to stream.Position, forwards bool) string {
+	switch {
+	case len(page) == 0 && forwards:
+		return token(from)
+	case len(page) == 0:
+		return token(to - 1)
+	case forwards:
+		return token(page[len(page)-1].Position)
+	default:
+		return token(page[len(page)-1].Position - 1)
+	}
+}
+
+// related finds relations in from < p < to in order, one more than the limit if there are more.
+func (v *View) related(q Relations, from, to stream.Position) ([]store.Relation, error) {
+	if !q.Recurse {
+		return v.tx.Relations.Children(v.room.NID, q.Parent, q.RelType, q.Type, from, to, min(q.Limit, MaxLimit)+1, !q.Forwards)
+	}
+	level := []id.EventID{q.Parent}
+	seen := map[id.EventID]bool{q.Parent: true}
+	var found []store.Relation
+	for depth := 0; depth < maxRecursion && len(level) > 0 && len(found) < maxRelated; depth++ {
+		children, err := v.tx.Relations.ChildrenOf(v.room.NID, level, q.RelType, q.Type, maxRelated-len(found))
+		if err != nil {
+			return nil, err
+		}
+		level = nil
+		for _, c := range children {
+			if !seen[c.ID] {
+				seen[c.ID] = true
+				level = append(level, c.ID)
+				found = append(found, c.Relation)
+			}
+		}
+	}
+	found = slices.DeleteFunc(found, func(r store.Relation) bool { return r.Position <= from || r.Position >= to })
+	slices.SortFunc(found, func(a, b store.Relation) int {
+		if q.Forwards {
+			return cmp.Compare(a.Position, b.Position)
+		}
+		return cmp.Compare(b.Position, a.Position)
+	})
+	return found, nil
+}
+
+// show encodes the events of relations that the reader may see.
+func (v *View) show(relations []store.Relation) ([]json.RawMessage, error) {
+	nids := make([]store.EventNID, len(relations))
+	for i, r := range relations {
+		nids[i] = r.Event
+	}
+	events, err := v.tx.Events.ByNID(nids...)
+	if err != nil {
+		return nil, err
+	}
+	if events, err = v.See(events); err != nil {
+		return nil, err
+	}
+	forms, err := v.Form(events)
+	return list(forms), err
+}
