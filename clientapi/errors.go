@@ -14,8 +14,8 @@ import (
 
 	"github.com/securecomm/securecomm/homeserver/account"
 	"github.com/securecomm/securecomm/homeserver/directory"
-	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/ephemeral"
+	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/filter"
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/keys"

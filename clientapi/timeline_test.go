@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -35,7 +36,7 @@ func say(u *hstest.User, room id.RoomID, body string) id.EventID {
 // TestReadRoom goes once through every endpoint that reads a room.
 func TestReadRoom(t *testing.T) {
 	hstest.Each(t, func(t *testing.T, s *hstest.Server) {
-		alice, eve := s.Register("alice"), s.Register("eve")
+		alice := s.Register("alice")
 		roomID := alice.CreateRoom(map[string]any{"preset": "private_chat", "name": "A room"})
 		room := "/v3/rooms/" + string(roomID)
 		root := say(alice, roomID, "root")
@@ -119,7 +120,16 @@ func TestReadRoom(t *testing.T) {
 		if len(snapshot["state"]) == 0 || len(snapshot["messages"]) == 0 {
 			t.Errorf("initialSync: %v", snapshot)
 		}
+	})
+}
 
+// TestReadRoomRefused is what the same endpoints refuse.
+func TestReadRoomRefused(t *testing.T) {
+	hstest.Each(t, func(t *testing.T, s *hstest.Server) {
+		alice, eve := s.Register("alice"), s.Register("eve")
+		roomID := alice.CreateRoom(map[string]any{"preset": "private_chat", "name": "A room"})
+		room := "/v3/rooms/" + string(roomID)
+		root := say(alice, roomID, "root")
 		v1 := strings.Replace(room, "v3", "v1", 1)
 		for _, path := range []string{"/messages?dir=b", "/state", "/state/m.room.name", "/members", "/joined_members", "/initialSync"} {
 			eve.Refused("GET", room+path, nil, 403, "M_FORBIDDEN")
@@ -140,43 +150,82 @@ func TestReadRoom(t *testing.T) {
 	})
 }
 
-// TestReadOlderFromAfar pages through the history of a room of another server, which has to be fetched.
+// TestReadOlderFromAfar pages through the history of a room of another server, which has to be fetched: after a first
+// join, and after a gap.
 func TestReadOlderFromAfar(t *testing.T) {
 	hstest.EachPair(t, func(t *testing.T, one, two *hstest.Server) {
 		alice, bob := one.Register("alice"), two.Register("bob")
 		roomID := alice.CreateRoom(map[string]any{"preset": "public_chat"})
+		room := string(roomID)
 		var said []id.EventID
-		for i := range 25 {
-			said = append(said, say(alice, roomID, fmt.Sprint("m", i)))
+		talk := func() {
+			for i := range 25 {
+				said = append(said, say(alice, roomID, fmt.Sprint("m", i)))
+			}
 		}
-		bob.Must("POST", "/v3/join/"+string(roomID)+"?server_name="+string(one.Name), nil, nil)
-
+		join := func() { bob.Must("POST", "/v3/join/"+room+"?server_name="+string(one.Name), nil, nil) }
+		talk()
+		join()
 		var nearest clientEvent
-		bob.Must("GET", "/v1/rooms/"+string(roomID)+"/timestamp_to_event?dir=f&ts=1", nil, &nearest)
-		var create []clientEvent
-		alice.Must("GET", "/v3/rooms/"+string(roomID)+"/state", nil, &create)
-		if nearest.ID != create[0].ID {
-			t.Errorf("the first event is %s, want %s", nearest.ID, create[0].ID)
+		bob.Must("GET", "/v1/rooms/"+room+"/timestamp_to_event?dir=f&ts=1", nil, &nearest)
+		var state []clientEvent
+		alice.Must("GET", "/v3/rooms/"+room+"/state", nil, &state)
+		if nearest.ID != state[0].ID {
+			t.Errorf("the first event is %s, want %s", nearest.ID, state[0].ID)
 		}
-		var got []id.EventID
-		for from, pages := "", 0; pages < 20; pages++ {
-			path := "/v3/rooms/" + string(roomID) + "/messages?dir=b&limit=10"
-			if from != "" {
-				path += "&from=" + from
-			}
-			var page chunk
-			bob.Must("GET", path, nil, &page)
-			for _, ev := range page.Chunk {
-				if ev.Type == "m.room.message" {
-					got = append([]id.EventID{ev.ID}, got...)
-				}
-			}
-			if from = page.End; from == "" {
-				break
-			}
-		}
-		if fmt.Sprint(got) != fmt.Sprint(said) {
+		if got := readAll(bob, room); fmt.Sprint(got) != fmt.Sprint(said) {
 			t.Errorf("bob reads %v, want %v", got, said)
 		}
+
+		again := alice.CreateRoom(map[string]any{"preset": "public_chat"})
+		room, roomID, said = string(again), again, nil
+		join()
+		bob.Must("POST", "/v3/rooms/"+room+"/leave", nil, nil)
+		awaitLeave(t, alice)
+		talk()
+		join()
+		if got := readAll(bob, room); fmt.Sprint(got) != fmt.Sprint(said) {
+			t.Errorf("after a gap bob reads %v, want %v", got, said)
+		}
 	})
+}
+
+// awaitLeave waits until a user hears that somebody left a room.
+func awaitLeave(t *testing.T, u *hstest.User) {
+	t.Helper()
+	for since, tries := "", 0; tries < 20; tries++ {
+		var next struct {
+			Batch string          `json:"next_batch"`
+			Rooms json.RawMessage `json:"rooms"`
+		}
+		u.Must("GET", "/v3/sync?timeout=1000&since="+since, nil, &next)
+		if strings.Contains(string(next.Rooms), `"content":{"membership":"leave"}`) {
+			return
+		}
+		since = next.Batch
+	}
+	t.Fatal("nobody left")
+}
+
+// readAll pages back through a room's messages and returns them oldest first.
+func readAll(u *hstest.User, room string) []id.EventID {
+	var got []id.EventID
+	for from, pages := "", 0; pages < 20; pages++ {
+		path := "/v3/rooms/" + room + "/messages?dir=b&limit=10"
+		if from != "" {
+			path += "&from=" + from
+		}
+		var page chunk
+		u.Must("GET", path, nil, &page)
+		for _, ev := range page.Chunk {
+			if ev.Type == "m.room.message" {
+				got = append(got, ev.ID)
+			}
+		}
+		if from = page.End; from == "" {
+			break
+		}
+	}
+	slices.Reverse(got)
+	return got
 }

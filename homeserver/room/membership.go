@@ -54,8 +54,9 @@ func (e *Engine) SetMembership(ctx context.Context, c Change) error {
 		return err
 	}
 	return e.change(ctx, c.Room, func(d *draft) error {
-		if c.Membership == "join" && len(d.servers) == 0 && len(d.additions) == 0 {
-			return fmt.Errorf("%w: nobody is in %s any more", ErrNotFound, c.Room)
+		if c.Membership == "join" && len(d.local) == 0 && len(d.additions) == 0 {
+			// What is known here may be long out of date: others went on without this server.
+			return fmt.Errorf("%w: nobody of this server is in %s any more", ErrNotFound, c.Room)
 		}
 		state, err := d.e.lookUp(ctx, &d.face, []event.StateKeyTuple{key})
 		if err != nil {

@@ -1,0 +1,194 @@
+package cli
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/securecomm/securecomm/cli/client"
+	"github.com/securecomm/securecomm/e2ee/vault"
+	"github.com/securecomm/securecomm/homeserver/id"
+)
+
+func TestSafe(t *testing.T) {
+	for in, want := range map[string]string{
+		"hello":                      "hello",
+		"a\x1b[31mb":                 "a[31mb",
+		"a\x9b31mb":                  "a\ufffd31mb",
+		"a\u009b31mb":                "a31mb",
+		"a\nb":                       "a\n    b",
+		"a\r2026-01-01  @bob: hi":    "a2026-01-01  @bob: hi",
+		"ab\u202egpj.exe":            "abgpj.exe",
+		"Gr\u00fc\u00dfe \U0001F600": "Gr\u00fc\u00dfe \U0001F600",
+	} {
+		if got := safe(in); got != want {
+			t.Errorf("safe(%q) is %q, not %q", in, got, want)
+		}
+	}
+}
+
+func TestFileName(t *testing.T) {
+	for in, want := range map[string]string{
+		"plan.pdf":               "plan.pdf",
+		"/etc/passwd":            "passwd",
+		`..\..\boot.ini`:         "boot.ini",
+		"..":                     "download",
+		".bashrc":                "bashrc",
+		"-rf":                    "rf",
+		"a\nb":                   "a     b",
+		"":                       "download",
+		strings.Repeat("x", 200): strings.Repeat("x", 200),
+		strings.Repeat("x", 201): "download",
+		"folder/":                "download",
+	} {
+		if got := fileName(fileMessage{Body: in}); got != want {
+			t.Errorf("fileName(%q) is %q, not %q", in, got, want)
+		}
+	}
+	if got := fileName(fileMessage{Body: "a caption", FileName: "x.txt"}); got != "x.txt" {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestEveryErrorHasAHint(t *testing.T) {
+	for _, err := range []error{
+		errors.New("something"),
+		&client.Error{Status: 500},
+		&client.Error{Status: 403, Code: "M_FORBIDDEN"},
+		&client.Error{Status: 418, Code: "M_TEAPOT"},
+		&client.StagesError{},
+		fmt.Errorf("wrapped: %w", client.ErrNoServer),
+		id.ErrInvalid,
+	} {
+		if code, hint := explain(err); code == exitOK || hint == "" || strings.Contains(hint, "\n") {
+			t.Errorf("%v: code %d, hint %q", err, code, hint)
+		}
+	}
+	if code, _ := explain(&client.Error{Status: 401, Code: "M_UNKNOWN_TOKEN"}); code != exitNotLoggedIn {
+		t.Errorf("an ended session has code %d", code)
+	}
+}
+
+func TestLinesAreBounded(t *testing.T) {
+	for _, c := range []struct {
+		in    string
+		limit int
+		want  string
+		ok    bool
+	}{
+		{"abc\nrest", 3, "abc", true},
+		{"abc\r\n", 3, "abc", true},
+		{"abcdef\n", 3, "", false},
+		{strings.Repeat("x", 10000) + "\n", 10000, strings.Repeat("x", 10000), true},
+		{strings.Repeat("x", 10002) + "\n", 10000, "", false},
+	} {
+		got, err := newApp(Stdio{In: strings.NewReader(c.in)}).readLine(c.limit)
+		if got != c.want || (err == nil) != c.ok {
+			t.Errorf("%.20q with limit %d: %.20q, %v", c.in, c.limit, got, err)
+		}
+	}
+}
+
+// newSession is a session on a vault, without a network.
+func newSession(t *testing.T) *session {
+	t.Helper()
+	key, err := vault.Passphrase("x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := vault.Open(t.TempDir()+"/vault", key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { v.Close() })
+	p := &profile{app: newApp(Stdio{In: strings.NewReader(""), Out: t.Output(), Err: t.Output()}), vault: v}
+	return &session{app: p.app, profile: p, me: account{User: "@me:h", Device: "D"},
+		roomFacts: map[id.RoomID]roomFacts{}, audiences: map[id.RoomID]audience{}}
+}
+
+func TestEncryptionIsNeverForgotten(t *testing.T) {
+	s := newSession(t)
+	learn := func(content string) roomFacts {
+		t.Helper()
+		facts, err := s.learn("!r", json.RawMessage(content))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return facts
+	}
+	if facts := learn(`{"algorithm":"m.new"}`); !facts.Encrypted || facts.sendable("!r") == nil {
+		t.Errorf("a room with an unknown encryption: %+v", facts)
+	}
+	if facts := learn(`{"algorithm":"m.megolm.v1.aes-sha2","rotation_period_msgs":5}`); facts.sendable("!r") != nil || facts.RotateMessages != 5 {
+		t.Errorf("a room with Megolm: %+v", facts)
+	}
+	for _, broken := range []string{`{}`, `[]`, `{"algorithm":"m.none"}`, `{"algorithm":7}`} {
+		if facts := learn(broken); !facts.Encrypted || facts.Algorithm != megolm || facts.RotateMessages != 5 {
+			t.Errorf("after %s: %+v", broken, facts)
+		}
+	}
+	clear(s.roomFacts)
+	if facts, err := s.pinned("!r"); err != nil || !facts.Encrypted {
+		t.Errorf("in the vault: %+v, %v", facts, err)
+	}
+}
+
+func TestHistory(t *testing.T) {
+	s := newSession(t)
+	var all []message
+	for i := range maxKept + 1 {
+		all = append(all, message{ID: id.EventID(fmt.Sprintf("$%d", i)), Time: int64(i), Body: fmt.Sprint("body ", i)})
+	}
+	all = append(all, message{ID: "$undecryptable", Time: 1 << 40, undecryptable: true})
+	for range 2 { // the second time changes nothing
+		if err := s.keep("!r", all); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.keep("!rr", all[:1]); err != nil {
+		t.Fatal(err)
+	}
+	kept := s.profile.vault.Keys(historyKey("!r"))
+	if len(kept) != maxKept {
+		t.Fatalf("%d messages were kept", len(kept))
+	}
+	for i, want := range map[int]string{0: "body 1", maxKept - 1: fmt.Sprint("body ", maxKept)} {
+		var m message
+		if _, err := s.profile.load(kept[i], &m); err != nil || m.Body != want {
+			t.Errorf("message %d is %q, %v", i, m.Body, err)
+		}
+	}
+}
+
+func TestMessageKinds(t *testing.T) {
+	key := "@bob:h"
+	for _, c := range []struct {
+		kind, content string
+		stateKey      *string
+		want, body    string
+	}{
+		{"m.room.message", `{"msgtype":"m.text","body":"hi"}`, nil, "message", "hi"},
+		{"m.room.message", `{"msgtype":"m.emote","body":"waves"}`, nil, "message", "* waves"},
+		{"m.room.message", `{"msgtype":"m.image","body":"a.png","info":{"size":7}}`, nil, "file", `file "a.png" (7 bytes)`},
+		{"m.room.message", `{"msgtype":"m.text","body":5}`, nil, "other", ""},
+		{"m.room.message", `{}`, nil, "other", ""},
+		{"m.room.member", `{"membership":"join"}`, &key, "member", "@bob:h is in the room"},
+		{"m.reaction", `{}`, nil, "other", ""},
+	} {
+		m := message{Type: c.kind, Content: json.RawMessage(c.content)}
+		if m.describe(c.stateKey); m.Kind != c.want || m.Body != c.body {
+			t.Errorf("%s %s: %q %q", c.kind, c.content, m.Kind, m.Body)
+		}
+	}
+}
+
+func TestLine(t *testing.T) {
+	a := newApp(Stdio{In: strings.NewReader("")})
+	m := message{Kind: "message", Time: time.Date(2026, 1, 2, 3, 4, 0, 0, time.Local).UnixMilli(), Sender: "@a:h", Body: "hi\x1b[2J", Trust: trustYellow, Reason: "not verified", Encrypted: true, State: stateReceived}
+	if got, want := a.line(m), "2026-01-02 03:04  @a:h  [yellow: not verified]  hi[2J"; got != want {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+}

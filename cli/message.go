@@ -1,0 +1,232 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/securecomm/securecomm/cli/client"
+	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/spf13/cobra"
+)
+
+// The delivery states of a message.
+const (
+	stateReceived = "received"
+	stateSending  = "sending"
+	stateSent     = "sent"
+	stateFailed   = "failed"
+)
+
+// The colours of the lock, worst last.
+const (
+	trustGreen  = "green"  // encrypted by a verified device
+	trustYellow = "yellow" // encrypted by a device that is not verified
+	trustRed    = "red"    // not encrypted, not decryptable, or by a changed identity
+)
+
+// message is one message as the commands show it, in text and in JSON.
+type message struct {
+	Kind      string          `json:"kind"` // "message", "file", "member" or "other"
+	ID        id.EventID      `json:"event_id,omitempty"`
+	Room      id.RoomID       `json:"room_id"`
+	Sender    id.UserID       `json:"sender"`
+	Device    id.DeviceID     `json:"device_id,omitempty"`
+	Time      int64           `json:"time,omitempty"` // milliseconds since 1970, by the sender's server's clock
+	Type      string          `json:"type"`
+	Body      string          `json:"body"`
+	Content   json.RawMessage `json:"content,omitempty"`
+	Encrypted bool            `json:"encrypted"`
+	Trust     string          `json:"trust"`
+	Reason    string          `json:"reason,omitempty"` // why the trust is what it is
+	State     string          `json:"state"`
+	Error     string          `json:"error,omitempty"`
+
+	undecryptable bool // may be decryptable later, when its key arrives
+}
+
+// describe fills what follows from type and content.
+func (m *message) describe(stateKey *string) {
+	var content struct {
+		MsgType    string `json:"msgtype"`
+		Body       string `json:"body"`
+		Membership string `json:"membership"`
+		Info       struct {
+			Size int64 `json:"size"`
+		} `json:"info"`
+	}
+	m.Kind = "other"
+	if json.Unmarshal(m.Content, &content) != nil {
+		return
+	}
+	switch {
+	case m.Type == "m.room.message" && isFile(content.MsgType):
+		m.Kind, m.Body = "file", fmt.Sprintf("file %q (%d bytes)", safeLine(content.Body), content.Info.Size)
+	case m.Type == "m.room.message" && content.MsgType == "m.emote":
+		m.Kind, m.Body = "message", "* "+content.Body
+	case m.Type == "m.room.message" && content.Body != "":
+		m.Kind, m.Body = "message", content.Body
+	case m.Type == "m.room.member" && stateKey != nil:
+		m.Kind, m.Body = "member", *stateKey+" "+memberVerb(content.Membership)
+	}
+}
+
+func memberVerb(membership string) string {
+	switch membership {
+	case "join":
+		return "is in the room"
+	case "invite":
+		return "is invited"
+	case "leave":
+		return "is not in the room any more"
+	case "ban":
+		return "is banned"
+	}
+	return "knocks"
+}
+
+func isFile(msgType string) bool {
+	return msgType == "m.file" || msgType == "m.image" || msgType == "m.video" || msgType == "m.audio"
+}
+
+// line is the message as text.
+func (a *app) line(m message) string {
+	when := time.UnixMilli(m.Time).Local().Format("2006-01-02 15:04")
+	parts := []string{when, safeLine(string(m.Sender))}
+	if m.Trust != "" {
+		parts = append(parts, a.lock(m))
+	}
+	switch {
+	case m.Kind == "file":
+		parts = append(parts, safe(m.Body), string(m.ID))
+	case m.Kind == "other":
+		parts = append(parts, "("+safeLine(m.Type)+")")
+	default:
+		parts = append(parts, safe(m.Body))
+	}
+	text := strings.Join(parts, "  ")
+	switch m.State {
+	case stateFailed:
+		text += "  (not sent: " + safeLine(m.Error) + ")"
+	case stateSending:
+		text += "  (sending)"
+	case stateSent:
+		text += "  (sent)"
+	}
+	return text
+}
+
+// lock shows how far a message is to be trusted: as a colour, or as a word where there are no colours.
+func (a *app) lock(m message) string {
+	why := ""
+	if m.Reason != "" && m.Trust != trustGreen {
+		why = ": " + safeLine(m.Reason)
+	}
+	if !a.painted() {
+		return "[" + m.Trust + why + "]"
+	}
+	glyph := "\U0001F512"
+	if !m.Encrypted {
+		glyph = "\U0001F513"
+	}
+	switch m.Trust {
+	case trustGreen:
+		return colourGreen + glyph + colourNone
+	case trustYellow:
+		return colourYellow + glyph + why + colourNone
+	}
+	return colourRed + glyph + why + colourNone
+}
+
+// show writes one message.
+func (a *app) show(m message) error {
+	if a.json {
+		return a.document(m)
+	}
+	return a.say("%s", a.line(m))
+}
+
+// maxBody bounds a message's text, in bytes; with encryption around it an event has to stay under 64 KiB.
+const maxBody = 32 << 10
+
+type textMessage struct {
+	MsgType string `json:"msgtype"`
+	Body    string `json:"body"`
+}
+
+func (a *app) send() *cobra.Command {
+	var kind sendKind
+	cmd := &cobra.Command{
+		Use:   "send ROOM [TEXT...]",
+		Short: "Send a message",
+		Long: "Sends a message; without TEXT it is read from standard input. In an encrypted room it is\n" +
+			"encrypted. A room that was encrypted once never gets plaintext from here, whatever a server says.",
+		Example: "  securecomm send '!abc:one.example' 'Good morning'\n  date | securecomm send '!abc:one.example' --notice",
+		Args:    argCount(1, -1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			body := strings.Join(args[1:], " ")
+			if len(args) == 1 {
+				data, err := io.ReadAll(io.LimitReader(a.in, maxBody+1))
+				if err != nil {
+					return fmt.Errorf("reading the message: %w", err)
+				}
+				body = strings.TrimRight(string(data), "\r\n")
+			}
+			content, err := kind.text(body)
+			if err != nil {
+				return err
+			}
+			return a.withSession(cmd.Context(), func(s *session) error {
+				room, err := s.room(cmd.Context(), args[0])
+				if err != nil {
+					return err
+				}
+				if err := s.catchUp(cmd.Context()); err != nil {
+					return err
+				}
+				m, err := s.send(cmd.Context(), room, "m.room.message", client.NewTxnID(), content, kind.options())
+				if err != nil {
+					return err
+				}
+				return a.show(m)
+			})
+		},
+	}
+	kind.flags(cmd)
+	cmd.Flags().BoolVar(&kind.notice, "notice", false, "send it as a notice, as programs do")
+	cmd.Flags().BoolVar(&kind.emote, "emote", false, "send it as what you do")
+	return cmd
+}
+
+// sendKind is how a message is to be sent, from the flags.
+type sendKind struct {
+	notice, emote, verifiedOnly bool
+}
+
+func (k *sendKind) flags(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&k.verifiedOnly, "verified-only", false, "let only verified devices decrypt it")
+}
+
+func (k *sendKind) options() sendOptions { return sendOptions{verifiedOnly: k.verifiedOnly} }
+
+func (k *sendKind) text(body string) (textMessage, error) {
+	switch {
+	case body == "":
+		return textMessage{}, fail(exitUsage, "write the text behind the room, or pipe it in", "the message is empty")
+	case len(body) > maxBody:
+		return textMessage{}, fail(exitUsage, `send it as a file with "securecomm upload"`, "the message is longer than %d bytes", maxBody)
+	case !utf8.ValidString(body):
+		return textMessage{}, fail(exitUsage, `send it as a file with "securecomm upload"`, "the message is not text in UTF-8")
+	}
+	content := textMessage{MsgType: "m.text", Body: body}
+	if k.notice {
+		content.MsgType = "m.notice"
+	}
+	if k.emote {
+		content.MsgType = "m.emote"
+	}
+	return content, nil
+}

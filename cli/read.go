@@ -1,0 +1,172 @@
+package cli
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/securecomm/securecomm/cli/client"
+	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/spf13/cobra"
+)
+
+const (
+	maxRead  = 1000
+	pageSize = 100
+	// maxPages bounds how far back is looked for messages among other events.
+	maxPages = 20
+
+	// A message that is younger than freshness may be ahead of its key.
+	freshness   = time.Minute
+	keyPatience = time.Second
+	keyAttempts = 4
+)
+
+func (a *app) read() *cobra.Command {
+	var limit int
+	var from string
+	var all, offline, history bool
+	cmd := &cobra.Command{
+		Use:   "read ROOM",
+		Short: "Show the latest messages of a room, decrypted",
+		Long: "Shows the latest messages, the oldest first, each with its lock: green is encrypted by a\n" +
+			"verified device, yellow encrypted by one that is not verified, red anything else.\n\n" +
+			"Nothing is kept on disk unless you say --history, which keeps the messages shown,\nencrypted; --offline shows what was kept.",
+		Example: "  securecomm read '!abc:one.example'\n  securecomm read '!abc:one.example' --limit 5 --json",
+		Args:    argCount(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if limit < 1 || limit > maxRead {
+				return fail(exitUsage, "choose another --limit", "the limit has to be from 1 to %d", maxRead)
+			}
+			ctx := cmd.Context()
+			return a.withSession(ctx, func(s *session) error {
+				if offline {
+					return s.showKept(args[0], limit)
+				}
+				room, err := s.room(ctx, args[0])
+				if err != nil {
+					return err
+				}
+				if err := s.catchUp(ctx); err != nil {
+					return err
+				}
+				messages, older, err := s.latest(ctx, room, from, limit, all)
+				if err != nil {
+					return err
+				}
+				for _, m := range messages {
+					if err := a.show(m); err != nil {
+						return err
+					}
+				}
+				if older != "" && !a.json {
+					a.note("Older messages: --from %s", older)
+				}
+				if history {
+					return s.keep(room, messages)
+				}
+				return nil
+			})
+		},
+	}
+	flags := cmd.Flags()
+	flags.IntVar(&limit, "limit", 20, "how many messages")
+	flags.StringVar(&from, "from", "", "go on where an earlier call stopped")
+	flags.BoolVar(&all, "all", false, "also joins, leaves and other events")
+	flags.BoolVar(&history, "history", false, "keep the messages on disk, encrypted")
+	flags.BoolVar(&offline, "offline", false, "show what --history kept, without the network")
+	cmd.MarkFlagsMutuallyExclusive("offline", "from")
+	cmd.MarkFlagsMutuallyExclusive("offline", "history")
+	return cmd
+}
+
+// latest reads up to limit messages backwards from a token and answers them oldest first, with the token
+// where older ones begin.
+func (s *session) latest(ctx context.Context, room id.RoomID, from string, limit int, all bool) ([]message, string, error) {
+	var found []client.Event
+	for range maxPages {
+		page, err := s.client.Messages(ctx, room, from, min(limit-len(found), pageSize))
+		if err != nil {
+			return nil, "", err
+		}
+		if err := s.learnSenders(ctx, page.Chunk); err != nil {
+			return nil, "", err
+		}
+		for _, e := range page.Chunk {
+			if m, ok := s.decode(room, e); ok && (all || m.Kind == "message" || m.Kind == "file") {
+				found = append(found, e)
+			}
+		}
+		from = page.End
+		if from == "" || len(page.Chunk) == 0 || len(found) >= limit {
+			break
+		}
+	}
+	slices.Reverse(found)
+	messages, err := s.decodeAll(ctx, room, found)
+	if err != nil {
+		return nil, "", err
+	}
+	return messages, from, s.afterDecrypting(ctx)
+}
+
+// decodeAll makes events into messages. The key of a fresh message may arrive a moment after it, so that a
+// little patience is had with those.
+func (s *session) decodeAll(ctx context.Context, room id.RoomID, events []client.Event) ([]message, error) {
+	for attempt := range keyAttempts {
+		messages := make([]message, len(events))
+		waiting := false
+		for i, e := range events {
+			messages[i], _ = s.decode(room, e)
+			waiting = waiting || messages[i].undecryptable && time.Since(time.UnixMilli(e.Timestamp)) < freshness
+		}
+		if !waiting || attempt == keyAttempts-1 {
+			return messages, nil
+		}
+		answer, err := s.client.Sync(ctx, client.SyncRequest{Since: s.since(), Filter: catchUpFilter, Timeout: keyPatience})
+		if err != nil {
+			return nil, err
+		}
+		if err := s.take(ctx, answer); err != nil {
+			return nil, err
+		}
+	}
+	return nil, nil
+}
+
+// learnSenders fetches the devices of those who sent encrypted messages, by which their messages are judged.
+func (s *session) learnSenders(ctx context.Context, events []client.Event) error {
+	var senders []id.UserID
+	for _, e := range events {
+		if e.Type == "m.room.encrypted" && !slices.Contains(senders, e.Sender) {
+			senders = append(senders, e.Sender)
+		}
+	}
+	if len(senders) == 0 {
+		return nil
+	}
+	return s.learnUsers(ctx, senders)
+}
+
+// between reads the events that a limited timeline left out: backwards from its start until an event that was
+// seen before. It answers them oldest first.
+func (s *session) between(ctx context.Context, room id.RoomID, from string, seen func(id.EventID) bool) ([]client.Event, error) {
+	var missing []client.Event
+	for range maxPages {
+		page, err := s.client.Messages(ctx, room, from, pageSize)
+		if err != nil {
+			return nil, err
+		}
+		known := slices.IndexFunc(page.Chunk, func(e client.Event) bool { return seen(e.ID) })
+		if known >= 0 {
+			missing = append(missing, page.Chunk[:known]...)
+			break
+		}
+		missing = append(missing, page.Chunk...)
+		if from = page.End; from == "" || len(page.Chunk) == 0 {
+			break
+		}
+	}
+	slices.Reverse(missing)
+	return missing, nil
+}

@@ -1,0 +1,85 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/securecomm/securecomm/config"
+	"github.com/securecomm/securecomm/homeserver"
+)
+
+func (a *app) serve() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the homeserver",
+		Long: "Runs the homeserver until it is interrupted. Started with nothing, it listens on this machine only and\n" +
+			"lets nobody register but who has the one-time token that it prints for the first administrator.",
+		Example: "  securecomm serve --dev\n  securecomm serve --config /etc/securecomm/securecomm.yaml",
+		Args:    argCount(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := a.loadConfig(cmd)
+			if err != nil {
+				return err
+			}
+			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
+			defer stop()
+			return a.runServer(ctx, c)
+		},
+	}
+	a.configFlags(cmd)
+	return cmd
+}
+
+func (a *app) runServer(ctx context.Context, c *config.Config) (err error) {
+	log := logger(c, a.err)
+	server, err := homeserver.New(ctx, c, log)
+	if err != nil {
+		return &failure{code: exitFailure, err: err, hint: "the configuration in force is shown by \"securecomm config print\""}
+	}
+	defer func() {
+		if closeErr := server.Close(); err == nil {
+			err = closeErr
+		}
+	}()
+	if err := a.welcome(ctx, c, server); err != nil {
+		return err
+	}
+	return server.Run(ctx, func(addresses map[string]net.Addr) {
+		log.Info("ready", "server", c.Server.Name, "client_api", addresses["client"].String())
+	})
+}
+
+// welcome tells how the first user gets in.
+func (a *app) welcome(ctx context.Context, c *config.Config, server *homeserver.Server) error {
+	if c.Registration.Enabled && !c.Registration.RequireToken {
+		return a.say("Registration is open. Make an account with any Matrix client, or with\n  securecomm register alice --server %s", c.BaseURL())
+	}
+	token, err := server.Account.BootstrapToken(ctx)
+	if err != nil {
+		return fmt.Errorf("make the first administrator's token: %w", err)
+	}
+	if token == "" {
+		return nil
+	}
+	return a.say("This server has no users yet. The first administrator registers with this one-time token:\n  %s\n"+
+		"for example with\n  securecomm register alice --server %s --token %s", token, c.BaseURL(), token)
+}
+
+// logger writes what the configuration asks for.
+func logger(c *config.Config, to io.Writer) *slog.Logger {
+	var level slog.Level
+	// The configuration was checked: it names one of slog's levels.
+	_ = level.UnmarshalText([]byte(c.Log.Level))
+	options := &slog.HandlerOptions{Level: level}
+	if c.Log.Format == "json" {
+		return slog.New(slog.NewJSONHandler(to, options))
+	}
+	return slog.New(slog.NewTextHandler(to, options))
+}

@@ -1,0 +1,183 @@
+package e2ee
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/securecomm/securecomm/homeserver/id"
+)
+
+const (
+	// maxRequests bounds the requests of own devices that wait to be served.
+	maxRequests = 200
+	// maxWithheld bounds the notes why keys are missing, which strangers can send.
+	maxWithheld = 5000
+)
+
+// withheldContent is the content of m.room_key.withheld.
+type withheldContent struct {
+	Algorithm  string      `json:"algorithm"`
+	Room       id.RoomID   `json:"room_id,omitempty"`
+	Session    string      `json:"session_id,omitempty"`
+	SenderKey  string      `json:"sender_key"`
+	Code       string      `json:"code"`
+	Reason     string      `json:"reason,omitempty"`
+	FromDevice id.DeviceID `json:"from_device,omitempty"`
+}
+
+// withheldWords say what a code means, since what a stranger writes as the reason is not to be shown.
+var withheldWords = map[string]string{
+	withheldBlocked:    "its sender has blocked this device",
+	withheldUnverified: "its sender shares keys with verified devices only",
+	withheldNoOlm:      "its sender could not reach this device",
+	"m.unauthorised":   "its sender says that this device may not read it",
+	"m.unavailable":    "the device that was asked does not have the key either",
+}
+
+func (t *txn) receiveWithheld(raw json.RawMessage) (problem, err error) {
+	var c withheldContent
+	if json.Unmarshal(raw, &c) != nil || c.Algorithm != MegolmAlgorithm {
+		return errors.New("it is malformed"), nil
+	}
+	_, known := withheldWords[c.Code]
+	if !known || c.Session == "" || strings.ContainsRune(c.Session+string(c.Room), 0) || len(c.Session) > 255 || len(c.Room) > id.MaxLength {
+		return nil, nil // nothing in it that could be told about a message
+	}
+	if _, has := t.Get(inboundKey(c.Room, c.Session)); has || len(t.Keys(prefixWithheld)) >= maxWithheld {
+		return nil, nil
+	}
+	return nil, t.save(prefixWithheld+join(c.Room, c.Session), c.Code)
+}
+
+// withheldReason is the error for a message whose key is not here.
+func (t *txn) withheldReason(room id.RoomID, session string) (error, error) {
+	code, err := load[string](t, prefixWithheld+join(room, session))
+	if err != nil || code == nil {
+		return ErrNoKey, err
+	}
+	return fmt.Errorf("%w: %s", ErrNoKey, withheldWords[*code]), nil
+}
+
+// requestRecord is a key that the own devices were asked for.
+type requestRecord struct {
+	ID string `json:"id"`
+}
+
+type requestContent struct {
+	Action string       `json:"action"`
+	Body   *requestBody `json:"body,omitempty"`
+	ID     string       `json:"request_id"`
+	Device id.DeviceID  `json:"requesting_device_id"`
+}
+
+type requestBody struct {
+	Algorithm string    `json:"algorithm"`
+	Room      id.RoomID `json:"room_id"`
+	Session   string    `json:"session_id"`
+}
+
+// request asks the own other devices for a key, once.
+func (t *txn) request(room id.RoomID, session string) error {
+	key := prefixRequest + join(room, session)
+	if _, asked := t.Get(key); asked {
+		return nil
+	}
+	r := requestRecord{ID: newID()}
+	if err := t.save(key, r); err != nil {
+		return err
+	}
+	return t.toOwn(requestContent{Action: "request", ID: r.ID, Device: t.m.device, Body: &requestBody{MegolmAlgorithm, room, session}})
+}
+
+// cancelRequest tells the own devices that a key was found.
+func (t *txn) cancelRequest(room id.RoomID, session string) error {
+	key := prefixRequest + join(room, session)
+	r, err := load[requestRecord](t, key)
+	if err != nil || r == nil {
+		return err
+	}
+	t.Delete(key)
+	return t.toOwn(requestContent{Action: "request_cancellation", ID: r.ID, Device: t.m.device})
+}
+
+// toOwn sends to all other devices of the user.
+func (t *txn) toOwn(c requestContent) error {
+	own, err := loadUser(t, t.m.user)
+	if err != nil {
+		return err
+	}
+	to := recipients{}
+	for device, d := range own.Devices {
+		if device != t.m.device && !d.Gone {
+			to.add(t.m.user, device, c)
+		}
+	}
+	return t.post("m.room_key_request", to)
+}
+
+// serveRecord is a key that another own device asked for.
+type serveRecord struct {
+	Device id.DeviceID `json:"device"`
+	Body   requestBody `json:"body"`
+}
+
+func serveKey(device id.DeviceID, request string) string {
+	return prefixServe + string(device) + "\x00" + request
+}
+
+func (t *txn) receiveRequest(sender id.UserID, raw json.RawMessage) (problem, err error) {
+	var c requestContent
+	if json.Unmarshal(raw, &c) != nil || len(c.ID) > 255 || len(c.Device) > 255 {
+		return errors.New("it is malformed"), nil
+	}
+	if sender != t.m.user || c.Device == t.m.device || strings.ContainsRune(c.ID+string(c.Device), 0) {
+		return nil, nil // keys are given to own devices only
+	}
+	if c.Action == "request_cancellation" {
+		t.Delete(serveKey(c.Device, c.ID))
+		return nil, nil
+	}
+	if c.Action != "request" || c.Body == nil || c.Body.Algorithm != MegolmAlgorithm || len(t.Keys(prefixServe)) >= maxRequests {
+		return nil, nil
+	}
+	return nil, t.save(serveKey(c.Device, c.ID), serveRecord{c.Device, *c.Body})
+}
+
+// serveRequests gives verified own devices the keys that they asked for. What can't be given now, since there
+// is no session with the device or it is not verified, is not given later either: the device can ask again.
+func (t *txn) serveRequests() error {
+	for _, key := range t.Keys(prefixServe) {
+		r, err := load[serveRecord](t, key)
+		if err != nil {
+			return err
+		}
+		t.Delete(key)
+		if err := t.serve(r); err != nil && !errors.Is(err, errNoSession) {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *txn) serve(r *serveRecord) error {
+	own, err := loadUser(t, t.m.user)
+	if err != nil {
+		return err
+	}
+	d := own.Devices[r.Device]
+	if d == nil || d.Gone || t.m.deviceTrust(own, d).Level != Green {
+		return nil
+	}
+	in, err := load[inboundRecord](t, inboundKey(r.Body.Room, r.Body.Session))
+	if err != nil || in == nil {
+		return err
+	}
+	sessionKey, err := in.Session.Export(in.Session.FirstIndex())
+	if err != nil {
+		return err
+	}
+	return t.tell(&d.Device, "m.forwarded_room_key", roomKey{Algorithm: MegolmAlgorithm, Room: r.Body.Room, Session: r.Body.Session,
+		SessionKey: sessionKey, SenderKey: &in.SenderKey, Signing: in.Signing, Chain: &[]string{}})
+}

@@ -1,0 +1,137 @@
+package e2ee
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/securecomm/securecomm/e2ee/olm"
+	"github.com/securecomm/securecomm/homeserver/id"
+)
+
+// maxToDevice is the largest to-device event in bytes that is looked at.
+const maxToDevice = 1 << 20
+
+// Sync is what an answer to /sync says to the encryption.
+type Sync struct {
+	ToDevice       []json.RawMessage
+	Changed, Left  []id.UserID    // of device_lists
+	OneTimeKeys    map[string]int // device_one_time_keys_count
+	UnusedFallback []string       // device_unused_fallback_key_types; nil if the server said nothing
+	Next           string         // next_batch
+}
+
+// Received is what a sync brought.
+type Received struct {
+	RoomKeys int     // how many keys of rooms are new; messages that waited for them may be readable now
+	Problems []error // to-device events that were set aside
+}
+
+// ReceiveSync takes in an answer to /sync, all of it and its token, or nothing. An event that can't be read is
+// set aside; the others count.
+func (m *Machine) ReceiveSync(s Sync) (*Received, error) {
+	got := &Received{}
+	err := m.update(func(t *txn) error {
+		if err := t.deviceLists(s.Changed, s.Left); err != nil {
+			return err
+		}
+		if err := t.syncKeys(s.OneTimeKeys, s.UnusedFallback); err != nil {
+			return err
+		}
+		for _, raw := range s.ToDevice {
+			problem, err := t.receive(raw, got)
+			if err != nil {
+				return err
+			}
+			if problem != nil {
+				got.Problems = append(got.Problems, problem)
+			}
+		}
+		if err := t.serveRequests(); err != nil {
+			return err
+		}
+		t.Put(keySync, []byte(s.Next))
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("taking in a sync: %w", err)
+	}
+	return got, nil
+}
+
+// receive takes in one to-device event. The problem is what is wrong with the event.
+func (t *txn) receive(raw json.RawMessage, got *Received) (problem, err error) {
+	var e struct {
+		Type    string          `json:"type"`
+		Sender  id.UserID       `json:"sender"`
+		Content json.RawMessage `json:"content"`
+	}
+	if len(raw) > maxToDevice {
+		return fmt.Errorf("a message to this device is larger than %d bytes", maxToDevice), nil
+	}
+	if json.Unmarshal(raw, &e) != nil {
+		return errors.New("a message to this device is malformed"), nil
+	}
+	switch e.Type {
+	case "m.room.encrypted":
+		problem, err = t.receiveSealed(e.Sender, e.Content, got)
+	case "m.room_key.withheld":
+		problem, err = t.receiveWithheld(e.Content)
+	case "m.room_key_request":
+		problem, err = t.receiveRequest(e.Sender, e.Content)
+	}
+	if problem != nil {
+		problem = fmt.Errorf("a message %s from %s: %w", e.Type, e.Sender, problem)
+	}
+	return problem, err
+}
+
+// origin is who sent an encrypted message, as far as the encryption itself shows.
+type origin struct {
+	user    id.UserID
+	key     olm.Key
+	signing string // the Ed25519 key that the message claims
+}
+
+func (t *txn) receiveSealed(sender id.UserID, raw json.RawMessage, got *Received) (problem, err error) {
+	var c olmContent
+	if json.Unmarshal(raw, &c) != nil {
+		return errors.New("it is malformed"), nil
+	}
+	// Devices of those who write to us are followed, since their keys decide how far they are trusted.
+	if err := t.track(sender); err != nil {
+		return nil, err
+	}
+	p, problem := t.unseal(sender, &c)
+	if errors.Is(problem, errReplayed) {
+		return problem, nil
+	}
+	if problem != nil {
+		return problem, t.wedge(sender, c.SenderKey)
+	}
+	from := origin{user: sender, key: c.SenderKey, signing: p.Keys["ed25519"]}
+	switch p.Type {
+	case "m.room_key":
+		return t.receiveRoomKey(from, p.Content, got)
+	case "m.forwarded_room_key":
+		return t.receiveForwarded(from, p.Content, got)
+	}
+	return nil, nil // m.dummy, and what is not known here
+}
+
+// Republish makes the next KeysUpload give the device's keys again: after a login that renews a session whose
+// device the server had deleted.
+func (m *Machine) Republish() error {
+	err := m.update(func(t *txn) error {
+		a, err := t.account()
+		if err != nil {
+			return err
+		}
+		a.Uploaded, a.Count = false, 0
+		return t.save(keyAccount, a)
+	})
+	if err != nil {
+		return fmt.Errorf("preparing to publish the keys again: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,14 @@
+// Package vault keeps a client's secrets on disk: one file of key-value records, encrypted under a
+// passphrase (Argon2id) or a key file, with transactions that a crash leaves whole or undone.
+//
+// Its callers are e2ee and the terminal client. It knows nothing of what it stores.
+//
+// The file is a header followed by frames. The header holds a random master key, sealed with
+// XChaCha20-Poly1305 under the key that comes from the passphrase or the key file. Each frame is one
+// transaction, sealed under the master key together with its number, so that frames can't be exchanged,
+// repeated or left out. A transaction is on disk (fsync) before Update returns. Frames that only replace
+// older ones are dropped by writing the file anew beside the old one and renaming it. All records are
+// also in memory: a vault is meant for megabytes.
+//
+// What the file can't tell is whether somebody put back an older copy of the whole of it.
+package vault

@@ -1,0 +1,212 @@
+package ephemeral_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/securecomm/securecomm/homeserver/ephemeral"
+	"github.com/securecomm/securecomm/homeserver/event"
+	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/room"
+	"github.com/securecomm/securecomm/homeserver/sign"
+	"github.com/securecomm/securecomm/homeserver/store"
+	"github.com/securecomm/securecomm/homeserver/store/storetest"
+)
+
+const server id.ServerName = "one.test"
+
+type world struct {
+	*ephemeral.Service
+	room id.RoomID
+
+	mu   sync.Mutex
+	sent []string // data units, each behind the servers that it goes to
+}
+
+// newWorld makes a room with @alice and, put in as another server's join would be, @bob:two.test.
+func newWorld(t *testing.T, db *store.DB) *world {
+	t.Helper()
+	key, err := sign.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := slog.New(slog.DiscardHandler)
+	rooms := &room.Engine{Store: db, Server: server, Key: key, Log: log, DefaultVersion: event.DefaultVersion}
+	roomID, err := rooms.Create(context.Background(), room.Creation{Creator: "@alice:one.test"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = db.Update(context.Background(), func(tx *store.Tx) error {
+		r, err := tx.Rooms.ByID(roomID)
+		if err != nil {
+			return err
+		}
+		return tx.Memberships.Set(store.Membership{Room: r.NID, User: "@bob:two.test", Membership: "join", Event: 1, Position: 1}, "", false)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{room: roomID}
+	// A second engine reads the room anew, with its other member.
+	rooms = &room.Engine{Store: db, Server: server, Key: key, Log: log, DefaultVersion: event.DefaultVersion}
+	w.Service = ephemeral.New(ephemeral.Options{Store: db, Server: server, Rooms: rooms, Log: log, SendEDU: func(servers []id.ServerName, edu []byte) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.sent = append(w.sent, fmt.Sprint(servers, " ", string(edu)))
+	}})
+	return w
+}
+
+// took returns what was sent since the last call.
+func (w *world) took() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	out := strings.Join(w.sent, "\n")
+	w.sent = nil
+	return out
+}
+
+func TestTypingEndsByItself(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, storetest.Open(t, t.TempDir()+"/test.db"))
+		ctx := context.Background()
+		began := w.Volatile()
+		if err := w.SetTyping(ctx, w.room, "@alice:one.test", true, 20*time.Second); err != nil {
+			t.Fatal(err)
+		}
+		if got := w.took(); got != fmt.Sprintf(`[two.test] {"content":{"room_id":%q,"typing":true,"user_id":"@alice:one.test"},"edu_type":"m.typing"}`, w.room) {
+			t.Errorf("other servers are sent %s", got)
+		}
+		time.Sleep(19 * time.Second)
+		synctest.Wait()
+		if got := w.Typing(w.room); len(got) != 1 {
+			t.Errorf("after 19 of 20 seconds %v type", got)
+		}
+		middle := w.Volatile()
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if got := w.Typing(w.room); len(got) != 0 || middle <= began || w.Volatile() <= middle {
+			t.Errorf("after 21 of 20 seconds %v type", got)
+		}
+		all := func(id.RoomID) bool { return true }
+		if len(w.TypingSince(middle, all)) != 1 || len(w.TypingSince(w.Volatile(), all)) != 0 {
+			t.Error("the end of typing is not told once")
+		}
+	})
+}
+
+func TestPresenceEndsAndIsAnnounced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, storetest.Open(t, t.TempDir()+"/test.db"))
+		ctx, cancel := context.WithCancel(context.Background())
+		var running sync.WaitGroup
+		running.Go(func() { w.Run(ctx) })
+		defer running.Wait()
+		defer cancel()
+		state := func() string { s, _ := w.Presence("@alice:one.test"); return s.State }
+		done, err := w.Syncing("@alice:one.test", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		if state() != ephemeral.Online {
+			t.Errorf("who syncs is %s", state())
+		}
+		if got := w.took(); strings.Count(got, "m.presence") != 1 || !strings.HasPrefix(got, "[two.test]") {
+			t.Errorf("other servers are sent %s", got)
+		}
+		done()
+		time.Sleep(time.Minute)
+		if state() != ephemeral.Offline || !strings.Contains(w.took(), `"presence":"offline"`) {
+			t.Errorf("who no longer syncs is %s", state())
+		}
+	})
+}
+
+func TestReceivedUnits(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		w := newWorld(t, db)
+		ctx := context.Background()
+		typing := func(origin id.ServerName, user id.UserID) error {
+			return w.ReceiveTyping(ctx, origin, json.RawMessage(fmt.Sprintf(`{"room_id":%q,"user_id":%q,"typing":true}`, w.room, user)))
+		}
+		if err := typing("two.test", "@bob:two.test"); err != nil || len(w.Typing(w.room)) != 1 {
+			t.Errorf("a member's typing is refused: %v", err)
+		}
+		if err := typing("three.test", "@bob:two.test"); !errors.Is(err, ephemeral.ErrInvalid) {
+			t.Errorf("typing in another server's name: %v", err)
+		}
+		if err := typing("two.test", "@carol:two.test"); !errors.Is(err, room.ErrForbidden) {
+			t.Errorf("typing of who is not in the room: %v", err)
+		}
+		receipt := func(origin id.ServerName, user id.UserID) error {
+			return w.ReceiveReceipts(ctx, origin, json.RawMessage(fmt.Sprintf(
+				`{%q:{"m.read":{%q:{"data":{"ts":1,"thread_id":"main"},"event_ids":["$x"]}},"m.read.private":{%q:{"data":{},"event_ids":["$y"]}}}}`, w.room, user, user)))
+		}
+		if err := receipt("two.test", "@bob:two.test"); err != nil {
+			t.Errorf("a member's receipt is refused: %v", err)
+		}
+		if err := receipt("three.test", "@bob:two.test"); !errors.Is(err, ephemeral.ErrInvalid) {
+			t.Errorf("a receipt in another server's name: %v", err)
+		}
+		err := db.View(ctx, func(tx *store.Tx) error {
+			r, err := tx.Rooms.ByID(w.room)
+			if err != nil {
+				return err
+			}
+			list, err := tx.Receipts.ByUser(r.NID, "@bob:two.test")
+			if len(list) != 1 || list[0].Event != "$x" || list[0].Thread != "main" || list[0].Type != ephemeral.Read {
+				t.Errorf("the receipts are %+v", list)
+			}
+			return err
+		})
+		if err != nil {
+			t.Error(err)
+		}
+		err = w.ReceivePresence(ctx, "two.test", json.RawMessage(`{"push":[{"user_id":"@bob:two.test","presence":"online","last_active_ago":5},
+			{"user_id":"@stranger:two.test","presence":"online"},{"user_id":"@alice:one.test","presence":"unavailable"}]}`))
+		if err != nil {
+			t.Error(err)
+		}
+		for user, want := range map[id.UserID]string{"@bob:two.test": ephemeral.Online, "@stranger:two.test": ephemeral.Offline, "@alice:one.test": ephemeral.Offline} {
+			if got, _ := w.Presence(user); got.State != want {
+				t.Errorf("%s is %s, not %s", user, got.State, want)
+			}
+		}
+	})
+}
+
+func TestMarks(t *testing.T) {
+	w := newWorld(t, storetest.Open(t, t.TempDir()+"/test.db"))
+	ctx := context.Background()
+	for _, m := range []ephemeral.Mark{
+		{Type: "m.other", Event: "$x"}, {Type: ephemeral.Read, Event: "x"}, {Type: ephemeral.FullyRead, Event: "$x", Thread: "main"},
+		{Type: ephemeral.Read, Event: "$x", Thread: strings.Repeat("x", 256)},
+	} {
+		if err := w.SetMarks(ctx, w.room, "@alice:one.test", m); err == nil {
+			t.Errorf("%+v was accepted", m)
+		}
+	}
+	if err := w.SetMarks(ctx, w.room, "@mallory:one.test", ephemeral.Mark{Type: ephemeral.Read, Event: "$x"}); !errors.Is(err, room.ErrForbidden) {
+		t.Errorf("a receipt of who is not in the room: %v", err)
+	}
+	var queued []store.OutboxRow
+	err := w.SetMarks(ctx, w.room, "@alice:one.test", ephemeral.Mark{Type: ephemeral.Read, Event: "$x"}, ephemeral.Mark{Type: ephemeral.ReadPrivate, Event: "$x"})
+	if err == nil {
+		err = w.Store.View(ctx, func(tx *store.Tx) (err error) {
+			queued, err = tx.Outbox.Next("two.test", 0, 10)
+			return err
+		})
+	}
+	if err != nil || len(queued) != 1 || !strings.Contains(string(queued[0].EDU), `"m.read":`) {
+		t.Errorf("queued is %+v, %v", queued, err)
+	}
+}
