@@ -16,7 +16,7 @@ run: build
 
 # Two servers, two people, one encrypted conversation.
 demo: build
-	go run ./cli/demo
+	go run ./cli/demo -bin bin/securecomm
 
 # On SQLite always; on PostgreSQL too if SECURECOMM_TEST_POSTGRES names an empty database.
 test:

@@ -48,6 +48,32 @@ func TestChangesFollowWhoSharesRooms(t *testing.T) {
 	})
 }
 
+// TestRoomTakenOver enters a room of another server: all its memberships come at one position, and who joins
+// had been invited in the state before.
+func TestRoomTakenOver(t *testing.T) {
+	each(t, func(f *fixture) {
+		f.makeRooms()
+		start := f.position()
+		f.update(func(tx *store.Tx) error {
+			tx.Log(stream.Change{Kind: stream.Event}, func(p stream.Position) error {
+				for _, m := range []struct {
+					user               id.UserID
+					former, membership string
+				}{{carol, "", "join"}, {alice, "", "invite"}, {bob, "", "invite"}, {bob, "invite", "join"}} {
+					set := store.Membership{Room: rooms["!a"], User: m.user, Membership: m.membership, Position: p}
+					if err := tx.Memberships.Set(set, m.former, m.user != carol); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+			return nil
+		})
+		f.wantChanges("bob has joined", bob, start, []id.UserID{bob, carol}, nil)
+		f.wantChanges("alice is invited", alice, start, nil, nil)
+	})
+}
+
 func TestChangesWakeWhoShares(t *testing.T) {
 	each(t, func(f *fixture) {
 		f.makeRooms()

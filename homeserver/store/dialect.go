@@ -81,3 +81,6 @@ func beginRead(postgres bool) string {
 	}
 	return "BEGIN"
 }
+
+// foldLog moves what SQLite's write-ahead log holds into the database file, without waiting for anyone.
+const foldLog = "PRAGMA wal_checkpoint(PASSIVE)"

@@ -46,7 +46,8 @@ func (s Memberships) Set(m Membership, former string, local bool) error {
 		return err
 	}
 	_, err = s.tx.exec(`INSERT INTO membership_log (position, room_nid, user_id, membership, former, event_nid) VALUES (?, ?, ?, ?, ?, ?)
-		ON CONFLICT (position) DO NOTHING`, int64(m.Position), int64(m.Room), string(m.User), m.Membership, former, int64(m.Event))
+		ON CONFLICT (position, user_id) DO UPDATE SET membership = excluded.membership, event_nid = excluded.event_nid`,
+		int64(m.Position), int64(m.Room), string(m.User), m.Membership, former, int64(m.Event))
 	return err
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -39,6 +40,7 @@ type DB struct {
 	gone     chan struct{} // closed when the writer has ended
 	done     sync.WaitGroup
 	closed   atomic.Bool
+	foldNow  atomic.Bool // the writer is to fold the write-ahead log
 
 	numbers struct {
 		mu        sync.Mutex
@@ -75,7 +77,7 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 	go db.write()
 	if !db.postgres {
 		db.done.Add(1)
-		go db.checkpoint()
+		go db.checkpoint(o.URL)
 	}
 	return db, nil
 }
@@ -198,10 +200,18 @@ func (db *DB) reopen(c *conn) *conn {
 	return fresh
 }
 
-// checkpoint folds SQLite's write-ahead log into the database file every now and then.
-func (db *DB) checkpoint() {
+// How the write-ahead log of SQLite is kept short.
+const (
+	lookAtLog = 500 * time.Millisecond
+	longLog   = 8 << 20 // bytes
+)
+
+// checkpoint folds SQLite's write-ahead log into the database file while nobody waits for it. When the log has
+// grown long all the same, the writer is asked to fold the rest between two batches: only then can the log
+// begin again at its start.
+func (db *DB) checkpoint(path string) {
 	defer db.done.Done()
-	tick := time.NewTicker(2 * time.Second)
+	tick := time.NewTicker(lookAtLog)
 	defer tick.Stop()
 	var last stream.Position
 	for {
@@ -209,12 +219,17 @@ func (db *DB) checkpoint() {
 		case <-db.stop:
 			return
 		case <-tick.C:
-			if now := db.Hub.Current(); now != last {
-				last = now
-				if _, err := db.pools[0].ExecContext(context.Background(), "PRAGMA wal_checkpoint(PASSIVE)"); err != nil {
-					db.log.Warn("cannot fold the write-ahead log into the database", "err", err)
-				}
-			}
+		}
+		now := db.Hub.Current()
+		if now == last {
+			continue
+		}
+		last = now
+		if _, err := db.pools[0].ExecContext(context.Background(), foldLog); err != nil {
+			db.log.Warn("cannot fold the write-ahead log into the database", "err", err)
+		}
+		if info, err := os.Stat(path + "-wal"); err == nil && info.Size() > longLog {
+			db.foldNow.Store(true)
 		}
 	}
 }

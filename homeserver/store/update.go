@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"runtime/debug"
 
@@ -100,6 +101,11 @@ func (db *DB) write() {
 			}
 		}
 		db.runBatch(batch)
+		if db.foldNow.Swap(false) {
+			if err := db.writer.query(func(*sql.Rows) error { return nil }, foldLog); err != nil {
+				db.log.Warn("cannot fold the write-ahead log into the database", "err", err)
+			}
+		}
 	}
 }
 

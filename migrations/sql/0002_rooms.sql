@@ -69,12 +69,13 @@ CREATE INDEX memberships_user ON memberships (user_id, membership);
 -- The former memberships of local users: which part of a room's history a user may see, and which
 -- rooms a sync has to tell of. Pruned with its room.
 CREATE TABLE membership_log (
-    position   BIGINT PRIMARY KEY,
+    position   BIGINT NOT NULL,
     room_nid   BIGINT NOT NULL,
     user_id    TEXT NOT NULL,
     membership TEXT NOT NULL,
     former     TEXT NOT NULL,
-    event_nid  BIGINT NOT NULL
+    event_nid  BIGINT NOT NULL,
+    PRIMARY KEY (position, user_id) -- a room that is joined at another server brings many at once
 );
 CREATE INDEX membership_log_user ON membership_log (user_id, position);
 
