@@ -4,7 +4,7 @@ TESTFLAGS  ?= -timeout 20m
 BENCHFLAGS ?= -benchtime 1s
 GOFILES     = find . -name '*.go' -not -path '*/node_modules/*' -not -path './.*/*'
 
-.PHONY: build run demo test bench lint fmt clean
+.PHONY: build run demo test bench budget lint fmt clean
 
 # One static binary. -buildvcs=false: it must also build where git does not trust the folder's owner.
 build:
@@ -24,6 +24,10 @@ test:
 
 bench:
 	go test -run '^$$' -bench . -benchmem $(BENCHFLAGS) ./...
+
+# What one PUT /send runs through, counted.
+budget:
+	go test -count=1 -run '^TestSendBudget$$' -v -covermode=atomic -coverpkg=./homeserver/...,./clientapi/...,./federation/...,./migrations/... ./homeserver
 
 lint:
 	@unformatted=$$($(GOFILES) -exec gofmt -l {} +); \

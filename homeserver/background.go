@@ -31,6 +31,11 @@ func (s *Server) prune(ctx context.Context) {
 		if err := s.Keys.Prune(ctx); err != nil && ctx.Err() == nil {
 			s.Log.Error("cannot prune the database", "err", err)
 		}
+		if s.federation != nil {
+			if err := s.federation.Prune(ctx); err != nil && ctx.Err() == nil {
+				s.Log.Error("cannot prune the database", "err", err)
+			}
+		}
 		select {
 		case <-ctx.Done():
 			return

@@ -237,14 +237,14 @@ func (b *builder) leftRoom(v *visit, m store.Membership) error {
 	if v.never {
 		t.limited = false
 	}
-	if len(t.events) == 0 && m.Event != 0 && !v.hasPosition(t) {
-		// The leave is no part of a history here: an invite was declined.
+	if m.Event != 0 && (len(t.events) == 0 || t.events[len(t.events)-1].NID != m.Event) && b.f.Room.Timeline.Count(1, 1) > 0 {
+		// The leave may be no part of a history here: an invite was declined.
 		list, err := b.tx.Events.ByNID(m.Event)
 		if err != nil {
 			return err
 		}
-		if len(list) > 0 && list[0].Outlier() && list[0].StateKeyIs(event.TypeMember, string(b.p.user)) {
-			t.events = list
+		if len(list) > 0 && list[0].Outlier() && b.passes(list[0]) {
+			t.events = append(t.events, list[0])
 		}
 	}
 	var s section
@@ -260,11 +260,6 @@ func (b *builder) leftRoom(v *visit, m store.Membership) error {
 	}
 	b.place(leavePart, v.roomID, s)
 	return nil
-}
-
-// hasPosition says whether a timeline reaches to where the user left.
-func (v *visit) hasPosition(t *timeline) bool {
-	return len(t.events) > 0 && t.events[len(t.events)-1].Position == v.to
 }
 
 // cameTo notes who came to share the room with the user.

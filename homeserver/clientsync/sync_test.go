@@ -345,6 +345,23 @@ func TestRejectedInviteShowsNothingElse(t *testing.T) {
 	})
 }
 
+func TestInviteDeclinedInEmptyRoom(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		w := newWorld(t, db)
+		r := w.create("alice", room.Creation{Preset: "private_chat"})
+		bob := w.client("bob", "")
+		bob.next()
+		w.set(r, "alice", "bob", "invite")
+		bob.next()
+		w.set(r, "alice", "alice", "leave")
+		w.must(w.rooms.Leave(context.Background(), room.Change{Room: r, Sender: user("bob")}))
+		check(t, "the timeline", bodies(bob.next().Rooms.Leave[r].Timeline.Events), "bob leave")
+		if a := bob.next(); !a.empty {
+			t.Error("the declined invite is told of again")
+		}
+	})
+}
+
 func TestHistoryVisibility(t *testing.T) {
 	for visibility, want := range map[string]string{
 		"joined": "bob join, three", "invited": "alice invite, two, bob join, three",

@@ -125,6 +125,10 @@ func (e *Engine) createDraft(ctx context.Context, v *event.Version, protos []eve
 	d.summary = store.Summary{JoinRule: "invite", HistoryVisibility: "shared", GuestAccess: "forbidden"}
 	d.auth = eventauth.NewContext(knownState{}, nil)
 	d.known = map[event.StateKeyTuple]*store.Event{}
+	if v.RoomIDIsCreateHash {
+		// The room's ID is nothing but what stands in its first event: no two may be alike.
+		protos[0].OriginServerTS = e.uniqueTime()
+	}
 	for i, p := range protos {
 		verified, err := d.build(ctx, p)
 		if err != nil {
@@ -303,4 +307,12 @@ func (p Profile) content(membership string) map[string]any {
 		content["avatar_url"] = p.AvatarURL
 	}
 	return content
+}
+
+// uniqueTime is the time in milliseconds since 1970, but never the same twice.
+func (e *Engine) uniqueTime() int64 {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.lastTime = max(e.lastTime+1, now())
+	return e.lastTime
 }

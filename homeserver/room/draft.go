@@ -307,6 +307,11 @@ func (d *draft) setMember(a *addition, user id.UserID, before, now *store.Event)
 		d.summary.InvitedMembers++
 	}
 	d.summaryChanged = true
+	removed := former != "" && (membership == "leave" || membership == "ban")
+	if removed && !local && a.ev.Sender.Server() == d.e.Server && !slices.Contains(a.servers, user.Server()) {
+		// The user's server has to hear of it, although it may no longer be in the room, or never was.
+		a.servers = append(slices.Clip(a.servers), user.Server())
+	}
 	if (former == "join") == (membership == "join") {
 		return
 	}
@@ -328,10 +333,6 @@ func (d *draft) setMember(a *addition, user id.UserID, before, now *store.Event)
 	}
 	if i := slices.Index(d.local, user); i >= 0 {
 		d.local = slices.Delete(slices.Clone(d.local), i, i+1)
-	}
-	// The server of someone who was removed has to hear of it, although it may no longer be in the room.
-	if a.ev.Sender.Server() == d.e.Server && !local && !slices.Contains(a.servers, user.Server()) {
-		a.servers = append(slices.Clip(a.servers), user.Server())
 	}
 }
 

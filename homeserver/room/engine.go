@@ -46,8 +46,9 @@ type Engine struct {
 	// logged.
 	Followed func(ctx context.Context, user id.UserID, from, to id.RoomID) error
 
-	mu    sync.Mutex
-	rooms map[id.RoomID]*live
+	mu       sync.Mutex
+	rooms    map[id.RoomID]*live
+	lastTime int64 // what uniqueTime gave out last
 }
 
 // maxLive is how many rooms are kept in memory; beyond it, those that nobody uses at the moment are let go.

@@ -37,7 +37,7 @@ func (e *Engine) Receive(ctx context.Context, origin id.ServerName, roomID id.Ro
 		return fail(err)
 	}
 	if !in {
-		return fail(fmt.Errorf("%w: %s", ErrNotFound, roomID))
+		return e.receiveOutside(ctx, roomID, raw)
 	}
 	l, err := e.live(ctx, roomID)
 	if err != nil {

@@ -233,30 +233,34 @@ func (d *draft) enter(ctx context.Context, join event.Verified, a around, before
 
 // leaveRemotely declines an invite or takes back a knock in a room that this server is not in.
 func (e *Engine) leaveRemotely(ctx context.Context, c Change, room *store.Room) error {
+	var leave *event.Event
 	err := fmt.Errorf("%w: %s", ErrUnreachable, c.Room)
 	if e.Remote != nil {
 		for _, server := range e.helpers(c) {
-			if err = e.leaveThrough(ctx, server, c); err == nil {
+			if leave, err = e.leaveThrough(ctx, server, c); err == nil {
 				break
 			}
 		}
 	}
 	if err != nil {
 		e.Log.Info("an invite is declined here only", "room", c.Room, "err", err)
+		if leave, err = e.leaveHere(ctx, room, c); err != nil {
+			return err
+		}
 	}
-	return e.setAside(ctx, room, c.Sender, "leave", 0, nil)
+	return e.leaveAside(ctx, room, c.Sender, leave)
 }
 
-func (e *Engine) leaveThrough(ctx context.Context, server id.ServerName, c Change) error {
+func (e *Engine) leaveThrough(ctx context.Context, server id.ServerName, c Change) (*event.Event, error) {
 	v, p, err := e.template(ctx, server, c)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	leave, err := event.Build(v, p, e.Server, e.Key)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return e.Remote.SendLeave(ctx, server, leave)
+	return leave, e.Remote.SendLeave(ctx, server, leave)
 }
 
 // inviteRemotely invites a user of another server, which has to sign the invite.
@@ -334,17 +338,4 @@ func (e *Engine) receiveOwn(ctx context.Context, l *live, v event.Verified) erro
 		return err
 	}
 	return e.appendReceived(ctx, l, arrival{v: v, around: a, before: before, spread: true})
-}
-
-// setAside changes a membership in a room that this server is not in: it becomes known without being part of a history.
-func (e *Engine) setAside(ctx context.Context, room *store.Room, user id.UserID, membership string, nid store.EventNID, stripped []byte) error {
-	return e.Store.Update(ctx, func(tx *store.Tx) error {
-		former, err := tx.Memberships.Get(room.NID, user)
-		if err != nil {
-			return err
-		}
-		m := store.Membership{Room: room.NID, User: user, Membership: membership, Event: nid, Stripped: stripped}
-		logAside(tx, room, m, former.Membership)
-		return nil
-	})
 }

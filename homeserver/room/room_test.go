@@ -111,6 +111,22 @@ func TestCreateInAllVersions(t *testing.T) {
 	})
 }
 
+// TestCreateAtOnce makes rooms that begin alike in the same millisecond, whose IDs must differ all the same.
+func TestCreateAtOnce(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		e := engine(t, db)
+		var wg sync.WaitGroup
+		for range 20 {
+			wg.Go(func() {
+				if _, err := e.Create(context.Background(), room.Creation{Creator: user("alice")}, nil); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+	})
+}
+
 func TestMemberships(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		e, ctx := engine(t, db), context.Background()

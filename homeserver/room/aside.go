@@ -1,0 +1,118 @@
+package room
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/securecomm/securecomm/homeserver/event"
+	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/store"
+)
+
+// Leaves of rooms that this server is not in. Their events are kept for the users' clients only.
+
+// leaveHere makes an event for a leave that no other server was told of. It follows the invite or knock that it ends.
+func (e *Engine) leaveHere(ctx context.Context, room *store.Room, c Change) (*event.Event, error) {
+	content, err := c.content()
+	if err != nil {
+		return nil, err
+	}
+	former, err := e.membershipEvent(ctx, room, c.Sender)
+	if err != nil {
+		return nil, err
+	}
+	target := string(c.Sender)
+	p := event.Proto{
+		Type: event.TypeMember, StateKey: &target, Sender: c.Sender, RoomID: room.ID, Content: content,
+		PrevEvents: []id.EventID{}, AuthEvents: []id.EventID{}, Depth: 1, OriginServerTS: now(),
+	}
+	if former != nil {
+		p.PrevEvents, p.AuthEvents, p.Depth = []id.EventID{former.ID}, []id.EventID{former.ID}, former.Depth+1
+		if room.Version.EventIDs == event.EventIDInEvent {
+			p.Hashes = map[id.EventID]string{former.ID: former.ReferenceHash()}
+		}
+	}
+	return event.Build(room.Version, p, e.Server, e.Key)
+}
+
+// membershipEvent is the event that made a user's membership what it is; nil if it is not here.
+func (e *Engine) membershipEvent(ctx context.Context, room *store.Room, user id.UserID) (out *store.Event, err error) {
+	err = e.Store.View(ctx, func(tx *store.Tx) error {
+		m, err := tx.Memberships.Get(room.NID, user)
+		if err != nil || m.Event == 0 {
+			return err
+		}
+		list, err := tx.Events.ByNID(m.Event)
+		if err == nil && len(list) > 0 {
+			out = list[0]
+		}
+		return err
+	})
+	return out, err
+}
+
+// leaveAside ends a membership by an event that is no part of a history here.
+func (e *Engine) leaveAside(ctx context.Context, room *store.Room, user id.UserID, leave *event.Event) error {
+	nid, err := e.Store.NextNumber(ctx)
+	if err != nil {
+		return err
+	}
+	return e.Store.Update(ctx, func(tx *store.Tx) error {
+		former, err := tx.Memberships.Get(room.NID, user)
+		if err != nil {
+			return err
+		}
+		if err := tx.Events.InsertAside(&store.Event{Event: leave, NID: store.EventNID(nid), Room: room.NID}); err != nil {
+			return err
+		}
+		logAside(tx, room, store.Membership{Room: room.NID, User: user, Membership: "leave", Event: store.EventNID(nid)}, former.Membership)
+		return nil
+	})
+}
+
+// receiveOutside takes in events of a room that this server is not in: only who invited a user of this server may say
+// that the invite no longer holds.
+func (e *Engine) receiveOutside(ctx context.Context, roomID id.RoomID, raw []json.RawMessage) []Received {
+	out := make([]Received, len(raw))
+	for i, r := range raw {
+		out[i].ID, out[i].Err = e.receiveRescission(ctx, roomID, r)
+	}
+	return out
+}
+
+func (e *Engine) receiveRescission(ctx context.Context, roomID id.RoomID, raw json.RawMessage) (id.EventID, error) {
+	unknown := fmt.Errorf("%w: %s", ErrNotFound, roomID)
+	var room *store.Room
+	err := e.Store.View(ctx, func(tx *store.Tx) (err error) {
+		room, err = tx.Rooms.ByID(roomID)
+		return err
+	})
+	if err != nil || room == nil {
+		return "", errors.Join(err, unknown)
+	}
+	ev, err := event.Parse(room.Version, raw)
+	if err != nil {
+		return "", err
+	}
+	if ev.RoomID != roomID || ev.Type != event.TypeMember || ev.StateKey == nil || ev.Membership() != "leave" {
+		return ev.ID, unknown
+	}
+	user, err := id.ParseUserID(*ev.StateKey)
+	if err != nil || user.Server() != e.Server {
+		return ev.ID, unknown
+	}
+	invite, err := e.membershipEvent(ctx, room, user)
+	if err != nil {
+		return ev.ID, err
+	}
+	if invite == nil || invite.Membership() != "invite" || invite.Sender != ev.Sender {
+		return ev.ID, unknown
+	}
+	result := e.Remote.Verify(ctx, []*event.Event{ev})[0]
+	if result.Err != nil {
+		return ev.ID, result.Err
+	}
+	return ev.ID, e.leaveAside(ctx, room, user, result.Verified.Event())
+}
