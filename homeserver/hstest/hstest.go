@@ -169,6 +169,9 @@ func (s *Server) Stop() error {
 	return stop()
 }
 
+// At is a server that runs elsewhere, at the base URL of its client API: for its users only.
+func At(t testing.TB, url string) *Server { return &Server{t: t, URL: url} }
+
 // User is a logged-in device on a server.
 type User struct {
 	ID     id.UserID
