@@ -74,7 +74,7 @@ func runOnce(s *account.Service) {
 	ctx, stop := context.WithCancel(context.Background())
 	do := s.ProfileChanged
 	var wg sync.WaitGroup
-	looked := make(chan struct{}, 2)
+	looked := make(chan struct{}, 1000) // nobody who reports ever waits
 	s.ProfileChanged = func(ctx context.Context, u id.UserID) error {
 		defer func() { looked <- struct{}{} }()
 		return do(ctx, u)

@@ -102,7 +102,8 @@ func TestKilled(t *testing.T) {
 		for range rounds {
 			runAndKill(t, address, roomID, sent, invited)
 		}
-		if len(sent) < rounds || len(invited) < rounds {
+		// A child is killed as soon as 0 ms after its first word, which may be of either kind.
+		if len(sent)+len(invited) < rounds || len(sent) == 0 || len(invited) == 0 {
 			t.Fatalf("the children sent only %d events and %d invites", len(sent), len(invited))
 		}
 		checkAfterCrash(t, storetest.Open(t, address), roomID, sent, invited)
