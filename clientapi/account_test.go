@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"testing"
 
+	"github.com/securecomm/securecomm/homeserver/room"
 	"github.com/securecomm/securecomm/homeserver/store/storetest"
 )
 
@@ -230,14 +231,14 @@ func TestAccountDataFlow(t *testing.T) {
 }
 
 func TestDiscovery(t *testing.T) {
-	test := newTester(t, storetest.Open(t, t.TempDir()+"/test.db"), nil)
+	test := newTester(t, storetest.Open(t, t.TempDir()+"/test.db"), func(a *API) { a.Rooms = &room.Engine{DefaultVersion: "11"} })
 	_, token := test.register("alice")
 	if a := test.want(test.call(GET, "/_matrix/client/versions", "", nil), 200, ""); len(a.body["versions"].([]any)) != 20 {
 		t.Errorf("got %v", a.body)
 	}
 	a := test.want(test.call(GET, v3+"/capabilities", token, nil), 200, "")
 	versions := a.body["capabilities"].(map[string]any)["m.room_versions"].(map[string]any)
-	if versions["default"] != "12" || versions["available"].(map[string]any)["1"] != "stable" {
+	if versions["default"] != "11" || versions["available"].(map[string]any)["1"] != "stable" {
 		t.Errorf("got %v", versions)
 	}
 	test.want(test.call(GET, v3+"/capabilities", "", nil), 401, "M_MISSING_TOKEN")

@@ -39,7 +39,7 @@ func (a *API) capabilities(*call) (any, error) {
 	}
 	yes, no := map[string]bool{"enabled": true}, map[string]bool{"enabled": false}
 	return map[string]any{"capabilities": map[string]any{
-		"m.room_versions":   map[string]any{"default": event.DefaultVersion, "available": available},
+		"m.room_versions":   map[string]any{"default": a.Rooms.DefaultVersion, "available": available},
 		"m.change_password": yes,
 		"m.set_displayname": yes,
 		"m.set_avatar_url":  yes,

@@ -56,6 +56,7 @@ var domainErrors = []struct {
 	{room.ErrUnknownVersion, http.StatusBadRequest, "M_UNSUPPORTED_ROOM_VERSION"},
 	{room.ErrUnreachable, http.StatusNotFound, "M_NOT_FOUND"},
 	{room.ErrCannotAuthorize, http.StatusForbidden, "M_FORBIDDEN"},
+	{room.ErrCannotGrant, http.StatusForbidden, "M_FORBIDDEN"},
 	{room.ErrBadRequest, http.StatusBadRequest, "M_INVALID_PARAM"},
 	{event.ErrTooLarge, http.StatusRequestEntityTooLarge, "M_TOO_LARGE"},
 	{event.ErrMalformed, http.StatusBadRequest, "M_BAD_JSON"},

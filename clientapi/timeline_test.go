@@ -181,30 +181,13 @@ func TestReadOlderFromAfar(t *testing.T) {
 		room, roomID, said = string(again), again, nil
 		join()
 		bob.Must("POST", "/v3/rooms/"+room+"/leave", nil, nil)
-		awaitLeave(t, alice)
+		alice.Await("somebody leave", func(answer []byte) bool { return strings.Contains(string(answer), `"content":{"membership":"leave"}`) })
 		talk()
 		join()
 		if got := readAll(bob, room); fmt.Sprint(got) != fmt.Sprint(said) {
 			t.Errorf("after a gap bob reads %v, want %v", got, said)
 		}
 	})
-}
-
-// awaitLeave waits until a user hears that somebody left a room.
-func awaitLeave(t *testing.T, u *hstest.User) {
-	t.Helper()
-	for since, tries := "", 0; tries < 20; tries++ {
-		var next struct {
-			Batch string          `json:"next_batch"`
-			Rooms json.RawMessage `json:"rooms"`
-		}
-		u.Must("GET", "/v3/sync?timeout=1000&since="+since, nil, &next)
-		if strings.Contains(string(next.Rooms), `"content":{"membership":"leave"}`) {
-			return
-		}
-		since = next.Batch
-	}
-	t.Fatal("nobody left")
 }
 
 // readAll pages back through a room's messages and returns them oldest first.

@@ -33,6 +33,7 @@ var domainErrors = []struct {
 }{
 	{store.ErrClosed, http.StatusServiceUnavailable, "M_UNKNOWN"},
 	{room.ErrCannotAuthorize, http.StatusBadRequest, "M_UNABLE_TO_AUTHORISE_JOIN"},
+	{room.ErrCannotGrant, http.StatusBadRequest, "M_UNABLE_TO_GRANT_JOIN"},
 	{room.ErrForbidden, http.StatusForbidden, "M_FORBIDDEN"},
 	{room.ErrNotFound, http.StatusNotFound, "M_NOT_FOUND"},
 	{room.ErrEventNotFound, http.StatusNotFound, "M_NOT_FOUND"},

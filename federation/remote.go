@@ -26,6 +26,8 @@ type Remote struct {
 	Keyring *keyring.Keyring
 	// Allows says which servers may be asked; nil allows all.
 	Allows func(id.ServerName) bool
+	// Settle waits until what was written for a server before is delivered; nil does not wait.
+	Settle func(context.Context, id.ServerName)
 }
 
 var errNotAllowed = errors.New("this server does not federate with it")
@@ -49,8 +51,10 @@ func translate(err error) error {
 		return fmt.Errorf("%w: %w", room.ErrUnreachable, err)
 	case answer.Code == "M_INCOMPATIBLE_ROOM_VERSION":
 		return fmt.Errorf("%w: %w", room.ErrUnknownVersion, err)
-	case answer.Code == "M_UNABLE_TO_AUTHORISE_JOIN", answer.Code == "M_UNABLE_TO_GRANT_JOIN":
+	case answer.Code == "M_UNABLE_TO_AUTHORISE_JOIN":
 		return fmt.Errorf("%w: %w", room.ErrCannotAuthorize, err)
+	case answer.Code == "M_UNABLE_TO_GRANT_JOIN":
+		return fmt.Errorf("%w: %w", room.ErrCannotGrant, err)
 	case answer.Status == http.StatusForbidden:
 		return fmt.Errorf("%w: %w", room.ErrForbidden, err)
 	case answer.Status == http.StatusNotFound && answer.Code == "M_NOT_FOUND":
@@ -114,8 +118,12 @@ func (r *Remote) SendKnock(ctx context.Context, server id.ServerName, knock *eve
 	})
 }
 
-// Invite has the invited user's server sign an invite.
+// Invite has the invited user's server sign an invite. It goes another way than the room's events, and must not
+// overtake a kick or a lifted ban that the other server has yet to hear of.
 func (r *Remote) Invite(ctx context.Context, server id.ServerName, invite *event.Event, stripped []json.RawMessage) (json.RawMessage, error) {
+	if r.Settle != nil {
+		r.Settle(ctx, server)
+	}
 	return ask(r, server, func() (json.RawMessage, error) {
 		return r.Client.Invite(ctx, server, invite.RoomID, invite.ID, client.Invite{
 			RoomVersion: invite.Version.ID, Event: invite.JSON, RoomState: stripped,

@@ -107,7 +107,7 @@ func (s *Server) buildOutbound(guard *discovery.Guard) (*federation.Remote, erro
 		Server: c.Server.Name, Key: s.Key, Store: s.Store, Client: s.outbound, Notaries: c.Federation.TrustedNotaries, Log: s.Log,
 	}
 	s.Sender = &sender.Sender{Store: s.Store, Client: s.outbound, Log: s.Log, Allows: c.Federation.Allows}
-	return &federation.Remote{Client: s.outbound, Keyring: ring, Allows: c.Federation.Allows}, nil
+	return &federation.Remote{Client: s.outbound, Keyring: ring, Allows: c.Federation.Allows, Settle: s.Sender.Settle}, nil
 }
 
 // buildFederation makes what answers other servers.

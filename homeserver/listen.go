@@ -87,7 +87,7 @@ func (s *Server) listen(ctx context.Context) ([]listener, error) {
 		return nil, err
 	}
 	client := s.Client
-	if c.Federation.Enabled && c.Listen.Federation == "" {
+	if c.Federation.Enabled {
 		client = s.both()
 	}
 	wanted := []struct {

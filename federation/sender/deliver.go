@@ -232,6 +232,7 @@ func (s *Sender) failed(server id.ServerName, q *queue, cause error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	q.running = false
+	q.settle()
 	s.poke(server, q)
 }
 

@@ -26,6 +26,8 @@ const (
 	// A destination loses what waits for it when it has failed for giveUp, and at least minFailures times.
 	giveUp      = 30 * 24 * time.Hour
 	minFailures = 100
+	// maxSettle is how long something waits at most for a queue to be delivered.
+	maxSettle = 5 * time.Second
 )
 
 // Sender delivers to other servers. Fill the fields, then call Start once, and Close in the end.
@@ -58,6 +60,7 @@ type queue struct {
 	timer     *time.Timer
 	woken     time.Time
 	ephemeral []json.RawMessage
+	settled   []chan struct{} // closed when nothing waits any more, or delivery fails
 
 	// Used by the running goroutine only.
 	pending  *batch // built and not yet answered
@@ -152,6 +155,36 @@ func (s *Sender) Woke(server id.ServerName) {
 		q.timer.Stop()
 	}
 	s.poke(server, q)
+}
+
+// Settle waits until all that was written for a server is delivered, as long as that works and for maxSettle at
+// most. It is for requests that must not overtake the events before them.
+func (s *Sender) Settle(ctx context.Context, server id.ServerName) {
+	ctx, cancel := context.WithTimeout(ctx, maxSettle)
+	defer cancel()
+	settled := make(chan struct{})
+	s.mu.Lock()
+	q := s.queue(server)
+	if q.failing.FailingSince != 0 {
+		s.mu.Unlock()
+		return
+	}
+	q.settled = append(q.settled, settled)
+	s.poke(server, q)
+	s.mu.Unlock()
+	select {
+	case <-settled:
+	case <-ctx.Done():
+	case <-s.ctx.Done():
+	}
+}
+
+// settle tells those who wait that there is nothing more to wait for. The caller holds the lock.
+func (q *queue) settle() {
+	for _, c := range q.settled {
+		close(c)
+	}
+	q.settled = nil
 }
 
 // follow hears of everything that is written to the outbox.
@@ -253,6 +286,7 @@ func (s *Sender) drain(server id.ServerName, q *queue) {
 		}
 		s.mu.Lock()
 		if !more && !q.again && len(q.ephemeral) == 0 {
+			q.settle()
 			if q.running = false; q.failing.FailingSince == 0 {
 				delete(s.queues, server)
 			}

@@ -347,3 +347,26 @@ func TestEventsGoAsTheyAreStored(t *testing.T) {
 		}
 	})
 }
+
+func TestSettle(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		n, o := federationtest.New(t, "two.test", "us.test"), newOther()
+		n.Serve(destination, o)
+		s := start(t, db, n, time.Hour)
+		s.Settle(t.Context(), destination) // nothing waits
+		queue(t, db, numbered(0, 150)...)
+		s.Settle(t.Context(), destination)
+		if got := o.got(); len(got) != 150 {
+			t.Errorf("settled after %d of 150", len(got))
+		}
+		o.mu.Lock()
+		o.answer = func(*http.Request, []string) int { return http.StatusBadGateway }
+		o.mu.Unlock()
+		queue(t, db, "lost")
+		s.Settle(t.Context(), destination) // ends with the failure
+		s.Settle(t.Context(), destination) // does not begin while the destination is left alone
+		if got := o.got(); slices.Contains(got, "lost") {
+			t.Error("a refused transaction counts as delivered")
+		}
+	})
+}

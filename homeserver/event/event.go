@@ -15,7 +15,8 @@ const (
 	MaxPrevEvents = 20
 	// MaxAuthEvents is how many events an event may name as its authorization.
 	MaxAuthEvents = 10
-	// MaxFieldLength is the length in bytes of type and state key.
+	// MaxFieldLength is the length in bytes of type and state key. From other servers, rooms before version 11 hold
+	// longer ones: up to as many code points.
 	MaxFieldLength = 255
 )
 

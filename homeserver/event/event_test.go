@@ -109,7 +109,7 @@ func TestVersions(t *testing.T) {
 	}
 	want := Version{
 		ID: "12", EventIDs: EventIDURLSafe, StateRes: StateResV21, EnforceKeyValidity: true, StrictJSON: true,
-		RedactsInContent: true, JoinRulesAllowRedaction: true, RestrictedJoinRedaction: true, UpdatedRedaction: true,
+		RedactsInContent: true, FieldBytes: true, JoinRulesAllowRedaction: true, RestrictedJoinRedaction: true, UpdatedRedaction: true,
 		NotificationsAuth: true, Knock: true, RestrictedJoin: true, KnockRestricted: true, IntegerPowerLevels: true,
 		UseCreateSender: true, PrivilegedCreators: true, RoomIDIsCreateHash: true, NoCreateInAuthEvents: true,
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"unicode/utf8"
 
 	"github.com/securecomm/securecomm/homeserver/canonicaljson"
 	"github.com/securecomm/securecomm/homeserver/id"
@@ -184,7 +185,7 @@ func (r *reader) text(key string, value []byte) (string, error) {
 	if !ok {
 		return "", malformed(key + " is no string")
 	}
-	if !r.trusted && len(s) > MaxFieldLength {
+	if !r.trusted && len(s) > MaxFieldLength && (r.ev.Version.FieldBytes || utf8.RuneCountInString(s) > MaxFieldLength) {
 		return "", tooLarge(key, MaxFieldLength)
 	}
 	return s, nil

@@ -42,6 +42,7 @@ type Version struct {
 	EnforceKeyValidity bool // 5: a signing key must have been valid at origin_server_ts
 	StrictJSON         bool // 6: canonical JSON is enforced, depth is at most 2^53-1
 	RedactsInContent   bool // 11: "redacts" moves from the top level into content
+	FieldBytes         bool // 11: type and state key are limited in bytes; before, servers in use count code points
 
 	// What the redaction algorithm keeps.
 
@@ -107,7 +108,9 @@ func makeVersions() []Version {
 	next("8", func() { v.RestrictedJoin, v.JoinRulesAllowRedaction = true, true })
 	next("9", func() { v.RestrictedJoinRedaction = true })
 	next("10", func() { v.KnockRestricted, v.IntegerPowerLevels = true, true })
-	next("11", func() { v.UpdatedRedaction, v.RedactsInContent, v.UseCreateSender = true, true, true })
+	next("11", func() {
+		v.UpdatedRedaction, v.RedactsInContent, v.UseCreateSender, v.FieldBytes = true, true, true, true
+	})
 	next("12", func() {
 		v.StateRes = StateResV21
 		v.PrivilegedCreators, v.RoomIDIsCreateHash, v.NoCreateInAuthEvents = true, true, true

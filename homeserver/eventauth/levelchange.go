@@ -15,7 +15,7 @@ func (c *Context) authorizeLevels(e *event.Event, level int64) error {
 	for _, creator := range c.create.privileged {
 		if _, ok := levels.users[string(creator)]; ok {
 			n := numbersOf(e.Version)
-			return refuse("a creator is given a power level", n.powerLevels, n.creators)
+			return refuseContent("a creator is given a power level", n.powerLevels, n.creators)
 		}
 	}
 	if !c.hasLevels {
@@ -33,7 +33,7 @@ func refuseMalformed(v *event.Version, err error) error {
 	} else if v.IntegerPowerLevels && errors.Is(err, errMaps) {
 		rule = n.maps
 	}
-	return refuse(err.Error(), n.powerLevels, rule)
+	return refuseContent(err.Error(), n.powerLevels, rule)
 }
 
 // checkChange compares old and new levels. Nobody may touch a level above their own, nor set one above

@@ -12,12 +12,22 @@ type Refusal struct {
 	Rule string
 	// Reason is for people; it names no content of the event.
 	Reason string
+	// Malformed says that the content itself breaks the rule, whoever the sender is.
+	Malformed bool
 }
 
 // Error gives both.
 func (r *Refusal) Error() string { return "not allowed by rule " + r.Rule + ": " + r.Reason }
 
-func refuse(reason string, number ...int) error {
+func refuse(reason string, number ...int) error { return newRefusal(reason, number) }
+
+func refuseContent(reason string, number ...int) error {
+	r := newRefusal(reason, number)
+	r.Malformed = true
+	return r
+}
+
+func newRefusal(reason string, number []int) *Refusal {
 	rule := make([]byte, 0, 12)
 	for i, n := range number {
 		if i > 0 {

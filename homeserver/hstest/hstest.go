@@ -298,3 +298,37 @@ func (u *User) Send(room id.RoomID, typ string, content any) id.EventID {
 	u.Must("PUT", fmt.Sprintf("/v3/rooms/%s/send/%s/t%d", room, typ, sends), content, &out)
 	return out.EventID
 }
+
+// Await syncs from the beginning until an answer satisfies seen, and fails the test if none does within minutes.
+func (u *User) Await(what string, seen func(answer []byte) bool) {
+	u.Server.t.Helper()
+	since := ""
+	for range 120 {
+		var answer json.RawMessage
+		u.Must("GET", "/v3/sync?timeout=1000&since="+since, nil, &answer)
+		if seen(answer) {
+			return
+		}
+		var next struct {
+			Batch string `json:"next_batch"`
+		}
+		if err := json.Unmarshal(answer, &next); err != nil {
+			u.Server.t.Fatal(err)
+		}
+		since = next.Batch
+	}
+	u.Server.t.Fatalf("%s never sees %s", u.ID, what)
+}
+
+// AwaitMembership waits until the user is told of somebody's membership in a room that they are in.
+func (u *User) AwaitMembership(room id.RoomID, target id.UserID, membership string) {
+	u.Server.t.Helper()
+	path := "/v3/rooms/" + string(room) + "/state/m.room.member/" + string(target)
+	u.Await(string(target)+" as "+membership, func([]byte) bool {
+		status, body := u.Do("GET", path, nil)
+		var content struct {
+			Membership string `json:"membership"`
+		}
+		return status == 200 && json.Unmarshal(body, &content) == nil && content.Membership == membership
+	})
+}

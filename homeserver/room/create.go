@@ -44,11 +44,15 @@ type Profile struct {
 	AvatarURL   string
 }
 
-// presets are the states that rooms begin with.
-var presets = map[string]struct{ joinRule, history, guests string }{
-	"private_chat":         {"invite", "shared", "can_join"},
-	"trusted_private_chat": {"invite", "shared", "can_join"},
-	"public_chat":          {"public", "shared", "forbidden"},
+// presets are the states that rooms begin with. Where only members can let others in, each of them may invite; into
+// public rooms moderators do, so that by default a change of the join rule does not leave the door open.
+var presets = map[string]struct {
+	joinRule, history, guests string
+	invite                    int
+}{
+	"private_chat":         {"invite", "shared", "can_join", 0},
+	"trusted_private_chat": {"invite", "shared", "can_join", 0},
+	"public_chat":          {"public", "shared", "forbidden", 50},
 }
 
 // Limits of what a new room may begin with.
@@ -269,7 +273,7 @@ func (c *Creation) powerLevels(v *event.Version) (map[string]json.RawMessage, er
 	}
 	whole := map[string]any{
 		"users": users, "users_default": 0, "events_default": 0, "state_default": 50,
-		"ban": 50, "kick": 50, "redact": 50, "invite": 0, "historical": 100,
+		"ban": 50, "kick": 50, "redact": 50, "invite": presets[c.Preset].invite, "historical": 100,
 		"events": map[string]int{
 			"m.room.name": 50, "m.room.avatar": 50, "m.room.canonical_alias": 50, "m.room.topic": 50,
 			event.TypePowerLevels: 100, event.TypeHistoryVisibility: 100, "m.room.encryption": 100, "m.room.server_acl": 100,

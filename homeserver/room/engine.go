@@ -21,7 +21,8 @@ var (
 	ErrBadRequest      = errors.New("the request makes no sense")
 	ErrAliasTaken      = errors.New("the room alias is taken")
 	ErrUnreachable     = errors.New("no server that knows the room could be reached")
-	ErrCannotAuthorize = errors.New("no user here may authorise the join")
+	ErrCannotAuthorize = errors.New("this server cannot tell whether the join is allowed")
+	ErrCannotGrant     = errors.New("no user of this server may authorise the join")
 	ErrBusy            = errors.New("the room changes too fast; try again")
 )
 

@@ -3,6 +3,7 @@ package room
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -186,7 +187,7 @@ func (e *Engine) membershipFrom(ctx context.Context, origin id.ServerName, room 
 // authorisedBy is the user by whose right somebody joined a restricted room.
 func authorisedBy(ev *event.Event) id.UserID {
 	var content struct {
-		Via id.UserID `json:"join_authorised_via_users_server"`
+		Via id.UserID `json:"join_authorised_via_users_server"` // authorisedVia
 	}
 	if json.Unmarshal(ev.Content, &content) != nil {
 		return ""
@@ -264,12 +265,7 @@ func (e *Engine) ReceiveKnock(ctx context.Context, origin id.ServerName, roomID 
 	if err != nil {
 		return nil, err
 	}
-	events, err := d.strippedEvents(ctx, v.Event().Sender)
-	out := make([]json.RawMessage, len(events))
-	for i, ev := range events {
-		out[i] = ev.StrippedJSON()
-	}
-	return out, err
+	return d.strippedPDUs(ctx, v.Event().Sender)
 }
 
 // maxStripped bounds the stripped state of an invite.
@@ -310,10 +306,37 @@ func (e *Engine) ReceiveInvite(ctx context.Context, origin id.ServerName, roomID
 		return nil, err
 	}
 	if in, err := e.inRoom(ctx, roomID); err != nil || in {
-		// The event itself comes with the room's other events.
+		if err == nil {
+			err = e.receiveInvite(ctx, origin, signed)
+		}
 		return signed.Event(), err
 	}
 	return signed.Event(), e.keepAside(ctx, v, user, signed.Event(), stripped)
+}
+
+// receiveInvite takes in an invite to a room that this server is in, or thinks it is in: the kick or ban before it may
+// still be under way, so what is missing before it is fetched. If that fails, it comes again with the other events.
+func (e *Engine) receiveInvite(ctx context.Context, origin id.ServerName, v event.Verified) error {
+	ev := v.Event()
+	l, err := e.live(ctx, ev.RoomID)
+	if err != nil {
+		return err
+	}
+	if l.room.Version != ev.Version {
+		return fmt.Errorf("%w: the room's version is another one", ErrBadRequest)
+	}
+	l.receiving.Lock()
+	defer l.receiving.Unlock()
+	err = e.receive(ctx, origin, l, v, true)
+	if err == nil || errors.Is(err, ErrForbidden) {
+		return err
+	}
+	e.Log.Info("an invite waits for the events before it", "room", ev.RoomID, "event", ev.ID, "err", err)
+	membership, _, err := e.MembershipOf(ctx, ev.RoomID, id.UserID(*ev.StateKey))
+	if err == nil && membership == "join" {
+		err = fmt.Errorf("%w: the user is joined, as far as is known here", ErrForbidden)
+	}
+	return err
 }
 
 // keepAside keeps an invite or a knock of a local user in a room that this server is not in.
@@ -335,8 +358,9 @@ func (e *Engine) keepAside(ctx context.Context, v *event.Version, user id.UserID
 		if err != nil {
 			return err
 		}
-		if former.Membership == "join" || former.Membership == "ban" {
-			return fmt.Errorf("%w: the user is %s", ErrForbidden, participle[former.Membership])
+		// A ban may have been lifted since this server left the room.
+		if former.Membership == "join" {
+			return fmt.Errorf("%w: the user is joined", ErrForbidden)
 		}
 		if err := tx.Events.InsertAside(&store.Event{Event: ev, NID: store.EventNID(nid), Room: room.NID}); err != nil {
 			return err
@@ -346,7 +370,8 @@ func (e *Engine) keepAside(ctx context.Context, v *event.Version, user id.UserID
 	})
 }
 
-// strippedForms reduces what another server calls stripped state to what clients may see of it.
+// strippedForms reduces what another server calls stripped state to what clients may see of it. m.room.create may be
+// a whole event, and is then shown whole.
 func strippedForms(v *event.Version, given []json.RawMessage) []json.RawMessage {
 	var out []json.RawMessage
 	for _, raw := range given {
@@ -357,6 +382,10 @@ func strippedForms(v *event.Version, given []json.RawMessage) []json.RawMessage 
 			Content  json.RawMessage `json:"content"`
 		}
 		if json.Unmarshal(raw, &s) != nil || s.StateKey == nil || len(s.Content) == 0 || s.Content[0] != '{' {
+			continue
+		}
+		if create, err := event.Parse(v, raw); s.Type == event.TypeCreate && err == nil {
+			out = append(out, create.SyncJSON(nil))
 			continue
 		}
 		if shown, err := json.Marshal(s); err == nil {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 
 	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/eventauth"
@@ -27,14 +28,23 @@ type Change struct {
 	Extra map[string]json.RawMessage
 	// Via names servers to ask when the room is not known here.
 	Via []id.ServerName
+	// authorised is the user by whose right somebody joins a restricted room, as JSON. It is never the client's to say.
+	authorised json.RawMessage
 	// Only, if not empty, is what the target's membership has to be before: "ban" to unban, for one.
 	Only []string
 }
+
+// authorisedVia is the member of a join's content that names who authorised it.
+const authorisedVia = "join_authorised_via_users_server"
 
 func (c *Change) content() (json.RawMessage, error) {
 	content := map[string]any{}
 	for k, v := range c.Extra {
 		content[k] = v
+	}
+	delete(content, authorisedVia)
+	if c.authorised != nil {
+		content[authorisedVia] = c.authorised
 	}
 	maps.Copy(content, c.Profile.content(c.Membership))
 	if c.Reason != "" {
@@ -117,7 +127,8 @@ var strippedTypes = []string{
 	event.TypeCreate, event.TypeJoinRules, "m.room.canonical_alias", "m.room.avatar", "m.room.name", "m.room.encryption", "m.room.topic",
 }
 
-// stripped is the stripped state for the user of a membership event, that event included, as a JSON array.
+// stripped is the stripped state for the user of a membership event, that event included, as a JSON array. Of
+// m.room.create clients get all, as other servers do (MSC4311).
 func (d *draft) stripped(ctx context.Context, member *event.Event) (json.RawMessage, error) {
 	events, err := d.strippedEvents(ctx, member.Sender)
 	if err != nil {
@@ -125,9 +136,26 @@ func (d *draft) stripped(ctx context.Context, member *event.Event) (json.RawMess
 	}
 	parts := make([]json.RawMessage, 0, len(events)+1)
 	for _, ev := range events {
+		if ev.Type == event.TypeCreate {
+			parts = append(parts, ev.Event.SyncJSON(nil))
+			continue
+		}
 		parts = append(parts, ev.StrippedJSON())
 	}
 	return json.Marshal(append(parts, member.StrippedJSON()))
+}
+
+// strippedPDUs is the stripped state for another server: m.room.create is the whole event, which lets the other server
+// check the room's ID and version (Server-Server API, "Inviting to a room").
+func (d *draft) strippedPDUs(ctx context.Context, sender id.UserID) ([]json.RawMessage, error) {
+	events, err := d.strippedEvents(ctx, sender)
+	out := make([]json.RawMessage, len(events))
+	for i, ev := range events {
+		if out[i] = ev.StrippedJSON(); ev.Type == event.TypeCreate {
+			out[i] = ev.JSON
+		}
+	}
+	return out, err
 }
 
 func (d *draft) strippedEvents(ctx context.Context, sender id.UserID) ([]*store.Event, error) {
@@ -166,13 +194,9 @@ func (d *draft) authorise(ctx context.Context, c *Change, former *store.Event) e
 	}
 	host := d.host()
 	if host == "" {
-		return ErrCannotAuthorize
+		return ErrCannotGrant
 	}
-	c.Extra = maps.Clone(c.Extra)
-	if c.Extra == nil {
-		c.Extra = map[string]json.RawMessage{}
-	}
-	c.Extra["join_authorised_via_users_server"], err = json.Marshal(host)
+	c.authorised, err = json.Marshal(host)
 	return err
 }
 
@@ -186,7 +210,8 @@ func (d *draft) host() id.UserID {
 	return ""
 }
 
-// allowedBy says whether a user meets a condition of the restricted join rule: to be in one of its rooms.
+// allowedBy says whether a user meets a condition of the restricted join rule: to be in one of its rooms. The error is
+// ErrCannotAuthorize if the user may be in one that this server is not in.
 func (d *draft) allowedBy(ctx context.Context, user id.UserID) (bool, error) {
 	key := event.StateKeyTuple{Type: event.TypeJoinRules}
 	state, err := d.e.lookUp(ctx, &d.face, []event.StateKeyTuple{key})
@@ -194,14 +219,21 @@ func (d *draft) allowedBy(ctx context.Context, user id.UserID) (bool, error) {
 		return false, err
 	}
 	rooms := AllowedRooms(state[key].Event)
-	allowed := false
+	allowed, unknown := false, false
 	err = d.e.Store.View(ctx, func(tx *store.Tx) error {
 		for _, roomID := range rooms {
 			room, err := tx.Rooms.ByID(roomID)
 			if err != nil {
 				return err
 			}
-			if room == nil {
+			in := false
+			if room != nil {
+				if in, err = tx.Memberships.AnyLocal(room.NID); err != nil {
+					return err
+				}
+			}
+			if !in {
+				unknown = true // or long out of date
 				continue
 			}
 			m, err := tx.Memberships.Get(room.NID, user)
@@ -212,6 +244,9 @@ func (d *draft) allowedBy(ctx context.Context, user id.UserID) (bool, error) {
 		}
 		return nil
 	})
+	if err == nil && unknown && !allowed {
+		err = ErrCannotAuthorize
+	}
 	return allowed, err
 }
 
@@ -243,8 +278,16 @@ func (e *Engine) Join(ctx context.Context, c Change) error {
 	if err == nil || e.Remote == nil {
 		return err
 	}
-	elsewhere := errors.Is(err, ErrNotFound) || errors.Is(err, ErrCannotAuthorize)
-	if !elsewhere {
+	switch {
+	case errors.Is(err, ErrNotFound):
+	case errors.Is(err, ErrCannotAuthorize), errors.Is(err, ErrCannotGrant):
+		// Others in the room may be able to.
+		servers, err := e.Servers(ctx, c.Room)
+		if err != nil {
+			return err
+		}
+		c.Via = append(slices.Clone(c.Via), servers...)
+	default:
 		// A server that has left a room no longer knows what it would be told now.
 		in, stateErr := e.inRoom(ctx, c.Room)
 		if stateErr != nil || in {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/eventauth"
@@ -124,12 +125,42 @@ func (e *Engine) fetchAuth(ctx context.Context, origin id.ServerName, room *stor
 	raw, err := e.Remote.EventAuth(ctx, origin, room.ID, ev.ID)
 	if err != nil {
 		// Some servers have no answer for an event that they have not accepted themselves.
-		if raw, err = e.fetchSingly(ctx, origin, missing); err != nil {
+		if raw, err = e.fetchChain(ctx, origin, room, missing); err != nil {
 			return err
 		}
 	}
 	_, err = e.keepOutliers(ctx, room, e.check(ctx, room, raw))
 	return err
+}
+
+// fetchChain fetches events one by one, and those that authorize them, as long as they are few.
+func (e *Engine) fetchChain(ctx context.Context, origin id.ServerName, room *store.Room, missing []id.EventID) ([]json.RawMessage, error) {
+	var out []json.RawMessage
+	asked := map[id.EventID]bool{}
+	for len(missing) > 0 && len(asked)+len(missing) <= maxSingly {
+		raw, err := e.fetchSingly(ctx, origin, missing)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, raw...)
+		for _, i := range missing {
+			asked[i] = true
+		}
+		verified := e.check(ctx, room, raw)
+		known, err := e.knownAround(ctx, room, verified)
+		if err != nil {
+			return nil, err
+		}
+		missing = nil
+		for _, v := range verified {
+			for _, i := range v.Event().AuthEvents {
+				if known[i] == nil && !asked[i] && !slices.Contains(missing, i) {
+					missing = append(missing, i)
+				}
+			}
+		}
+	}
+	return out, nil
 }
 
 func (e *Engine) fetchSingly(ctx context.Context, origin id.ServerName, ids []id.EventID) ([]json.RawMessage, error) {
@@ -149,11 +180,12 @@ func (e *Engine) fetchSingly(ctx context.Context, origin id.ServerName, ids []id
 	return out, nil
 }
 
-// keepOutliers stores events that have no place in the room's history here, each judged by its own auth events. It
-// returns all of them that are known then, by ID.
+// keepOutliers stores events that have no place in the room's history here, each judged by its own auth events. What
+// can't be judged, since one of those is unknown, is left out: it may come complete another time. It returns all of
+// them that are known then, by ID.
 func (e *Engine) keepOutliers(ctx context.Context, room *store.Room, events []event.Verified) (map[id.EventID]*store.Event, error) {
 	events = sorted(events, authEvents)
-	known, err := e.knownAround(ctx, events)
+	known, err := e.knownAround(ctx, room, events)
 	if err != nil {
 		return nil, err
 	}
@@ -163,6 +195,10 @@ func (e *Engine) keepOutliers(ctx context.Context, room *store.Room, events []ev
 	for _, v := range events {
 		ev := v.Event()
 		if known[ev.ID] != nil {
+			continue
+		}
+		if i := slices.IndexFunc(ev.AuthEvents, func(a id.EventID) bool { return known[a] == nil }); i >= 0 {
+			e.Log.Info("an event is set aside: an auth event is missing", "room", room.ID, "event", ev.ID, "missing", ev.AuthEvents[i])
 			continue
 		}
 		nid, err := e.Store.NextNumber(ctx)
@@ -194,12 +230,16 @@ func (e *Engine) keepOutliers(ctx context.Context, room *store.Room, events []ev
 		return known, nil
 	}
 	// Another process may have stored some of them first, under other numbers.
-	return e.knownAround(ctx, events)
+	return e.knownAround(ctx, room, events)
 }
 
-// knownAround finds which of some events and their auth events are stored.
-func (e *Engine) knownAround(ctx context.Context, events []event.Verified) (map[id.EventID]*store.Event, error) {
+// knownAround finds which of some events and their auth events are stored; where those don't name the room's
+// m.room.create, that too.
+func (e *Engine) knownAround(ctx context.Context, room *store.Room, events []event.Verified) (map[id.EventID]*store.Event, error) {
 	wanted := map[id.EventID]bool{}
+	if room.Version.NoCreateInAuthEvents {
+		wanted[id.EventID("$"+strings.TrimPrefix(string(room.ID), "!"))] = true
+	}
 	for _, v := range events {
 		wanted[v.Event().ID] = true
 		for _, a := range v.Event().AuthEvents {
@@ -239,15 +279,12 @@ func createAmong(room *store.Room, known map[id.EventID]*store.Event, events []e
 	return nil
 }
 
-// judge authorizes an event by its auth events.
+// judge authorizes an event by its auth events, which have to be known.
 func judge(cache *eventauth.Cache, ev *event.Event, known map[id.EventID]*store.Event, create *event.Event) error {
 	auth := make([]*event.Event, 0, len(ev.AuthEvents))
 	state := eventauth.Map{}
 	for _, i := range ev.AuthEvents {
 		a := known[i]
-		if a == nil {
-			return fmt.Errorf("auth event %s is missing", i)
-		}
 		if a.Rejected {
 			return eventauth.RefuseRejected(ev)
 		}

@@ -137,6 +137,23 @@ func (e *Engine) receive(ctx context.Context, origin id.ServerName, l *live, v e
 		if a, err = e.lookAround(ctx, ev); err != nil {
 			return err
 		}
+		if len(a.missing) > 0 {
+			// Who pushes an event can name what comes before it. Taking a state on trust instead is for where a long
+			// gap ends; the next event will show whether this is one.
+			return fmt.Errorf("%w: %s, which %s follows", ErrEventNotFound, a.missing[0], ev.ID)
+		}
+	}
+	var described []store.StateMap
+	if len(a.missing) > 0 {
+		// It comes with its auth chain, which may hold what authorizes the event.
+		state, err := e.fetchState(ctx, origin, l.room, ev.ID)
+		if err != nil {
+			return fmt.Errorf("find the state before %s: %w", ev.ID, err)
+		}
+		described = append(described, state)
+		if a, err = e.lookAround(ctx, ev); err != nil {
+			return err
+		}
 	}
 	if len(a.noAuth) > 0 {
 		if err := e.fetchAuth(ctx, origin, l.room, ev, a.noAuth); err != nil {
@@ -150,7 +167,7 @@ func (e *Engine) receive(ctx context.Context, origin id.ServerName, l *live, v e
 	if rejection != nil && a.noAuth != nil {
 		return rejection // not known enough of to remember that it is bad
 	}
-	before, err := e.stateBefore(ctx, origin, l.room, ev, a)
+	before, err := e.stateAfterAll(ctx, l.room, a.prev, described)
 	if err != nil {
 		return fmt.Errorf("find the state before %s: %w", ev.ID, err)
 	}
@@ -201,9 +218,14 @@ func (e *Engine) stateBefore(ctx context.Context, origin id.ServerName, room *st
 		}
 		states = append(states, m)
 	}
+	return e.stateAfterAll(ctx, room, a.prev, states)
+}
+
+// stateAfterAll is the state after events, resolved with other states.
+func (e *Engine) stateAfterAll(ctx context.Context, room *store.Room, prev []*store.Event, states []store.StateMap) (store.StateMap, error) {
 	var out store.StateMap
 	err := e.Store.View(ctx, func(tx *store.Tx) error {
-		for _, p := range a.prev {
+		for _, p := range prev {
 			m, err := stateAfter(tx, p)
 			if err != nil {
 				return err

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 
 	"github.com/securecomm/securecomm/homeserver/event"
@@ -16,13 +15,17 @@ import (
 // maxVia is how many servers are asked to let somebody in.
 const maxVia = 20
 
-// helpers are the servers to turn to about a room that this server is not in.
+// helpers are the servers to turn to about a room that this server is not in: those that were named. The one that
+// made the room may have left it long ago, so it is asked only if no other is known.
 func (e *Engine) helpers(c Change) []id.ServerName {
 	var out []id.ServerName
-	for _, s := range append(slices.Clone(c.Via), c.Room.Server()) {
-		if s != "" && s != e.Server && !slices.Contains(out, s) && len(out) < maxVia {
+	for _, s := range c.Via {
+		if s != e.Server && !slices.Contains(out, s) && len(out) < maxVia {
 			out = append(out, s)
 		}
+	}
+	if s := c.Room.Server(); len(out) == 0 && s != "" && s != e.Server {
+		out = append(out, s)
 	}
 	return out
 }
@@ -98,14 +101,9 @@ func (e *Engine) template(ctx context.Context, server id.ServerName, c Change) (
 		return nil, p, fmt.Errorf("%w: the other server's template is not of the %s that was asked for", ErrBadRequest, c.Membership)
 	}
 	// Of the content, only the authorising user is the other server's to say.
-	extra := maps.Clone(c.Extra)
-	if via, ok := given["join_authorised_via_users_server"]; ok && c.Membership == "join" {
-		if extra == nil {
-			extra = map[string]json.RawMessage{}
-		}
-		extra["join_authorised_via_users_server"] = via
+	if c.Membership == "join" {
+		c.authorised = given[authorisedVia]
 	}
-	c.Extra = extra
 	if p.Content, err = c.content(); err != nil {
 		return nil, p, err
 	}
@@ -309,20 +307,8 @@ func (e *Engine) buildInvite(ctx context.Context, l *live, c Change) (*event.Eve
 	if err != nil {
 		return nil, nil, err
 	}
-	events, err := d.strippedEvents(ctx, c.Sender)
-	if err != nil {
-		return nil, nil, err
-	}
-	stripped := make([]json.RawMessage, len(events))
-	for i, ev := range events {
-		if ev.Type == event.TypeCreate {
-			// The whole event lets the other server check the room's ID and version.
-			stripped[i] = ev.JSON
-			continue
-		}
-		stripped[i] = ev.StrippedJSON()
-	}
-	return v.Event(), stripped, nil
+	stripped, err := d.strippedPDUs(ctx, c.Sender)
+	return v.Event(), stripped, err
 }
 
 // receiveOwn takes in an event of ours that another server has signed too, and delivers it to the others.

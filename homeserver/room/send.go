@@ -9,6 +9,7 @@ import (
 
 	"github.com/securecomm/securecomm/homeserver/canonicaljson"
 	"github.com/securecomm/securecomm/homeserver/event"
+	"github.com/securecomm/securecomm/homeserver/eventauth"
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/store"
 )
@@ -28,8 +29,11 @@ type Message struct {
 }
 
 // Send builds, authorizes and appends an event, and returns once it is durable. State that is set to what it
-// already is makes no new event. Errors: ErrNotFound, ErrForbidden, event.ErrMalformed, event.ErrTooLarge.
+// already is makes no new event. Errors: ErrNotFound, ErrForbidden, ErrBadRequest, event.ErrMalformed, event.ErrTooLarge.
 func (e *Engine) Send(ctx context.Context, m Message) (id.EventID, error) {
+	if m.Type == event.TypeCreate && m.StateKey != nil && *m.StateKey == "" {
+		return "", fmt.Errorf("%w: a room has one m.room.create, its first event", ErrBadRequest)
+	}
 	if m.StateKey != nil {
 		// Interned before the room is locked, since it may take a write.
 		if _, err := e.Store.StateKey(ctx, event.StateKeyTuple{Type: m.Type, StateKey: *m.StateKey}); err != nil {
@@ -44,6 +48,10 @@ func (e *Engine) Send(ctx context.Context, m Message) (id.EventID, error) {
 			return err
 		}
 		v, err := d.build(ctx, m.proto())
+		var refusal *eventauth.Refusal
+		if errors.As(err, &refusal) && refusal.Malformed {
+			return fmt.Errorf("%w: %w", ErrBadRequest, refusal)
+		}
 		if err != nil {
 			return err
 		}
