@@ -120,8 +120,15 @@ func (b *builder) freshVisit(m store.Membership) *visit {
 
 // allRooms tells of all rooms: in the first answer, or when a client wants all state anew.
 func (b *builder) allRooms(switched map[id.RoomID]move) error {
+	var forgotten map[store.RoomNID]bool
+	if b.f.Room.IncludeLeave {
+		var err error
+		if forgotten, err = b.tx.Memberships.ForgottenBy(b.p.user); err != nil {
+			return err
+		}
+	}
 	for name, m := range b.p.rooms {
-		if m.Forgotten || !b.f.Room.Allows(name) {
+		if forgotten[m.Room] || !b.f.Room.Allows(name) {
 			continue
 		}
 		how, moved := switched[name]

@@ -153,6 +153,18 @@ func (s Memberships) Forget(room RoomNID, user id.UserID) error {
 	return err
 }
 
+// ForgottenBy lists the rooms that a user has left and forgotten.
+func (s Memberships) ForgottenBy(user id.UserID) (map[RoomNID]bool, error) {
+	out := map[RoomNID]bool{}
+	err := s.tx.query(func(rows *sql.Rows) error {
+		var room RoomNID
+		err := rows.Scan(&room)
+		out[room] = true
+		return err
+	}, `SELECT room_nid FROM memberships WHERE user_id = ? AND forgotten`, string(user))
+	return out, err
+}
+
 // Heroes lists the users of a room, other than one, who are joined or invited, or else those who were, the first ones first.
 func (s Memberships) Heroes(room RoomNID, not id.UserID, present bool, limit int) ([]id.UserID, error) {
 	which := `membership IN ('join', 'invite')`
