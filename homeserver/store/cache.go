@@ -9,13 +9,13 @@ import (
 
 // Sizes of the caches.
 const (
-	eventCacheBytes = 24 << 20
-	cachedIDs       = 1 << 16
+	eventCacheBytes = 14 << 20
+	cachedIDs       = 1 << 15
 	cachedKeys      = 1 << 16
 	cachedStates    = 1 << 12
 	cachedRooms     = 1 << 13
 	cachedKeyCounts = 1 << 16
-	cachedRequests  = 1 << 15
+	cachedRequests  = 1 << 13
 )
 
 // caches hold what is read often and changes never, or only through Tx.AfterCommit.
