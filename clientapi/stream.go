@@ -131,11 +131,17 @@ func (k *connection) greet(g greeting) error {
 	return nil
 }
 
+// errDraining ends connections when the server is about to stop.
+var errDraining = errors.New("the server is about to stop")
+
 // refuse tells a client why it is sent away.
 func (k *connection) refuse(err error) {
 	code := websocket.ClosePolicyViolation
 	if errors.Is(err, account.ErrUnknownToken) || errors.Is(err, account.ErrTokenExpired) {
 		code = tokenRevoked
+	}
+	if errors.Is(err, errDraining) {
+		code = websocket.CloseGoingAway
 	}
 	reason := "M_UNKNOWN"
 	if f := asFailure(err); f != nil {
@@ -208,6 +214,9 @@ func (k *connection) write() {
 			if _, err = k.a.Account.Authenticate(k.ctx, k.token); err != nil && k.ctx.Err() == nil {
 				k.refuse(err)
 			}
+		case <-k.a.Sync.Draining:
+			k.refuse(errDraining)
+			err = errDraining
 		case <-k.ctx.Done():
 			if cause := context.Cause(k.ctx); cause != nil && !errors.Is(cause, context.Canceled) {
 				k.refuse(cause)

@@ -160,18 +160,34 @@ func TestStreamEndsWithItsToken(t *testing.T) {
 	a := dial(t, s, nil, bearer(alice))
 	a.until(func(m *message) bool { return m.Next != "" })
 	alice.Must("POST", "/v3/logout", nil, nil)
-	if err := a.conn.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	a.ends(4001)
+}
+
+func TestStreamEndsWithTheServer(t *testing.T) {
+	s := hstest.New(t)
+	a := dial(t, s, nil, bearer(s.Register("alice")))
+	a.until(func(m *message) bool { return m.Next != "" })
+	if err := s.Stop(); err != nil {
 		t.Fatal(err)
 	}
+	a.ends(websocket.CloseGoingAway)
+}
+
+// ends waits until the server closes the connection, and checks the code that it gives.
+func (s *socket) ends(code int) {
+	s.t.Helper()
+	if err := s.conn.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+		s.t.Fatal(err)
+	}
 	for {
-		_, _, err := a.conn.ReadMessage()
+		_, _, err := s.conn.ReadMessage()
 		var closed *websocket.CloseError
 		switch {
 		case err == nil:
-		case errors.As(err, &closed) && closed.Code == 4001:
+		case errors.As(err, &closed) && closed.Code == code:
 			return
 		default:
-			t.Fatalf("the connection ended with %v", err)
+			s.t.Fatalf("the connection ended with %v", err)
 		}
 	}
 }

@@ -49,7 +49,7 @@ func (s *Server) build() error {
 			Open: c.Registration.Enabled, RequireToken: c.Registration.RequireToken, SharedSecret: string(c.Registration.SharedSecret),
 		},
 		MinPassword: c.Password.MinLength, TokenLifetime: c.Session.AccessTokenLifetime,
-		DevicesDeleted: s.Keys.DevicesDeleted, DeviceRenamed: s.Keys.DeviceRenamed,
+		DevicesDeleted: s.Keys.DevicesDeleted, DeviceRenamed: s.Keys.DeviceRenamed, Erased: s.Keys.UserDeleted,
 		ProfileChanged: s.showProfile, Deactivated: s.leaveAll,
 	}
 	if c.Federation.Enabled {
@@ -64,7 +64,7 @@ func (s *Server) build() error {
 	}
 	s.Account = account.New(accounts)
 	s.Ephemeral = ephemeral.New(volatile)
-	s.Sync = clientsync.New(clientsync.Options{Store: s.Store, Server: name, Keys: s.Keys, Ephemeral: s.Ephemeral, Log: s.Log})
+	s.Sync = clientsync.New(clientsync.Options{Store: s.Store, Server: name, Keys: s.Keys, Ephemeral: s.Ephemeral, Log: s.Log, Draining: s.draining.Done()})
 	if c.Federation.Enabled {
 		s.buildFederation()
 	}

@@ -58,6 +58,8 @@ type Options struct {
 	DevicesDeleted func(tx *store.Tx, user id.UserID, devices []id.DeviceID) error
 	// DeviceRenamed is called in the transaction that changes the display name of a device.
 	DeviceRenamed func(tx *store.Tx, user id.UserID, device id.DeviceID) error
+	// Erased is called in the transaction that erases a user, to delete what is kept of the user elsewhere.
+	Erased func(tx *store.Tx, user id.UserID) error
 	// ProfileChanged tells the rooms of a user of a new display name or avatar. It is called again after
 	// an error and after a restart, until it returns nil.
 	ProfileChanged func(ctx context.Context, user id.UserID) error

@@ -182,6 +182,11 @@ func (s *Service) erase(tx *store.Tx, user id.UserID) error {
 			return err
 		}
 	}
+	if s.Erased != nil {
+		if err := s.Erased(tx, user); err != nil {
+			return err
+		}
+	}
 	return tx.AccountData.DeleteUser(user)
 }
 

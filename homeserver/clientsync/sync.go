@@ -23,6 +23,8 @@ type Options struct {
 	Keys      *keys.Service
 	Ephemeral *ephemeral.Service
 	Log       *slog.Logger
+	// Draining is closed when the server is about to stop: syncs no longer wait. Nil never is.
+	Draining <-chan struct{}
 }
 
 // Engine answers syncs. All methods may be called concurrently.
@@ -106,6 +108,8 @@ func (e *Engine) Sync(ctx context.Context, r Request) (Answer, error) {
 		select {
 		case <-waiter.C:
 		case <-timer.C:
+			return answer, nil
+		case <-e.Draining:
 			return answer, nil
 		case <-ctx.Done():
 			return Answer{}, ctx.Err()

@@ -519,6 +519,23 @@ func TestWaiting(t *testing.T) {
 }
 
 // TestOldTokens: what memory no longer holds is read from the database, with the same outcome.
+func TestNoWaitingWhileDraining(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		w := newWorld(t, db)
+		draining := make(chan struct{})
+		close(draining)
+		w.sync.Draining = draining
+		first, err := w.sync.Sync(t.Context(), clientsync.Request{User: user("alice")})
+		w.must(err)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		answer, err := w.sync.Sync(ctx, clientsync.Request{User: user("alice"), Since: &first.Next, Timeout: clientsync.MaxTimeout})
+		if err != nil || !answer.Empty {
+			t.Errorf("got %v, empty %v", err, answer.Empty)
+		}
+	})
+}
+
 func TestOldTokens(t *testing.T) {
 	storetest.EachURL(t, func(t *testing.T, address string) {
 		db, err := store.Open(context.Background(), store.Options{URL: address, Readers: 2, Log: slog.New(slog.DiscardHandler)})
