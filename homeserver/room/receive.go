@@ -407,7 +407,7 @@ func (d *draft) merge(ctx context.Context, a *addition) error {
 	if err := d.setState(ctx, a, sets); err != nil {
 		return err
 	}
-	if err := d.findTarget(ctx, a); err != nil {
+	if _, err := d.findTarget(ctx, a); err != nil {
 		return err
 	}
 	return d.redactedBefore(ctx, a)

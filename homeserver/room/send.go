@@ -61,7 +61,10 @@ func (e *Engine) Send(ctx context.Context, m Message) (id.EventID, error) {
 			return err
 		}
 		a.request = m.Request
-		return d.findTarget(ctx, a)
+		if a.ev.Type == event.TypeRedaction && a.ev.StateKey == nil {
+			return d.sendRedaction(ctx, a)
+		}
+		return nil
 	})
 	var again *repeated
 	if errors.As(err, &again) {
@@ -98,41 +101,53 @@ func (d *draft) unchanged(ctx context.Context, m Message) (id.EventID, error) {
 	return now.ID, nil
 }
 
-// findTarget finds the event that an addition redacts, if it is a redaction, and whether it may.
-func (d *draft) findTarget(ctx context.Context, a *addition) error {
-	if a.ev.Type != event.TypeRedaction || a.ev.Redacts == "" || a.ev.StateKey != nil {
+// sendRedaction finds what a redaction by a local user redacts, and whether the user may: one's own events, or all
+// with the power to redact. That a whole server may redact what its users sent is for servers to rely on, not users.
+func (d *draft) sendRedaction(ctx context.Context, a *addition) error {
+	target, err := d.findTarget(ctx, a)
+	if err != nil {
+		return err
+	}
+	switch {
+	case target == nil && d.auth.UserLevel(a.ev.Sender) < d.auth.Levels().Redact():
+		return fmt.Errorf("%w: %s, which is to be redacted", ErrEventNotFound, a.ev.Redacts)
+	case target == nil:
 		return nil
+	case target.Room != a.ev.Room:
+		return fmt.Errorf("%w: the event to redact is of another room", ErrBadRequest)
+	case target.StateKeyIs(event.TypeCreate, ""):
+		return fmt.Errorf("%w: m.room.create can't be redacted", ErrForbidden)
+	case target.Sender != a.ev.Sender && d.auth.UserLevel(a.ev.Sender) < d.auth.Levels().Redact():
+		return fmt.Errorf("%w: your power level is too low to redact events of other users", ErrForbidden)
 	}
-	for _, other := range d.additions {
-		if other.ev.ID == a.ev.Redacts && other != a {
-			return nil // it redacts something of the same draft, which no caller makes
-		}
+	return nil
+}
+
+// findTarget finds the event that an addition redacts, if it is a redaction, and with it what that does; nil if the
+// event is not known.
+func (d *draft) findTarget(ctx context.Context, a *addition) (target *store.Event, err error) {
+	if a.ev.Type != event.TypeRedaction || a.ev.Redacts == "" || a.ev.StateKey != nil {
+		return nil, nil
 	}
-	var target *store.Event
-	err := d.e.Store.View(ctx, func(tx *store.Tx) (err error) {
+	err = d.e.Store.View(ctx, func(tx *store.Tx) (err error) {
 		target, err = tx.Events.Get(a.ev.Redacts)
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("find the event to redact: %w", err)
+		return nil, fmt.Errorf("find the event to redact: %w", err)
 	}
 	if target == nil || target.Outlier() {
 		a.redacts = &redaction{}
-		return nil
+		return nil, nil
 	}
 	a.redacts, err = d.redactionOf(a.ev, target)
-	return err
+	return target, err
 }
 
 // redactionOf is the effect of a redaction on its target: nil if it has none.
 func (d *draft) redactionOf(by, target *store.Event) (*redaction, error) {
-	if target.Room != by.Room || target.RedactedBy != 0 || target.StateKeyIs(event.TypeCreate, "") {
-		return nil, nil
-	}
-	if !d.room.Version.RedactionAuth && !d.auth.MayRedact(by.Event, target.Event) {
-		if by.Sender.Server() == d.e.Server {
-			return nil, fmt.Errorf("%w: your power level is too low to redact events of other users", ErrForbidden)
-		}
+	if target.Room != by.Room || target.RedactedBy != 0 || target.StateKeyIs(event.TypeCreate, "") ||
+		!d.room.Version.RedactionAuth && !d.auth.MayRedact(by.Event, target.Event) {
 		return nil, nil
 	}
 	redacted, err := target.Redact()

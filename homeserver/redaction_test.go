@@ -1,0 +1,55 @@
+package homeserver_test
+
+import (
+	"testing"
+
+	"github.com/securecomm/securecomm/homeserver/hstest"
+	"github.com/securecomm/securecomm/homeserver/id"
+)
+
+// Users of one server are as much strangers to each other as users of two.
+func TestRedactionTakesPower(t *testing.T) {
+	hstest.Each(t, func(t *testing.T, s *hstest.Server) {
+		alice, bob := s.Register("alice"), s.Register("bob")
+		for _, version := range []string{"1", "10", "12"} {
+			room := alice.CreateRoom(map[string]any{"preset": "public_chat", "room_version": version})
+			bob.Must("POST", "/v3/join/"+string(room), nil, nil)
+			path := "/v3/rooms/" + string(room)
+			said := alice.Send(room, "m.room.message", map[string]any{"msgtype": "m.text", "body": "hello"})
+			var state []struct {
+				Type   string     `json:"type"`
+				Sender id.UserID  `json:"sender"`
+				ID     id.EventID `json:"event_id"`
+			}
+			alice.Must("GET", path+"/state", nil, &state)
+			events := map[string]id.EventID{"message": said}
+			for _, ev := range state {
+				if ev.Sender == alice.ID {
+					events[ev.Type] = ev.ID
+				}
+			}
+			for what, event := range events {
+				bob.Refused("PUT", path+"/redact/"+string(event)+"/of"+what, nil, 403, "M_FORBIDDEN")
+				if what == "m.room.create" {
+					alice.Refused("PUT", path+"/redact/"+string(event)+"/of"+what, nil, 403, "M_FORBIDDEN")
+				}
+			}
+			if version != "1" { // there, the ID's server decides
+				bob.Refused("PUT", path+"/redact/$unknown/1", nil, 404, "M_NOT_FOUND")
+			}
+			own := bob.Send(room, "m.room.message", map[string]any{"msgtype": "m.text", "body": "oops"})
+			bob.Must("PUT", path+"/redact/"+string(own)+"/own", nil, nil)
+			others := bob.Send(room, "m.room.message", map[string]any{"msgtype": "m.text", "body": "spam"})
+			alice.Must("PUT", path+"/redact/"+string(others)+"/others", nil, nil)
+			for event, want := range map[id.EventID]bool{said: true, own: false, others: false} {
+				var shown struct {
+					Content map[string]any `json:"content"`
+				}
+				alice.Must("GET", path+"/event/"+string(event), nil, &shown)
+				if (len(shown.Content) > 0) != want {
+					t.Errorf("version %s: the content is %v", version, shown.Content)
+				}
+			}
+		}
+	})
+}
