@@ -21,7 +21,8 @@ const (
 	unwedgeEvery = time.Hour
 )
 
-// olmRecord is the conversation with one device, under its Curve25519 key.
+// olmRecord is the conversation with one device. It stands under its user and its Curve25519 key: anybody may claim
+// somebody else's key for a device, and must not get between two others by that.
 type olmRecord struct {
 	Sessions  []*olm.Session `json:"sessions,omitempty"` // the one to send with comes first
 	RetryAt   int64          `json:"retry_at,omitempty"` // when to claim again
@@ -29,10 +30,12 @@ type olmRecord struct {
 	UnwedgeAt int64          `json:"unwedge_at,omitempty"`
 }
 
-func olmKey(key olm.Key) string { return prefixOlm + key.String() }
+func olmKey(user id.UserID, key olm.Key) string {
+	return prefixOlm + string(user) + "\x00" + key.String()
+}
 
-func loadOlm(r reader, key olm.Key) (*olmRecord, error) {
-	o, err := load[olmRecord](r, olmKey(key))
+func loadOlm(r reader, user id.UserID, key olm.Key) (*olmRecord, error) {
+	o, err := load[olmRecord](r, olmKey(user, key))
 	if o == nil && err == nil {
 		o = &olmRecord{}
 	}
@@ -72,20 +75,25 @@ func (m *Machine) KeysToClaim(users ...id.UserID) (*KeyClaim, error) {
 	for _, user := range users {
 		asked[user] = true
 	}
+	requesting, err := wanting(m.vault)
+	if err != nil {
+		return nil, fmt.Errorf("finding devices without a session: %w", err)
+	}
 	for _, key := range m.vault.Keys(prefixUser) {
 		u, err := load[userRecord](m.vault, key)
 		if err != nil {
 			return nil, fmt.Errorf("finding devices without a session: %w", err)
 		}
 		for device, d := range u.Devices {
-			if d.Gone || d.Trust == Blocked || u.ID == m.user && device == m.device {
+			// Nothing is ever sent to red devices, so that a session with one is a one-time key wasted.
+			if d.Gone || u.ID == m.user && device == m.device || m.deviceTrust(u, d).Level == Red {
 				continue
 			}
-			o, err := loadOlm(m.vault, d.Identity)
+			o, err := loadOlm(m.vault, u.ID, d.Identity)
 			if err != nil {
 				return nil, fmt.Errorf("finding devices without a session: %w", err)
 			}
-			wanted := asked[u.ID] && len(o.Sessions) == 0
+			wanted := len(o.Sessions) == 0 && (asked[u.ID] || u.ID == m.user && requesting[device])
 			if (wanted || o.Wedged) && o.RetryAt <= now {
 				claim.devices = append(claim.devices, DeviceRef{u.ID, device})
 			}
@@ -140,7 +148,7 @@ func (t *txn) begin(account *olm.Account, ref DeviceRef, keys map[string]json.Ra
 	if d == nil || d.Gone {
 		return ErrUnknown, nil
 	}
-	o, err := loadOlm(t, d.Identity)
+	o, err := loadOlm(t, d.User, d.Identity)
 	if err != nil {
 		return nil, err
 	}
@@ -158,11 +166,11 @@ func (t *txn) begin(account *olm.Account, ref DeviceRef, keys map[string]json.Ra
 	}
 	if problem != nil {
 		o.RetryAt = t.now.Add(claimRetry).UnixMilli()
-		return problem, t.save(olmKey(d.Identity), o)
+		return problem, t.save(olmKey(d.User, d.Identity), o)
 	}
 	wedged := o.Wedged
 	o.Wedged, o.RetryAt = false, 0
-	if err := t.save(olmKey(d.Identity), o); err != nil || !wedged {
+	if err := t.save(olmKey(d.User, d.Identity), o); err != nil || !wedged {
 		return nil, err
 	}
 	// The other side learns of the new session by a message in it that says nothing.
@@ -193,7 +201,7 @@ var errNoSession = errors.New("there is no session with the device")
 
 // seal encrypts a message to a device. The session is stored with the transaction, so before it leaves.
 func (t *txn) seal(d *identity.Device, kind string, content any) (*olmContent, error) {
-	o, err := loadOlm(t, d.Identity)
+	o, err := loadOlm(t, d.User, d.Identity)
 	if err != nil {
 		return nil, err
 	}
@@ -216,7 +224,7 @@ func (t *txn) seal(d *identity.Device, kind string, content any) (*olmContent, e
 	if err != nil {
 		return nil, err
 	}
-	if err := t.save(olmKey(d.Identity), o); err != nil {
+	if err := t.save(olmKey(d.User, d.Identity), o); err != nil {
 		return nil, err
 	}
 	return &olmContent{Algorithm: OlmAlgorithm, SenderKey: t.m.identity, MessageID: newID(),
@@ -241,7 +249,7 @@ func (t *txn) unseal(sender id.UserID, c *olmContent) (*olmPayload, error) {
 	if !ok || c.Algorithm != OlmAlgorithm {
 		return nil, errors.New("it is not encrypted for this device")
 	}
-	o, err := loadOlm(t, c.SenderKey)
+	o, err := loadOlm(t, sender, c.SenderKey)
 	if err != nil {
 		return nil, err
 	}
@@ -249,7 +257,7 @@ func (t *txn) unseal(sender id.UserID, c *olmContent) (*olmPayload, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := t.save(olmKey(c.SenderKey), o); err != nil {
+	if err := t.save(olmKey(sender, c.SenderKey), o); err != nil {
 		return nil, err
 	}
 	var p olmPayload
@@ -300,7 +308,7 @@ func (t *txn) wedge(sender id.UserID, key olm.Key) error {
 		if d.Identity != key || d.Gone {
 			continue
 		}
-		o, err := loadOlm(t, key)
+		o, err := loadOlm(t, sender, key)
 		if err != nil {
 			return err
 		}
@@ -308,7 +316,7 @@ func (t *txn) wedge(sender id.UserID, key olm.Key) error {
 			return nil
 		}
 		o.Wedged, o.UnwedgeAt = true, t.now.Add(unwedgeEvery).UnixMilli()
-		return t.save(olmKey(key), o)
+		return t.save(olmKey(sender, key), o)
 	}
 	return nil // a device that is not known can't be answered
 }

@@ -5,15 +5,21 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/securecomm/securecomm/homeserver/id"
 )
 
 const (
-	// maxRequests bounds the requests of own devices that wait to be served.
+	// maxRequests bounds the requests of own devices that wait to be served, keepRequest how long they wait.
 	maxRequests = 200
+	keepRequest = 24 * time.Hour
 	// maxWithheld bounds the notes why keys are missing, which strangers can send.
 	maxWithheld = 5000
+	// maxAsked bounds the keys that the own devices were asked for: messages with made-up sessions must not fill
+	// the vault. Those asked for longer than askAgain ago make room for others.
+	maxAsked = 1000
+	askAgain = time.Hour
 )
 
 // withheldContent is the content of m.room_key.withheld.
@@ -63,6 +69,7 @@ func (t *txn) withheldReason(room id.RoomID, session string) (error, error) {
 // requestRecord is a key that the own devices were asked for.
 type requestRecord struct {
 	ID string `json:"id"`
+	At int64  `json:"at"`
 }
 
 type requestContent struct {
@@ -78,17 +85,48 @@ type requestBody struct {
 	Session   string    `json:"session_id"`
 }
 
-// request asks the own other devices for a key, once.
+// request asks the own other devices for a key. Whoever does not have it, or does not trust this device yet, does
+// not answer; so it asks again when the key is still wanted an hour later.
 func (t *txn) request(room id.RoomID, session string) error {
 	key := prefixRequest + join(room, session)
-	if _, asked := t.Get(key); asked {
-		return nil
+	r, err := load[requestRecord](t, key)
+	if err != nil {
+		return err
 	}
-	r := requestRecord{ID: newID()}
+	switch {
+	case r != nil && t.millis()-r.At < askAgain.Milliseconds():
+		return nil
+	case r == nil:
+		if room, err := t.roomToAsk(); err != nil || !room {
+			return err
+		}
+		r = &requestRecord{ID: newID()}
+	}
+	r.At = t.millis()
 	if err := t.save(key, r); err != nil {
 		return err
 	}
 	return t.toOwn(requestContent{Action: "request", ID: r.ID, Device: t.m.device, Body: &requestBody{MegolmAlgorithm, room, session}})
+}
+
+// roomToAsk says whether one more key may be asked for, and forgets old requests if there are too many.
+func (t *txn) roomToAsk() (bool, error) {
+	asked := t.Keys(prefixRequest)
+	if len(asked) < maxAsked {
+		return true, nil
+	}
+	dropped := false
+	for _, key := range asked {
+		r, err := load[requestRecord](t, key)
+		if err != nil {
+			return false, err
+		}
+		if t.millis()-r.At >= askAgain.Milliseconds() {
+			t.Delete(key)
+			dropped = true
+		}
+	}
+	return dropped, nil
 }
 
 // cancelRequest tells the own devices that a key was found.
@@ -121,6 +159,7 @@ func (t *txn) toOwn(c requestContent) error {
 type serveRecord struct {
 	Device id.DeviceID `json:"device"`
 	Body   requestBody `json:"body"`
+	At     int64       `json:"at"`
 }
 
 func serveKey(device id.DeviceID, request string) string {
@@ -142,30 +181,52 @@ func (t *txn) receiveRequest(sender id.UserID, raw json.RawMessage) (problem, er
 	if c.Action != "request" || c.Body == nil || c.Body.Algorithm != MegolmAlgorithm || len(t.Keys(prefixServe)) >= maxRequests {
 		return nil, nil
 	}
-	return nil, t.save(serveKey(c.Device, c.ID), serveRecord{c.Device, *c.Body})
+	return nil, t.save(serveKey(c.Device, c.ID), serveRecord{c.Device, *c.Body, t.millis()})
 }
 
-// serveRequests gives verified own devices the keys that they asked for. What can't be given now, since there
-// is no session with the device or it is not verified, is not given later either: the device can ask again.
+// serveRequests gives verified own devices the keys that they asked for. A request waits while it is not known which
+// devices there are, or while there is no session with the device; a device that is not verified is not answered
+// at all, but may ask again.
 func (t *txn) serveRequests() error {
-	for _, key := range t.Keys(prefixServe) {
+	waiting := t.Keys(prefixServe)
+	if len(waiting) == 0 {
+		return nil
+	}
+	own, err := loadUser(t, t.m.user)
+	if err != nil || own.outdated() {
+		return err
+	}
+	for _, key := range waiting {
 		r, err := load[serveRecord](t, key)
 		if err != nil {
 			return err
 		}
-		t.Delete(key)
-		if err := t.serve(r); err != nil && !errors.Is(err, errNoSession) {
+		err = t.serve(own, r)
+		switch {
+		case errors.Is(err, errNoSession) && t.millis()-r.At < keepRequest.Milliseconds():
+			continue // KeysToClaim sees it
+		case err != nil && !errors.Is(err, errNoSession):
 			return err
 		}
+		t.Delete(key)
 	}
 	return nil
 }
 
-func (t *txn) serve(r *serveRecord) error {
-	own, err := loadUser(t, t.m.user)
-	if err != nil {
-		return err
+// wanting are the own devices whose requests wait for a session.
+func wanting(r reader) (map[id.DeviceID]bool, error) {
+	devices := map[id.DeviceID]bool{}
+	for _, key := range r.Keys(prefixServe) {
+		s, err := load[serveRecord](r, key)
+		if err != nil {
+			return nil, err
+		}
+		devices[s.Device] = true
 	}
+	return devices, nil
+}
+
+func (t *txn) serve(own *userRecord, r *serveRecord) error {
 	d := own.Devices[r.Device]
 	if d == nil || d.Gone || t.m.deviceTrust(own, d).Level != Green {
 		return nil

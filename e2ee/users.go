@@ -25,6 +25,10 @@ const (
 // keys; a server that exchanges them is attacking.
 var ErrKeyChanged = errors.New("the device's keys are not the ones it had before")
 
+// ErrKeyTaken says that a device claims a key of another device of the same user. Its messages could not be told
+// from the other's.
+var ErrKeyTaken = errors.New("the device claims a key of another device")
+
 // userRecord is what the machine knows of a user. Dirty counts the changes that were announced, Applied is
 // the count as it was when the last query was made whose answer is in here: if it is less, the list is
 // outdated.
@@ -210,7 +214,10 @@ func (m *Machine) ReceiveKeysQuery(q *KeyQuery, answer []byte) (*KeyChanges, err
 				return err
 			}
 		}
-		return t.refreshVerified()
+		if err := t.refreshVerified(); err != nil {
+			return err
+		}
+		return t.serveRequests()
 	})
 	if err != nil {
 		return nil, fmt.Errorf("storing devices: %w", err)
@@ -225,17 +232,20 @@ func (u *userRecord) applyDevices(devices map[id.DeviceID]json.RawMessage, m *Ma
 		old := u.Devices[device]
 		switch {
 		case err != nil:
-		case old != nil && !old.Gone && (!old.Signing.Equal(d.Signing) || old.Identity != d.Identity),
-			u.ID == m.user && device == m.device && !d.Signing.Equal(m.signing):
+		case old != nil && (!old.Signing.Equal(d.Signing) || old.Identity != d.Identity),
+			u.ID == m.user && device == m.device && (!d.Signing.Equal(m.signing) || d.Identity != m.identity):
+			// Even if it was gone in between: to leave a device out once must not be a way to exchange it.
 			err = ErrKeyChanged
-		case old == nil && len(u.Devices) >= MaxDevices:
+		case old == nil && u.has(d):
+			err = ErrKeyTaken
+		case old == nil && !u.makeRoom():
 			err = fmt.Errorf("more than %d devices", MaxDevices)
 		}
 		if err != nil {
 			changes.Problems = append(changes.Problems, fmt.Errorf("device %s of %s: %w", device, u.ID, err))
 			continue
 		}
-		if old != nil && old.Signing.Equal(d.Signing) && old.Identity == d.Identity {
+		if old != nil {
 			old.Device, old.Gone = *d, false
 			continue
 		}
@@ -248,6 +258,26 @@ func (u *userRecord) applyDevices(devices map[id.DeviceID]json.RawMessage, m *Ma
 			changes.GoneDevices = append(changes.GoneDevices, DeviceRef{u.ID, device})
 		}
 	}
+}
+
+// has says whether a device has a key that another one of the user has already.
+func (u *userRecord) has(d *identity.Device) bool {
+	for _, other := range u.Devices {
+		if other.Identity == d.Identity || other.Signing.Equal(d.Signing) {
+			return true
+		}
+	}
+	return false
+}
+
+// makeRoom makes sure that one more device can be kept. For that it forgets devices that are gone and that the user
+// decided nothing about.
+func (u *userRecord) makeRoom() bool {
+	if len(u.Devices) < MaxDevices {
+		return true
+	}
+	maps.DeleteFunc(u.Devices, func(_ id.DeviceID, d *deviceRecord) bool { return d.Gone && d.Trust == Undecided })
+	return len(u.Devices) < MaxDevices
 }
 
 // applyIdentity takes a user's cross-signing keys. A server that leaves them out, or sends some that do

@@ -6,7 +6,8 @@ import * as sdk from "@matrix-org/matrix-sdk-crypto-wasm";
 await sdk.initAsync();
 
 const machines = new Map();
-const anyone = new sdk.DecryptionSettings(sdk.TrustRequirement.Untrusted);
+// Each call consumes its settings.
+const anyone = () => new sdk.DecryptionSettings(sdk.TrustRequirement.Untrusted);
 
 const users = (names) => names.map((name) => new sdk.UserId(name));
 const device = (m, user, name) => m.getDevice(new sdk.UserId(user), new sdk.DeviceId(name));
@@ -27,7 +28,7 @@ export async function open({ machine, user, device }) {
 export async function sync({ machine, events, changed, left, counts, fallback }) {
   const processed = await machines.get(machine).receiveSyncChanges(
     JSON.stringify(events), new sdk.DeviceLists(users(changed), users(left)),
-    new Map(Object.entries(counts)), fallback && new Set(fallback), anyone);
+    new Map(Object.entries(counts)), fallback && new Set(fallback), anyone());
   return processed.map((e) => ({ kind: sdk.ProcessedToDeviceEventType[e.type], event: JSON.parse(e.rawEvent) }));
 }
 
@@ -59,7 +60,7 @@ export async function encrypt({ machine, room, type, content }) {
 }
 
 export async function decrypt({ machine, room, event }) {
-  const got = await machines.get(machine).decryptRoomEvent(JSON.stringify(event), new sdk.RoomId(room), anyone);
+  const got = await machines.get(machine).decryptRoomEvent(JSON.stringify(event), new sdk.RoomId(room), anyone());
   return { event: JSON.parse(got.event), device: got.senderDevice?.toString(), shield: color(got.shieldState(true)) };
 }
 
@@ -90,6 +91,11 @@ export async function bootstrap({ machine }) {
 export async function crossSigning({ machine }) {
   const keys = await machines.get(machine).exportCrossSigningKeys();
   return { master: keys.masterKey, self_signing: keys.self_signing_key, user_signing: keys.userSigningKey };
+}
+
+export async function importCrossSigning({ machine, master, self_signing, user_signing }) {
+  const status = await machines.get(machine).importCrossSigningKeys(master, self_signing, user_signing);
+  if (!status.hasMaster || !status.hasSelfSigning || !status.hasUserSigning) throw new Error("a key was not taken");
 }
 
 export async function identityState({ machine, user }) {

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"sync"
 	"testing"
 )
@@ -27,7 +28,11 @@ func (r refused) Error() string { return string(r) }
 
 func startPeer(t testing.TB) *peer {
 	t.Helper()
-	_, err := os.Stat("node_modules")
+	var err error
+	for _, library := range []string{"olm", "matrix-sdk-crypto-wasm"} {
+		_, missing := os.Stat(filepath.Join("node_modules", "@matrix-org", library, "package.json"))
+		err = errors.Join(err, missing)
+	}
 	node, nodeErr := exec.LookPath("node")
 	switch {
 	case nodeErr == nil && err == nil:
