@@ -157,6 +157,9 @@ func memberOf(e client.Event) (user id.UserID, membership string) {
 // notice takes in what a sync says of rooms: their encryption, and that their members changed.
 func (s *session) notice(answer *client.SyncAnswer) error {
 	for room, joined := range answer.Rooms.Join {
+		if joined.Timeline.Limited {
+			delete(s.audiences, room) // who left may be among what was left out
+		}
 		for _, events := range []client.Events{joined.State.Events, joined.Timeline.Events} {
 			for _, e := range events {
 				if e.StateKey == nil {

@@ -116,13 +116,13 @@ func (s *session) catchUp(ctx context.Context) error {
 	return nil
 }
 
-// take takes in an answer to /sync. What the encryption keeps of it is durable before the position advances:
+// take takes in an answer to /sync. What is kept of it is durable before the position advances, which receive does:
 // once the server is asked for what comes after, it forgets the keys that it delivered.
 func (s *session) take(ctx context.Context, answer *client.SyncAnswer) error {
-	if err := s.receive(answer); err != nil {
+	if err := s.notice(answer); err != nil {
 		return err
 	}
-	if err := s.notice(answer); err != nil {
+	if err := s.receive(answer); err != nil {
 		return err
 	}
 	return s.flush(ctx)

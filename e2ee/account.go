@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/securecomm/securecomm/e2ee/identity"
+	"github.com/securecomm/securecomm/e2ee/olm"
 )
 
 const (
@@ -46,6 +47,9 @@ func (m *Machine) KeysUpload() (*KeysUpload, error) {
 	}
 	return &body, nil
 }
+
+// bounded is a server's count of keys as far as it makes sense: a negative one must not have us make keys without end.
+func bounded(count int) int { return min(max(count, 0), olm.MaxOneTimeKeys) }
 
 // replenish makes the one-time and fallback keys that are missing.
 func (a *accountRecord) replenish(t *txn) {
@@ -100,7 +104,7 @@ func (m *Machine) MarkKeysUploaded(body *KeysUpload, counts map[string]int) erro
 		}
 		a.Account.MarkPublished(ids)
 		a.Uploaded = a.Uploaded || body.DeviceKeys != nil
-		a.Count = counts[oneTimeAlgorithm]
+		a.Count = bounded(counts[oneTimeAlgorithm])
 		// It has keys, and its syncs said nothing of them: then what they leave out means nothing.
 		a.Omits = a.Omits || a.Count > len(body.OneTimeKeys)+targetKeys/2
 		return t.save(keyAccount, a)
@@ -118,7 +122,7 @@ func (t *txn) syncKeys(counts map[string]int, unusedFallback []string) error {
 		return err
 	}
 	if count, ok := counts[oneTimeAlgorithm]; ok || !a.Omits {
-		a.Count = count
+		a.Count = bounded(count)
 	}
 	// A sync that was under way during an upload does not know of it yet.
 	if unusedFallback != nil && t.millis()-a.Rotated > time.Minute.Milliseconds() {

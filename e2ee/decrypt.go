@@ -40,12 +40,6 @@ type roomEvent struct {
 	} `json:"content"`
 }
 
-// seenRecord is the event that a message number of a session first came in.
-type seenRecord struct {
-	Event id.EventID `json:"e"`
-	Time  int64      `json:"t"`
-}
-
 // DecryptRoomEvent decrypts an event of a room. If its key is not here, the own verified devices are asked for it
 // by way of the outbox, once.
 func (m *Machine) DecryptRoomEvent(room id.RoomID, event json.RawMessage) (*Decrypted, error) {
@@ -84,12 +78,11 @@ func (t *txn) decryptRoomEvent(room id.RoomID, e *roomEvent) (got *Decrypted, re
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUndecryptable, err), nil
 	}
-	seenKey := fmt.Sprintf("%s%s\x00%d", prefixSeen, join(room, e.Content.Session), index)
-	seen, err := load[seenRecord](t, seenKey)
-	if err != nil {
-		return nil, nil, err
+	if index > maxIndex {
+		return nil, fmt.Errorf("%w: its key was used for too many messages", ErrUndecryptable), nil
 	}
-	if seen != nil && (seen.Event != e.ID || seen.Time != e.Timestamp) {
+	seen := newSeen(room, e, index)
+	if seen.replayed(t) {
 		return nil, ErrReplayed, nil
 	}
 	var p struct {
@@ -103,28 +96,25 @@ func (t *txn) decryptRoomEvent(room id.RoomID, e *roomEvent) (got *Decrypted, re
 	if p.Room != room {
 		return nil, fmt.Errorf("%w: it was meant for another room", ErrUndecryptable), nil
 	}
-	if seen == nil {
-		if err := t.save(seenKey, seenRecord{e.ID, e.Timestamp}); err != nil {
-			return nil, nil, err
-		}
-	}
+	seen.note(t)
 	device, trust, err := t.messageTrust(in, e.Sender)
 	return &Decrypted{Type: p.Type, Content: p.Content, Device: device, Trust: trust}, nil, err
 }
 
 // messageTrust is what to think of a message of a session that claims to come from a user.
 func (t *txn) messageTrust(in *inboundRecord, sender id.UserID) (id.DeviceID, Trust, error) {
-	if in.User != "" && in.User != sender {
+	from := in.claimOf(sender)
+	if from.User != "" && from.User != sender {
 		return "", Trust{Red, ReasonOtherSender}, nil
 	}
-	if !in.Indirect && sender == t.m.user && in.SenderKey == t.m.identity && in.Signing == t.m.Fingerprint() {
+	if !in.Indirect && sender == t.m.user && from.SenderKey == t.m.identity && from.Signing == t.m.Fingerprint() {
 		return t.m.device, Trust{Green, ReasonOwnDevice}, nil
 	}
 	u, err := loadUser(t, sender)
 	if err != nil {
 		return "", Trust{}, err
 	}
-	d := u.deviceOf(in.SenderKey, in.Signing)
+	d := u.deviceOf(from.SenderKey, from.Signing)
 	if d == nil {
 		return "", Trust{Red, ReasonUnknownDevice}, nil
 	}

@@ -47,7 +47,7 @@ const (
 	prefixOutbound  = "e2ee/outbound/"
 	prefixInbound   = "e2ee/inbound/"
 	prefixSeen      = "e2ee/seen/"
-	prefixRoom      = "e2ee/room/"
+	prefixFlood     = "e2ee/flood/"
 	prefixWithheld  = "e2ee/withheld/"
 	prefixRequest   = "e2ee/request/"
 	prefixServe     = "e2ee/serve/"

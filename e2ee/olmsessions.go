@@ -17,6 +17,9 @@ const (
 	maxOlmSessions = 5
 	// claimRetry is how long a device that had no one-time key is left alone.
 	claimRetry = 5 * time.Minute
+	// maxConversations is how many devices of one user are kept sessions with. Who starts sessions as ever new
+	// devices finds the ones that are no known device's forgotten.
+	maxConversations = 200
 	// unwedgeEvery is how often at most a broken conversation with a device is begun anew.
 	unwedgeEvery = time.Hour
 )
@@ -242,35 +245,70 @@ func (t *txn) tell(d *identity.Device, kind string, content any) error {
 	return t.post("m.room.encrypted", to)
 }
 
-// unseal decrypts a message from a device. Nothing is stored if it fails. The signing key that the payload
-// claims is the one of the device with this Curve25519 key: what it says besides is checked by the caller.
-func (t *txn) unseal(sender id.UserID, c *olmContent) (*olmPayload, error) {
+// unseal decrypts a message from a device; the problem is what is wrong with it. A message that decrypts but says
+// something else than it should has turned the ratchet all the same. The signing key that the payload claims is
+// the one of the device with this Curve25519 key: what it says besides is checked by the caller.
+func (t *txn) unseal(sender id.UserID, c *olmContent) (p *olmPayload, problem, err error) {
 	m, ok := c.Ciphertext[t.m.identity.String()]
 	if !ok || c.Algorithm != OlmAlgorithm {
-		return nil, errors.New("it is not encrypted for this device")
+		return nil, errors.New("it is not encrypted for this device"), nil
 	}
 	o, err := loadOlm(t, sender, c.SenderKey)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	plaintext, err := t.openOlm(o, c.SenderKey, m)
+	account, err := t.account()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if err := t.save(olmKey(sender, c.SenderKey), o); err != nil {
-		return nil, err
+	plaintext, problem := o.open(account.Account, c.SenderKey, m)
+	if problem != nil {
+		return nil, problem, t.wedge(sender, c.SenderKey)
 	}
-	var p olmPayload
-	if err := json.Unmarshal(plaintext, &p); err != nil {
-		return nil, errors.New("its plaintext is malformed")
+	if err := t.forgetStrangers(sender, c.SenderKey); err != nil {
+		return nil, nil, err
+	}
+	// Together: the private half of a one-time key is gone as soon as its session is there.
+	if err := errors.Join(t.save(olmKey(sender, c.SenderKey), o), t.save(keyAccount, account)); err != nil {
+		return nil, nil, err
+	}
+	p = &olmPayload{}
+	if json.Unmarshal(plaintext, p) != nil {
+		return nil, errors.New("its plaintext is malformed"), nil
 	}
 	if p.Sender != sender || p.Recipient != t.m.user || p.RecipientKeys["ed25519"] != t.m.Fingerprint() || p.Keys["ed25519"] == "" {
-		return nil, errors.New("its plaintext was meant for another sender or recipient")
+		return nil, errors.New("its plaintext was meant for another sender or recipient"), nil
 	}
-	return &p, nil
+	return p, nil, nil
 }
 
-func (t *txn) openOlm(o *olmRecord, sender olm.Key, m olm.Message) ([]byte, error) {
+// forgetStrangers makes room for one more conversation with a device of a user, if there are too many.
+func (t *txn) forgetStrangers(user id.UserID, fresh olm.Key) error {
+	if _, old := t.Get(olmKey(user, fresh)); old {
+		return nil
+	}
+	all := t.Keys(prefixOlm + string(user) + "\x00")
+	if len(all) < maxConversations {
+		return nil
+	}
+	u, err := loadUser(t, user)
+	if err != nil {
+		return err
+	}
+	known := map[string]bool{}
+	for _, d := range u.Devices {
+		known[olmKey(user, d.Identity)] = !d.Gone
+	}
+	for _, key := range all {
+		if !known[key] {
+			t.Delete(key)
+		}
+	}
+	return nil
+}
+
+// open decrypts a message by one of the sessions, or by a new one that it begins.
+func (o *olmRecord) open(account *olm.Account, sender olm.Key, m olm.Message) ([]byte, error) {
 	for _, s := range o.Sessions {
 		if plaintext, err := s.Decrypt(m); err == nil {
 			o.prefer(s)
@@ -283,16 +321,12 @@ func (t *txn) openOlm(o *olmRecord, sender olm.Key, m olm.Message) ([]byte, erro
 	if p, err := olm.ParsePreKey(m); err == nil && slices.ContainsFunc(o.Sessions, func(s *olm.Session) bool { return s.Matches(p) }) {
 		return nil, errReplayed
 	}
-	a, err := t.account()
-	if err != nil {
-		return nil, err
-	}
-	s, plaintext, err := a.Account.NewInbound(sender, m)
+	s, plaintext, err := account.NewInbound(sender, m)
 	if err != nil {
 		return nil, err
 	}
 	o.prefer(s)
-	return plaintext, t.save(keyAccount, a)
+	return plaintext, nil
 }
 
 // errReplayed says that a message of a known session could not be read: it was read before, or is not genuine.

@@ -19,6 +19,7 @@ const (
 	defaultAge      = 7 * 24 * time.Hour
 	maxMessages     = 10_000
 	minAge          = time.Hour
+	maxAge          = 28 * 24 * time.Hour
 )
 
 // ErrNotShared says that a room's key was not shared yet, or has to be changed first.
@@ -153,12 +154,12 @@ func (t *txn) rotate(room id.RoomID, s Sharing) (*outboundRecord, error) {
 		age = defaultAge
 	}
 	o := &outboundRecord{Session: megolm.NewOutbound(), Created: t.millis(), Limit: min(limit, maxMessages),
-		Expires: t.now.Add(max(age, minAge)).UnixMilli(), Visibility: s.Visibility, Strict: s.VerifiedOnly}
+		Expires: t.now.Add(min(max(age, minAge), maxAge)).UnixMilli(), Visibility: s.Visibility, Strict: s.VerifiedOnly}
 	in, err := megolm.NewInbound(o.Session.Key())
 	if err != nil {
 		return nil, err
 	}
-	_, err = t.keepRoomKey(room, &inboundRecord{Session: in, User: t.m.user, SenderKey: t.m.identity, Signing: t.m.Fingerprint()})
+	_, err = t.keepRoomKey(room, &inboundRecord{Session: in, claim: claim{User: t.m.user, SenderKey: t.m.identity, Signing: t.m.Fingerprint()}})
 	return o, err
 }
 

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"time"
 
 	"github.com/securecomm/securecomm/e2ee/keyexport"
 	"github.com/securecomm/securecomm/e2ee/megolm"
@@ -11,45 +13,113 @@ import (
 	"github.com/securecomm/securecomm/homeserver/id"
 )
 
+const (
+	// maxClaims is how many devices may claim one session besides the first.
+	maxClaims = 4
+	// maxKeysPerDay is how many new keys one user can give this device in a day: enough for who changes the key
+	// with every message, too few to fill the disk.
+	maxKeysPerDay = 5000
+)
+
+// claim is a device that says that a session is its own. It is right about what its own user sent.
+type claim struct {
+	User      id.UserID `json:"user,omitempty"` // who sent it; empty if it came indirectly
+	SenderKey olm.Key   `json:"sender_key"`
+	Signing   string    `json:"signing"` // the Ed25519 key of the device that made it
+}
+
 // inboundRecord is a session whose messages can be read, and where it came from.
 type inboundRecord struct {
-	Session   *megolm.Inbound `json:"session"`
-	User      id.UserID       `json:"user,omitempty"` // who sent it; empty if it came indirectly
-	SenderKey olm.Key         `json:"sender_key"`
-	Signing   string          `json:"signing"`             // the Ed25519 key of the device that made it
-	Indirect  bool            `json:"indirect,omitempty"`  // by a backup, a file or another device
-	BackedUp  string          `json:"backed_up,omitempty"` // the version of the backup that has it
+	Session *megolm.Inbound `json:"session"`
+	claim
+	Also     []claim `json:"also,omitempty"`
+	Indirect bool    `json:"indirect,omitempty"`  // by a backup, a file or another device
+	BackedUp string  `json:"backed_up,omitempty"` // the version of the backup that has it
+}
+
+// claimOf is the claim of a user who is said to have sent a message; without one, the first claim.
+func (in *inboundRecord) claimOf(sender id.UserID) claim {
+	for _, c := range in.Also {
+		if c.User == sender && in.User != sender {
+			return c
+		}
+	}
+	return in.claim
 }
 
 func inboundKey(room id.RoomID, session string) string { return prefixInbound + join(room, session) }
 
-// keepRoomKey stores a session, unless a better one is there: one that came directly, or reads more.
+// keepRoomKey stores a session, unless the one that is there is as good.
 func (t *txn) keepRoomKey(room id.RoomID, fresh *inboundRecord) (kept bool, err error) {
 	key := inboundKey(room, fresh.Session.ID())
 	old, err := load[inboundRecord](t, key)
 	if err != nil {
 		return false, err
 	}
-	if old != nil {
-		if !old.Session.Connected(fresh.Session) || old.SenderKey != fresh.SenderKey {
-			return false, nil // one of the two is forged; the first stays
-		}
-		better := fresh.Session.FirstIndex() < old.Session.FirstIndex()
-		if !better && (fresh.Indirect || !old.Indirect) {
-			return false, nil
-		}
-		if !better {
-			fresh.Session = old.Session // reads as much or more, and is the same by Connected
-		}
-		if better && fresh.Indirect && !old.Indirect {
-			fresh.User, fresh.Signing, fresh.Indirect = old.User, old.Signing, false
-		}
+	if old != nil && !fresh.improve(old) {
+		return false, nil
 	}
 	t.Delete(prefixWithheld + join(room, fresh.Session.ID()))
 	if err := t.cancelRequest(room, fresh.Session.ID()); err != nil {
 		return false, err
 	}
 	return true, t.save(key, fresh)
+}
+
+// improve merges what is there of a session into what came of it, and says whether that is worth keeping. A key that
+// came directly bears the signature of the session's owner, so that it is genuine whoever passed it on; one that
+// came indirectly may be made up, unless it is connected to one that came directly.
+func (fresh *inboundRecord) improve(old *inboundRecord) bool {
+	connected := old.Session.Connected(fresh.Session)
+	earlier := fresh.Session.FirstIndex() < old.Session.FirstIndex()
+	switch {
+	case old.Indirect && !fresh.Indirect:
+		if connected && !earlier {
+			fresh.Session = old.Session
+		}
+		return true
+	case !connected:
+		return false // one of the two is forged; the first stays
+	case fresh.Indirect && !old.Indirect:
+		fresh.claim, fresh.Also, fresh.Indirect = old.claim, old.Also, false
+		return earlier
+	case fresh.Indirect:
+		return earlier && fresh.SenderKey == old.SenderKey
+	}
+	// Members have the key too, and one of them may pass it off as his: who is right shows when a message comes.
+	claimed := append([]claim{old.claim}, old.Also...)
+	known := slices.Contains(claimed, fresh.claim)
+	if !known {
+		claimed = append(claimed, fresh.claim)
+	}
+	fresh.claim, fresh.Also = claimed[0], claimed[1:min(len(claimed), 1+maxClaims)]
+	if !earlier {
+		fresh.Session, fresh.BackedUp = old.Session, old.BackedUp
+	}
+	return earlier || !known && len(claimed) <= 1+maxClaims
+}
+
+// floodRecord counts the keys that a user gave in a day.
+type floodRecord struct {
+	Day   int64 `json:"day"`
+	Count int   `json:"count"`
+}
+
+var errFlood = fmt.Errorf("more than %d keys of rooms in a day", maxKeysPerDay)
+
+// countKey counts one more key of a user; the problem is that there are too many.
+func (t *txn) countKey(user id.UserID) (problem, err error) {
+	f, err := load[floodRecord](t, prefixFlood+string(user))
+	if err != nil {
+		return nil, err
+	}
+	if today := t.millis() / (24 * time.Hour).Milliseconds(); f == nil || f.Day != today {
+		f = &floodRecord{Day: today}
+	}
+	if f.Count++; f.Count > maxKeysPerDay {
+		return errFlood, nil
+	}
+	return nil, t.save(prefixFlood+string(user), f)
 }
 
 // roomKey is the content of m.room_key and, with what follows, of m.forwarded_room_key.
@@ -87,7 +157,10 @@ func (t *txn) receiveRoomKey(from origin, raw json.RawMessage, got *Received) (p
 	if session.ID() != k.Session {
 		return errors.New("the key of a room names another session"), nil
 	}
-	kept, err := t.keepRoomKey(k.Room, &inboundRecord{Session: session, User: from.user, SenderKey: from.key, Signing: from.signing})
+	if problem, err := t.countKey(from.user); problem != nil || err != nil {
+		return problem, err
+	}
+	kept, err := t.keepRoomKey(k.Room, &inboundRecord{Session: session, claim: claim{User: from.user, SenderKey: from.key, Signing: from.signing}})
 	if kept {
 		got.RoomKeys++
 	}
@@ -118,7 +191,7 @@ func (t *txn) receiveForwarded(from origin, raw json.RawMessage, got *Received) 
 	if session.ID() != k.Session {
 		return errors.New("a forwarded key names another session"), nil
 	}
-	kept, err := t.keepRoomKey(k.Room, &inboundRecord{Session: session, SenderKey: *k.SenderKey, Signing: k.Signing, Indirect: true})
+	kept, err := t.keepRoomKey(k.Room, &inboundRecord{Session: session, claim: claim{SenderKey: *k.SenderKey, Signing: k.Signing}, Indirect: true})
 	if kept {
 		got.RoomKeys++
 	}
@@ -186,8 +259,8 @@ func (t *txn) importRoomKey(s keyexport.Session, backedUp string) (kept bool, er
 	if s.Algorithm != MegolmAlgorithm || keyErr != nil || sessionErr != nil || roomErr != nil || session.ID() != s.SessionID {
 		return false, nil
 	}
-	return t.keepRoomKey(s.RoomID, &inboundRecord{Session: session, SenderKey: senderKey,
-		Signing: s.SenderClaimedKeys["ed25519"], Indirect: true, BackedUp: backedUp})
+	return t.keepRoomKey(s.RoomID, &inboundRecord{Session: session,
+		claim: claim{SenderKey: senderKey, Signing: s.SenderClaimedKeys["ed25519"]}, Indirect: true, BackedUp: backedUp})
 }
 
 func (in *inboundRecord) export(room id.RoomID) (keyexport.Session, error) {

@@ -72,6 +72,9 @@ func (t *txn) receive(raw json.RawMessage, got *Received) (problem, err error) {
 	if json.Unmarshal(raw, &e) != nil {
 		return errors.New("a message to this device is malformed"), nil
 	}
+	if _, err := id.ParseUserID(string(e.Sender)); err != nil {
+		return fmt.Errorf("a message to this device: %w", err), nil
+	}
 	switch e.Type {
 	case "m.room.encrypted":
 		problem, err = t.receiveSealed(e.Sender, e.Content, got)
@@ -98,16 +101,13 @@ func (t *txn) receiveSealed(sender id.UserID, raw json.RawMessage, got *Received
 	if json.Unmarshal(raw, &c) != nil {
 		return errors.New("it is malformed"), nil
 	}
+	p, problem, err := t.unseal(sender, &c)
+	if problem != nil || err != nil {
+		return problem, err
+	}
 	// Devices of those who write to us are followed, since their keys decide how far they are trusted.
 	if err := t.track(sender); err != nil {
 		return nil, err
-	}
-	p, problem := t.unseal(sender, &c)
-	if errors.Is(problem, errReplayed) {
-		return problem, nil
-	}
-	if problem != nil {
-		return problem, t.wedge(sender, c.SenderKey)
 	}
 	from := origin{user: sender, key: c.SenderKey, signing: p.Keys["ed25519"]}
 	switch p.Type {

@@ -68,8 +68,17 @@ var (
 	ErrCollision = errors.New("a device has the name of a cross-signing key")
 )
 
-// deviceTrust is what to think of a device of a user.
+// deviceTrust is what to think of a device of a user. What a device signed that is gone may be of anybody who has
+// found it since: it is not green any more.
 func (m *Machine) deviceTrust(u *userRecord, d *deviceRecord) Trust {
+	trust := m.liveTrust(u, d)
+	if d.Gone && trust.Level != Red && trust.Reason != ReasonOwnDevice {
+		return Trust{Yellow, ReasonGone}
+	}
+	return trust
+}
+
+func (m *Machine) liveTrust(u *userRecord, d *deviceRecord) Trust {
 	switch {
 	case u.ID == m.user && d.ID == m.device && d.Signing.Equal(m.signing):
 		return Trust{Green, ReasonOwnDevice}

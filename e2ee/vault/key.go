@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"golang.org/x/crypto/argon2"
@@ -49,8 +50,9 @@ func KeyFile(path string) (Key, error) {
 		return Key{}, fmt.Errorf("making a key file: %w", err)
 	}
 	_, err = f.WriteString(base64.StdEncoding.EncodeToString(raw) + "\n")
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return Key{}, fmt.Errorf("making a key file: %w", err)
+	// The folder too: a vault that outlives a crash which its key does not is lost.
+	if err = errors.Join(err, f.Sync(), f.Close(), syncDir(filepath.Dir(path))); err != nil {
+		return Key{}, errors.Join(fmt.Errorf("making a key file: %w", err), os.Remove(path))
 	}
 	return Key{raw: raw}, nil
 }
