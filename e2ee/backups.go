@@ -106,9 +106,9 @@ type backedSession struct {
 }
 
 type backedRooms struct {
-	Rooms map[id.RoomID]struct {
-		Sessions map[string]backedSession `json:"sessions"`
-	} `json:"rooms"`
+	Rooms each[id.RoomID, struct {
+		Sessions each[string, backedSession] `json:"sessions"`
+	}] `json:"rooms"`
 }
 
 // MarshalJSON is the body of PUT /room_keys/keys.
@@ -208,31 +208,36 @@ func (m *Machine) RestoreBackup(version string, key backup.Key, answer json.RawM
 		return 0, fmt.Errorf("reading the backup: %w", err)
 	}
 	count := 0
-	err := m.update(func(t *txn) error {
-		for room, sessions := range all.Rooms {
-			for name, one := range sessions.Sessions {
-				plaintext, err := key.Decrypt(one.Data)
-				if err != nil {
-					continue
-				}
-				var s keyexport.Session
-				if json.Unmarshal(plaintext, &s) != nil {
-					continue
-				}
-				s.RoomID, s.SessionID = room, name
-				kept, err := t.importRoomKey(s, version)
-				if err != nil {
-					return err
-				}
-				if kept {
-					count++
-				}
-			}
-		}
-		return nil
+	err := m.update(func(t *txn) (err error) {
+		count, err = t.restore(version, key, &all)
+		return err
 	})
 	if err != nil {
 		return 0, fmt.Errorf("restoring the backup: %w", err)
+	}
+	return count, nil
+}
+
+func (t *txn) restore(version string, key backup.Key, all *backedRooms) (count int, err error) {
+	for room, sessions := range all.Rooms {
+		for name, one := range sessions.Sessions {
+			plaintext, err := key.Decrypt(one.Data)
+			if err != nil {
+				continue
+			}
+			var s keyexport.Session
+			if json.Unmarshal(plaintext, &s) != nil {
+				continue
+			}
+			s.RoomID, s.SessionID = room, name
+			kept, err := t.importRoomKey(s, version)
+			if err != nil {
+				return 0, err
+			}
+			if kept {
+				count++
+			}
+		}
 	}
 	return count, nil
 }

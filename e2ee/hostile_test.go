@@ -115,6 +115,23 @@ func TestReplacedDevice(t *testing.T) {
 	alice.reads(event, "hi", Green)
 }
 
+// TestOneBadAnswer has mallory's server say of her what can't be read.
+func TestOneBadAnswer(t *testing.T) {
+	w := newWorld(t)
+	alice, bob := w.join("@alice:h", "A"), w.join("@bob:h", "B")
+	query, err := alice.UsersToQuery("@bob:h", "@mallory:evil")
+	must(t, err)
+	answer := bytes.Replace(w.query(query), []byte(`"@mallory:evil":null`), []byte(`"@mallory:evil":5`), 1)
+	_, err = alice.ReceiveKeysQuery(query, answer)
+	must(t, err)
+	claim, err := alice.KeysToClaim("@bob:h", "@mallory:evil")
+	must(t, err)
+	answer = bytes.Replace(w.claim(claim), []byte(`{"@bob:h"`), []byte(`{"@mallory:evil":{"M":"x","N":5},"@bob:h"`), 1)
+	problems, err := alice.ReceiveKeysClaim(claim, answer)
+	must(t, errors.Join(append(problems, err)...))
+	bob.reads(alice.send("all the same", both), "all the same", Yellow)
+}
+
 func TestHostileCounts(t *testing.T) {
 	w := newWorld(t)
 	alice := w.join("@alice:h", "A")

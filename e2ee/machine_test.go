@@ -20,7 +20,7 @@ const room = id.RoomID("!room:h")
 
 // world is a server as far as encryption sees it: it stores keys and passes messages on.
 type world struct {
-	t       *testing.T
+	t       testing.TB
 	devices map[id.UserID]map[id.DeviceID]json.RawMessage
 	cross   map[id.UserID]*CrossSigningUpload
 	oneTime map[DeviceRef]map[string]json.RawMessage
@@ -39,7 +39,7 @@ type person struct {
 	syncs   int
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	return &world{t: t, devices: map[id.UserID]map[id.DeviceID]json.RawMessage{}, cross: map[id.UserID]*CrossSigningUpload{},
 		oneTime: map[DeviceRef]map[string]json.RawMessage{}, inbox: map[DeviceRef][]json.RawMessage{}}
 }
@@ -72,7 +72,7 @@ func (p *person) restart() {
 	p.open(user, device)
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -252,7 +252,7 @@ func (p *person) refuses(event json.RawMessage, want error) {
 	p.deliver()
 }
 
-func session(t *testing.T, event json.RawMessage) string {
+func session(t testing.TB, event json.RawMessage) string {
 	t.Helper()
 	var e roomEvent
 	must(t, json.Unmarshal(event, &e))

@@ -111,32 +111,39 @@ func (m *Machine) KeysToClaim(users ...id.UserID) (*KeyClaim, error) {
 // ReceiveKeysClaim takes the answer to a request and starts the sessions. Devices that got no key, or one that
 // they did not sign, are among the problems; nothing can be sent to them for now.
 func (m *Machine) ReceiveKeysClaim(c *KeyClaim, answer []byte) (problems []error, err error) {
-	var a struct {
-		Keys map[id.UserID]map[id.DeviceID]map[string]json.RawMessage `json:"one_time_keys"`
-	}
+	var a claimAnswer
 	if err := json.Unmarshal(answer, &a); err != nil {
 		return nil, fmt.Errorf("reading the answer to a key claim: %w", err)
 	}
-	err = m.update(func(t *txn) error {
-		account, err := t.account()
-		if err != nil {
-			return err
-		}
-		for _, ref := range c.devices {
-			problem, err := t.begin(account.Account, ref, a.Keys[ref.User][ref.Device])
-			if err != nil {
-				return err
-			}
-			if problem != nil {
-				problems = append(problems, fmt.Errorf("device %s of %s: %w", ref.Device, ref.User, problem))
-			}
-		}
-		return t.serveRequests()
+	err = m.update(func(t *txn) (err error) {
+		problems, err = t.beginAll(c, &a)
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("starting sessions: %w", err)
 	}
 	return problems, nil
+}
+
+type claimAnswer struct {
+	Keys each[id.UserID, each[id.DeviceID, map[string]json.RawMessage]] `json:"one_time_keys"`
+}
+
+func (t *txn) beginAll(c *KeyClaim, a *claimAnswer) (problems []error, err error) {
+	account, err := t.account()
+	if err != nil {
+		return nil, err
+	}
+	for _, ref := range c.devices {
+		problem, err := t.begin(account.Account, ref, a.Keys[ref.User][ref.Device])
+		if err != nil {
+			return nil, err
+		}
+		if problem != nil {
+			problems = append(problems, fmt.Errorf("device %s of %s: %w", ref.Device, ref.User, problem))
+		}
+	}
+	return problems, t.serveRequests()
 }
 
 var errNoOneTimeKey = errors.New("it has no one-time key left")

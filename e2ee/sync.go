@@ -31,32 +31,33 @@ type Received struct {
 // set aside; the others count.
 func (m *Machine) ReceiveSync(s Sync) (*Received, error) {
 	got := &Received{}
-	err := m.update(func(t *txn) error {
-		if err := t.deviceLists(s.Changed, s.Left); err != nil {
-			return err
-		}
-		if err := t.syncKeys(s.OneTimeKeys, s.UnusedFallback); err != nil {
-			return err
-		}
-		for _, raw := range s.ToDevice {
-			problem, err := t.receive(raw, got)
-			if err != nil {
-				return err
-			}
-			if problem != nil {
-				got.Problems = append(got.Problems, problem)
-			}
-		}
-		if err := t.serveRequests(); err != nil {
-			return err
-		}
-		t.Put(keySync, []byte(s.Next))
-		return nil
-	})
-	if err != nil {
+	if err := m.update(func(t *txn) error { return t.receiveSync(s, got) }); err != nil {
 		return nil, fmt.Errorf("taking in a sync: %w", err)
 	}
 	return got, nil
+}
+
+func (t *txn) receiveSync(s Sync, got *Received) error {
+	if err := t.deviceLists(s.Changed, s.Left); err != nil {
+		return err
+	}
+	if err := t.syncKeys(s.OneTimeKeys, s.UnusedFallback); err != nil {
+		return err
+	}
+	for _, raw := range s.ToDevice {
+		problem, err := t.receive(raw, got)
+		if err != nil {
+			return err
+		}
+		if problem != nil {
+			got.Problems = append(got.Problems, problem)
+		}
+	}
+	if err := t.serveRequests(); err != nil {
+		return err
+	}
+	t.Put(keySync, []byte(s.Next))
+	return nil
 }
 
 // receive takes in one to-device event. The problem is what is wrong with the event.

@@ -178,11 +178,31 @@ type DeviceRef struct {
 }
 
 type keysAnswer struct {
-	Devices     map[id.UserID]map[id.DeviceID]json.RawMessage `json:"device_keys"`
-	Master      map[id.UserID]json.RawMessage                 `json:"master_keys"`
-	SelfSigning map[id.UserID]json.RawMessage                 `json:"self_signing_keys"`
-	UserSigning map[id.UserID]json.RawMessage                 `json:"user_signing_keys"`
-	Failures    map[id.ServerName]json.RawMessage             `json:"failures"`
+	Devices     each[id.UserID, map[id.DeviceID]json.RawMessage] `json:"device_keys"`
+	Master      map[id.UserID]json.RawMessage                    `json:"master_keys"`
+	SelfSigning map[id.UserID]json.RawMessage                    `json:"self_signing_keys"`
+	UserSigning map[id.UserID]json.RawMessage                    `json:"user_signing_keys"`
+	Failures    map[id.ServerName]json.RawMessage                `json:"failures"`
+}
+
+// each is an object of which only the members are kept that can be read. Servers pass on what other servers say of
+// their users, and what one of them says of one user must not keep us from all others.
+type each[K ~string, V any] map[K]V
+
+// UnmarshalJSON leaves out what it can't read.
+func (e *each[K, V]) UnmarshalJSON(raw []byte) error {
+	var members map[K]json.RawMessage
+	if err := json.Unmarshal(raw, &members); err != nil {
+		return fmt.Errorf("reading an object: %w", err)
+	}
+	*e = each[K, V]{}
+	for key, member := range members {
+		var value V
+		if json.Unmarshal(member, &value) == nil {
+			(*e)[key] = value
+		}
+	}
+	return nil
 }
 
 // ReceiveKeysQuery takes the answer to a request. If the request failed as a whole, it is simply made
@@ -193,36 +213,37 @@ func (m *Machine) ReceiveKeysQuery(q *KeyQuery, answer []byte) (*KeyChanges, err
 		return nil, fmt.Errorf("reading the answer to a key query: %w", err)
 	}
 	changes := &KeyChanges{}
-	err := m.update(func(t *txn) error {
-		for _, user := range q.Users() {
-			u, err := loadUser(t, user)
-			if err != nil {
-				return err
-			}
-			if q.users[user] <= u.Applied {
-				continue
-			}
-			devices, answered := a.Devices[user]
-			if _, failed := a.Failures[user.Server()]; failed && !answered {
-				u.RetryAt = t.now.Add(queryRetry).UnixMilli()
-			} else {
-				u.applyDevices(devices, t.m, changes)
-				u.applyIdentity(&a, t, changes)
-				u.Applied, u.RetryAt = q.users[user], 0
-			}
-			if err := t.saveUser(u); err != nil {
-				return err
-			}
-		}
-		if err := t.refreshVerified(); err != nil {
-			return err
-		}
-		return t.serveRequests()
-	})
-	if err != nil {
+	if err := m.update(func(t *txn) error { return t.applyQuery(q, &a, changes) }); err != nil {
 		return nil, fmt.Errorf("storing devices: %w", err)
 	}
 	return changes, nil
+}
+
+func (t *txn) applyQuery(q *KeyQuery, a *keysAnswer, changes *KeyChanges) error {
+	for _, user := range q.Users() {
+		u, err := loadUser(t, user)
+		if err != nil {
+			return err
+		}
+		if q.users[user] <= u.Applied {
+			continue
+		}
+		devices, answered := a.Devices[user]
+		if _, failed := a.Failures[user.Server()]; failed && !answered {
+			u.RetryAt = t.now.Add(queryRetry).UnixMilli()
+		} else {
+			u.applyDevices(devices, t.m, changes)
+			u.applyIdentity(a, t, changes)
+			u.Applied, u.RetryAt = q.users[user], 0
+		}
+		if err := t.saveUser(u); err != nil {
+			return err
+		}
+	}
+	if err := t.refreshVerified(); err != nil {
+		return err
+	}
+	return t.serveRequests()
 }
 
 func (u *userRecord) applyDevices(devices map[id.DeviceID]json.RawMessage, m *Machine, changes *KeyChanges) {

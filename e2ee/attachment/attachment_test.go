@@ -2,6 +2,8 @@ package attachment
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"strings"
 	"testing"
@@ -73,4 +75,40 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
+}
+
+// FuzzDescription has a hostile description of a file: what does not bear the hash that it gives is never written.
+func FuzzDescription(f *testing.F) {
+	var sealed bytes.Buffer
+	genuine, err := Encrypt(&sealed, strings.NewReader("the file"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	seed, err := json.Marshal(genuine)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(seed, sealed.Bytes())
+	f.Add([]byte(`{"v":"v2","key":{"kty":"oct","alg":"A256CTR","k":"A"},"iv":"AAAA","hashes":{"sha256":""}}`), []byte{})
+	f.Fuzz(func(t *testing.T, description, data []byte) {
+		var file File
+		if json.Unmarshal(description, &file) != nil {
+			return
+		}
+		var out bytes.Buffer
+		err := Decrypt(&out, bytes.NewReader(data), file)
+		hash := sha256.Sum256(data)
+		switch {
+		case err != nil && out.Len() > 0:
+			t.Errorf("%d bytes of a refused file were written", out.Len())
+		case err == nil && !sameBase64(file.Hashes["sha256"], hash[:]):
+			t.Error("a file with another hash was taken")
+		}
+	})
+}
+
+// sameBase64 allows for other spellings of the same bytes.
+func sameBase64(text string, want []byte) bool {
+	raw, err := wire.DecodeBase64(text)
+	return err == nil && bytes.Equal(raw, want)
 }

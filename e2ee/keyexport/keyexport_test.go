@@ -95,3 +95,19 @@ func FuzzOpen(f *testing.F) {
 		}
 	})
 }
+
+// FuzzText has what may stand around and between the lines of a file.
+func FuzzText(f *testing.F) {
+	f.Add([]byte(begin + "\nAXNh\n" + end))
+	f.Add([]byte(end + begin))
+	f.Add([]byte(begin + begin + "=\r\n" + end))
+	f.Fuzz(func(t *testing.T, file []byte) {
+		raw, err := unwrap(file)
+		if err == nil && len(raw) < headerSize+macSize {
+			t.Errorf("%d bytes are taken for a file", len(raw))
+		}
+		if err != nil && !errors.Is(err, ErrMalformed) {
+			t.Error(err)
+		}
+	})
+}

@@ -213,3 +213,30 @@ func FuzzImport(f *testing.F) {
 		}
 	})
 }
+
+// FuzzStored has stored sessions that something has damaged.
+func FuzzStored(f *testing.F) {
+	out := NewOutbound()
+	in, err := NewInbound(out.Key())
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, s := range []any{out, in} {
+		state, _ := json.Marshal(s)
+		f.Add(state)
+	}
+	message := encrypt(f, out, "text")
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if s := new(Inbound); json.Unmarshal(b, s) == nil {
+			if _, _, err := s.Decrypt(message); err == nil && s.ID() != out.ID() {
+				t.Error("a message of another session decrypts")
+			}
+		}
+		if s := new(Outbound); json.Unmarshal(b, s) == nil {
+			index := s.Index()
+			if _, err := s.Encrypt([]byte("x")); err == nil && s.Index() != index+1 {
+				t.Error("the same key would be used again")
+			}
+		}
+	})
+}

@@ -151,7 +151,14 @@ func (a *Account) UnmarshalJSON(b []byte) error {
 	if err := json.Unmarshal(b, &s); err != nil {
 		return fmt.Errorf("reading an account: %w", err)
 	}
-	if len(s.Signing) != ed25519.SeedSize || s.Identity.private == nil {
+	whole := len(s.Signing) == ed25519.SeedSize && s.Identity.private != nil
+	for _, k := range s.OneTime {
+		whole = whole && k.Pair.private != nil
+	}
+	for _, k := range []*oneTimeKey{s.Fallback, s.Previous} {
+		whole = whole && (k == nil || k.Pair.private != nil)
+	}
+	if !whole {
 		return errors.New("reading an account: a key is missing")
 	}
 	a.s = s

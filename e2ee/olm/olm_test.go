@@ -271,3 +271,27 @@ func FuzzStoredSession(f *testing.F) {
 		}
 	})
 }
+
+func FuzzStoredAccount(f *testing.F) {
+	account := NewAccount()
+	account.GenerateOneTimeKeys(2)
+	account.GenerateFallback()
+	state, _ := json.Marshal(account)
+	f.Add(state)
+	f.Add([]byte(`{"signing":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=","identity":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA","one_time":[{}]}`))
+	_, bob, out := pair(f)
+	first := seal(f, out, "x")
+	f.Fuzz(func(t *testing.T, b []byte) {
+		a := new(Account)
+		if json.Unmarshal(b, a) != nil {
+			return
+		}
+		// Whatever can be read must be usable without a panic.
+		a.Unpublished()
+		a.Sign(b)
+		a.NewInbound(bob.Identity(), first)
+		if again, err := json.Marshal(a); err != nil || json.Unmarshal(again, new(Account)) != nil {
+			t.Errorf("an account can't be read again: %v", err)
+		}
+	})
+}

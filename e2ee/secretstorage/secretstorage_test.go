@@ -62,3 +62,31 @@ func TestPassphrase(t *testing.T) {
 		t.Errorf("iterations over the limit: %v", err)
 	}
 }
+
+// FuzzSecrets has what a server may put into account data.
+func FuzzSecrets(f *testing.F) {
+	key, d, err := NewKey()
+	if err != nil {
+		f.Fatal(err)
+	}
+	s, err := key.Encrypt(Master, []byte("the secret"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(s.IV, s.Ciphertext, s.MAC, 1)
+	f.Add(d.IV, "", d.MAC, -1)
+	f.Fuzz(func(t *testing.T, iv, ciphertext, mac string, iterations int) {
+		if got, err := key.Decrypt(Master, Secret{iv, ciphertext, mac}); err == nil && string(got) != "the secret" {
+			t.Error("a secret that nobody stored")
+		}
+		if iterations > 100 {
+			iterations += maxIterations // slow by design, or refused
+		}
+		hostile := Description{Algorithm: Algorithm, IV: iv, MAC: mac, Passphrase: &Passphrase{Algorithm: "m.pbkdf2", Salt: ciphertext, Iterations: iterations}}
+		if iv != "" && mac != "" {
+			if _, err := hostile.Open("pass"); err == nil {
+				t.Error("a passphrase fits what nobody made with it")
+			}
+		}
+	})
+}

@@ -4,12 +4,16 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/crypto/chacha20poly1305"
 )
 
 // fileKey opens fast; the tests of Argon2id use a passphrase.
@@ -277,6 +281,51 @@ func FuzzTransaction(f *testing.F) {
 			return bytes.Equal(a, b) && (a == nil) == (b == nil)
 		}) {
 			t.Errorf("a transaction is not the same when written again: %v", err)
+		}
+	})
+}
+
+// FuzzFrames damages what follows the header of a file. What opens then must be the transactions from the first up to
+// some later one, unchanged: a damaged file must not look like another state.
+func FuzzFrames(f *testing.F) {
+	raw := make([]byte, keySize)
+	k, err := newKeys(Key{raw: raw})
+	if err != nil {
+		f.Fatal(err)
+	}
+	aead, err := chacha20poly1305.NewX(k.master)
+	if err != nil {
+		f.Fatal(err)
+	}
+	var genuine []byte
+	for i := range 3 {
+		frame, err := sealFrame(aead, uint64(i), map[string][]byte{"n": {byte(i)}})
+		if err != nil {
+			f.Fatal(err)
+		}
+		genuine = append(genuine, frame...)
+	}
+	f.Add(0, []byte{})
+	f.Add(len(genuine)/2, []byte{1})
+	f.Add(len(genuine)-1, []byte{0, 0, 0, 0})
+	f.Fuzz(func(t *testing.T, at int, damage []byte) {
+		at = min(max(at, 0), len(genuine))
+		rest := slices.Concat(genuine[:at], damage)
+		if at+len(damage) < len(genuine) {
+			rest = append(rest, genuine[at+len(damage):]...)
+		}
+		for number := uint64(0); ; number++ {
+			changes, next, err := openFrame(aead, number, rest)
+			if err != nil {
+				if err != io.EOF && !errors.Is(err, errTorn) && !errors.Is(err, ErrCorrupt) {
+					t.Error(err)
+				}
+				return
+			}
+			if number > 2 || len(changes) != 1 || !bytes.Equal(changes["n"], []byte{byte(number)}) {
+				t.Fatalf("transaction %d is %v", number, changes)
+			}
+			rest = next
 		}
 	})
 }
