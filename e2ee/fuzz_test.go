@@ -1,6 +1,8 @@
 package e2ee
 
 import (
+	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"slices"
@@ -9,6 +11,7 @@ import (
 	"github.com/securecomm/securecomm/e2ee/backup"
 	"github.com/securecomm/securecomm/e2ee/keyexport"
 	"github.com/securecomm/securecomm/e2ee/olm"
+	"github.com/securecomm/securecomm/e2ee/wire"
 	"github.com/securecomm/securecomm/homeserver/id"
 )
 
@@ -32,6 +35,9 @@ func newScene(f *testing.F) *scene {
 	s := &scene{world: w, alice: w.join("@alice:h", "A"), bob: w.join("@bob:h", "B"), before: map[id.UserID]userRecord{}}
 	s.alice.bootstrap()
 	s.bob.bootstrap()
+	alone := both
+	alone.Members = []id.UserID{"@bob:h"}
+	s.bob.send("before alice", alone) // so that there is an earlier index than hers
 	s.alice.reads(s.bob.send("first", both), "first", Yellow)
 	s.event = s.bob.send(secret, both)
 	changed := both
@@ -162,6 +168,10 @@ func FuzzPayload(f *testing.F) {
 		s.try(t, func(tx *txn) error {
 			known := tx.Keys(prefixInbound)
 			_, err := tx.receive(event, &Received{})
+			var p olmPayload
+			if json.Unmarshal(payload, &p) == nil && p.Sender != "@bob:h" && len(tx.Keys(prefixInbound)) > len(known) {
+				t.Errorf("a key that says it is %s's was taken from bob", p.Sender)
+			}
 			for _, key := range tx.Keys(prefixInbound) {
 				in, err := load[inboundRecord](tx, key)
 				if err != nil || !slices.Contains(known, key) && (in.User != "@bob:h" || in.SenderKey != s.bob.identity || in.Indirect) {
@@ -232,6 +242,9 @@ func FuzzKeysClaim(f *testing.F) {
 func FuzzRoomEvent(f *testing.F) {
 	s := newScene(f)
 	f.Add([]byte(s.event), string(room))
+	f.Add([]byte(s.event), "!other:h")
+	f.Add(bytes.Replace(s.event, []byte("@bob:h"), []byte("@alice:h"), 1), string(room))
+	f.Add(bytes.Replace(s.event, []byte("@bob:h"), []byte("@carol:h"), 1), string(room))
 	f.Fuzz(func(t *testing.T, raw []byte, name string) {
 		s.try(t, func(tx *txn) error {
 			e := parseEvent(raw)
@@ -264,6 +277,14 @@ func FuzzImports(f *testing.F) {
 	must(f, err)
 	for _, one := range sessions {
 		plaintext, err := json.Marshal(one)
+		must(f, err)
+		f.Add(plaintext, string(one.RoomID), one.SessionID)
+		// An earlier index, which makes it a forgery that looks better than the genuine one.
+		raw, err := wire.DecodeBase64(one.SessionKey)
+		must(f, err)
+		binary.BigEndian.PutUint32(raw[1:], 0)
+		one.SessionKey = wire.Base64(raw)
+		plaintext, err = json.Marshal(one)
 		must(f, err)
 		f.Add(plaintext, string(one.RoomID), one.SessionID)
 	}

@@ -214,6 +214,36 @@ func TestReplaysOfLongSessions(t *testing.T) {
 	}
 }
 
+// give sends a key to another device, whether or not it is one's own.
+func (p *person) give(to *person, room id.RoomID, session *megolm.Outbound) {
+	t := p.w.t
+	t.Helper()
+	must(t, p.update(func(tx *txn) error {
+		u, err := loadUser(tx, to.User())
+		if err != nil {
+			return err
+		}
+		return tx.tell(&u.Devices[to.Device()].Device, "m.room_key",
+			roomKey{Algorithm: MegolmAlgorithm, Room: room, Session: session.ID(), SessionKey: session.Key()})
+	}))
+}
+
+// TestMessageOfAnotherRoom shows a message in another room than it was written for, where its key is known too.
+func TestMessageOfAnotherRoom(t *testing.T) {
+	w := newWorld(t)
+	alice, bob := w.join("@alice:h", "A"), w.join("@bob:h", "B")
+	alice.share(both)
+	o, err := load[outboundRecord](alice.vault, prefixOutbound+string(room))
+	must(t, err)
+	alice.give(bob, "!other:h", o.Session)
+	event := alice.send("in this room", both)
+	alice.deliver()
+	bob.reads(event, "in this room", Yellow)
+	if got, err := bob.DecryptRoomEvent("!other:h", event); !errors.Is(err, ErrUndecryptable) {
+		t.Errorf("in the other room: %v, %v", got, err)
+	}
+}
+
 // TestPassedOffSession has a member send another one's key as his own, before its owner does.
 func TestPassedOffSession(t *testing.T) {
 	w := newWorld(t)
@@ -223,13 +253,7 @@ func TestPassedOffSession(t *testing.T) {
 	event := alice.send("mine", three)
 	o, err := load[outboundRecord](alice.vault, prefixOutbound+string(room))
 	must(t, err)
-	must(t, mallory.update(func(tx *txn) error {
-		u, err := loadUser(tx, "@bob:h")
-		if err != nil {
-			return err
-		}
-		return tx.tell(&u.Devices["B"].Device, "m.room_key", roomKey{Algorithm: MegolmAlgorithm, Room: room, Session: o.Session.ID(), SessionKey: o.Session.Key()})
-	}))
+	mallory.give(bob, room, o.Session)
 	genuine := w.inbox[bob.ref()]
 	w.inbox[bob.ref()] = nil
 	mallory.deliver()
