@@ -377,3 +377,54 @@ func TestNothingReadableOnDisk(t *testing.T) {
 		return nil
 	}))
 }
+
+// TestUnwedgingIsRare breaks what bob's device says over and over: a new session is begun once an hour.
+func TestUnwedgingIsRare(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		alice, bob := w.join("@alice:h", "A"), w.join("@bob:h", "B")
+		alice.reads(bob.send("hi", both), "hi", Yellow)
+		bob.reads(alice.send("hi", both), "hi", Yellow)
+		garbage := json.RawMessage(fmt.Sprintf(
+			`{"type":"m.room.encrypted","sender":"@bob:h","content":{"algorithm":%q,"sender_key":%q,"ciphertext":{%q:{"type":1,"body":"AwoA"}}}}`,
+			OlmAlgorithm, bob.IdentityKey(), alice.IdentityKey()))
+		began := 0
+		for range 6 {
+			_, err := alice.ReceiveSync(Sync{ToDevice: []json.RawMessage{garbage, garbage}})
+			must(t, err)
+			claim, err := alice.KeysToClaim()
+			must(t, err)
+			if claim != nil {
+				began++
+				_, err = alice.ReceiveKeysClaim(claim, w.claim(claim))
+				must(t, err)
+			}
+			time.Sleep(unwedgeEvery / 3)
+		}
+		if began != 2 {
+			t.Errorf("%d sessions were begun in two hours", began)
+		}
+	})
+}
+
+// TestNoOneTimeKey has a device that nothing can be sent to: it is told so, once, and gets the key when it can.
+func TestNoOneTimeKey(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		alice, bob := w.join("@alice:h", "A"), w.join("@bob:h", "B")
+		keys := w.oneTime[bob.ref()]
+		w.oneTime[bob.ref()] = nil
+		for range 2 {
+			withheld := alice.share(both)
+			if len(withheld) != 1 || withheld[0].Code != withheldNoOlm {
+				t.Fatalf("withheld %v", withheld)
+			}
+		}
+		if n := len(w.inbox[bob.ref()]); n != 1 {
+			t.Errorf("it was told %d times", n)
+		}
+		w.oneTime[bob.ref()] = keys
+		time.Sleep(claimRetry)
+		bob.reads(alice.send("now", both), "now", Yellow)
+	})
+}
