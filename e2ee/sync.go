@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/securecomm/securecomm/e2ee/olm"
 	"github.com/securecomm/securecomm/homeserver/id"
@@ -25,7 +26,24 @@ type Sync struct {
 type Received struct {
 	RoomKeys int     // how many keys of rooms are new; messages that waited for them may be readable now
 	Problems []error // to-device events that were set aside
+
+	// Verifications are the messages of verifications (package verify), of which the machine knows nothing. They
+	// are not kept: who is not verifying when they come has to begin anew.
+	Verifications []Verification
 }
+
+// Verification is one message of a verification. Its sender is who the server says.
+type Verification struct {
+	Sender  id.UserID
+	Type    string
+	Content json.RawMessage
+}
+
+const (
+	verificationPrefix = "m.key.verification."
+	// maxVerifications bounds the messages of verifications in one sync; the rest is left out.
+	maxVerifications = 200
+)
 
 // ReceiveSync takes in an answer to /sync, all of it and its token, or nothing. An event that can't be read is
 // set aside; the others count.
@@ -75,6 +93,9 @@ func (t *txn) receive(raw json.RawMessage, got *Received) (problem, err error) {
 	}
 	if _, err := id.ParseUserID(string(e.Sender)); err != nil {
 		return fmt.Errorf("a message to this device: %w", err), nil
+	}
+	if strings.HasPrefix(e.Type, verificationPrefix) && len(got.Verifications) < maxVerifications {
+		got.Verifications = append(got.Verifications, Verification{e.Sender, e.Type, e.Content})
 	}
 	switch e.Type {
 	case "m.room.encrypted":

@@ -162,6 +162,37 @@ func (m *Machine) AcceptIdentity(user id.UserID) error {
 	return nil
 }
 
+// VerificationKeys are the keys, by their IDs, that one side of a verification (package verify) proves or expects: that
+// of a device, and the master key of its user if there is one. Of the own identity it is only there if it is
+// verified: to prove a key that a server may have made up would vouch for it.
+func (m *Machine) VerificationKeys(user id.UserID, device id.DeviceID) (map[id.KeyID]string, error) {
+	u, err := loadUser(m.vault, user)
+	if err != nil {
+		return nil, fmt.Errorf("finding the keys of %s: %w", user, err)
+	}
+	keys := map[id.KeyID]string{}
+	if user == m.user && device == m.device {
+		keys["ed25519:"+id.KeyID(device)] = m.Fingerprint()
+		if u.Identity != nil && u.Verified && !u.changed() {
+			keys[identity.KeyID(u.Identity.Master.Key)] = u.Identity.Fingerprint()
+		}
+		return keys, nil
+	}
+	d := u.Devices[device]
+	if d == nil || d.Gone {
+		return nil, fmt.Errorf("finding the keys of %s: %w", user, ErrUnknown)
+	}
+	if u.Identity != nil {
+		// A device that has the name of the key would make it ambiguous which of the two was proven.
+		if _, ok := u.Devices[id.DeviceID(identity.KeyID(u.Identity.Master.Key).Name())]; ok {
+			return nil, fmt.Errorf("finding the keys of %s: %w", user, ErrCollision)
+		}
+		keys[identity.KeyID(u.Identity.Master.Key)] = u.Identity.Fingerprint()
+	}
+	keys["ed25519:"+id.KeyID(device)] = d.Fingerprint()
+	return keys, nil
+}
+
 // VerifyUser marks a user's identity as verified, after a person compared the fingerprint of the master
 // key. If the private user-signing key is here, the result is a body for POST /keys/signatures/upload,
 // which tells the other own devices; else it is nil, and only this device knows.

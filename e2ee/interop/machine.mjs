@@ -164,3 +164,37 @@ export function decryptFile({ data, info }) {
   const sealed = new sdk.EncryptedAttachment(new Uint8Array(Buffer.from(data, "base64")), JSON.stringify(info));
   return Buffer.from(sdk.Attachment.decrypt(sealed)).toString("base64");
 }
+
+// What follows is the verification by a short text. A flow is a transaction's ID.
+
+const sas = [sdk.VerificationMethod.SasV1];
+const flowOf = (m, user, flow) => m.getVerification(new sdk.UserId(user), flow);
+
+export async function requestVerification({ machine, user, device: name }) {
+  const [verification, message] = (await device(machines.get(machine), user, name)).requestVerification(sas);
+  return { flow: verification.flowId, request: request(message) };
+}
+
+export function acceptVerification({ machine, user, flow }) {
+  return request(machines.get(machine).getVerificationRequest(new sdk.UserId(user), flow).acceptWithMethods(sas));
+}
+
+export function acceptSas({ machine, user, flow }) {
+  return request(flowOf(machines.get(machine), user, flow).accept());
+}
+
+export function sasState({ machine, user, flow }) {
+  const s = flowOf(machines.get(machine), user, flow);
+  return s && {
+    presentable: s.canBePresented(), decimals: s.decimals() && [...s.decimals()], emoji: s.emoji()?.map((e) => e.symbol),
+    cancelled: s.cancelInfo()?.cancelCode() ?? "",
+  };
+}
+
+export async function confirmSas({ machine, user, flow }) {
+  return (await flowOf(machines.get(machine), user, flow).confirm()).map(request);
+}
+
+export function cancelSas({ machine, user, flow, code }) {
+  return request(flowOf(machines.get(machine), user, flow).cancelWithCode(code));
+}

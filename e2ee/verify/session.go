@@ -1,0 +1,280 @@
+package verify
+
+import (
+	"crypto/ecdh"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/securecomm/securecomm/e2ee/wire"
+	"github.com/securecomm/securecomm/homeserver/canonicaljson"
+	"github.com/securecomm/securecomm/homeserver/id"
+)
+
+// Party is one of the two devices.
+type Party struct {
+	User   id.UserID
+	Device id.DeviceID
+}
+
+// Freshness is how old or how far ahead a request may be, by the clocks of both sides.
+const (
+	Freshness = 10 * time.Minute
+	maxAhead  = 5 * time.Minute
+)
+
+// state is what is waited for.
+type state int
+
+const (
+	awaitReady state = iota
+	awaitStart
+	awaitAccept
+	awaitKey
+	awaitUser // and perhaps their MAC, if they were faster
+	awaitMAC
+	awaitDone
+	ended
+)
+
+// Session is one conversation. It belongs to one goroutine.
+type Session struct {
+	own, other  Party
+	transaction string
+	state       state
+	weStarted   bool
+	start       []byte // the content of m.key.verification.start, canonical
+	private     *ecdh.PrivateKey
+	public      string
+	theirs      string // their public key
+	commitment  string
+	shared      []byte
+	expected    Keys
+	proof       *content // their MAC, if it came before the user had compared
+	proven      []id.KeyID
+	theirsDone  bool
+}
+
+func newSession(own Party, other Party, transaction string) *Session {
+	private, err := ecdh.X25519().GenerateKey(rand.Reader)
+	if err != nil {
+		panic("no random numbers: " + err.Error()) // crypto/rand never fails on supported systems
+	}
+	return &Session{own: own, other: other, transaction: transaction, private: private, public: wire.Base64(private.PublicKey().Bytes())}
+}
+
+// Request asks a user's devices for a conversation; the message goes to all of them. Whichever answers first is the
+// other side.
+func Request(own Party, user id.UserID, now time.Time) (*Session, Message) {
+	s := newSession(own, Party{User: user}, rand.Text())
+	c := s.content()
+	c.From, c.Methods, c.Timestamp = own.Device, []string{method}, now.UnixMilli()
+	return s, c.message(TypeRequest)
+}
+
+// Accept takes a request of a user. Requests that are too old, or from the future, are refused.
+func Accept(own Party, sender id.UserID, request json.RawMessage, now time.Time) (*Session, Message, error) {
+	c, err := parse(request)
+	if err != nil {
+		return nil, Message{}, err
+	}
+	age := now.Sub(time.UnixMilli(c.Timestamp))
+	switch {
+	case c.From == "" || sender == own.User && c.From == own.Device:
+		return nil, Message{}, fmt.Errorf("accepting a verification: %w", &Cancelled{Code: CodeMalformed})
+	case age > Freshness || age < -maxAhead:
+		return nil, Message{}, fmt.Errorf("accepting a verification: %w", &Cancelled{Code: CodeTimeout})
+	case !slices.Contains(c.Methods, method):
+		return nil, Message{}, fmt.Errorf("accepting a verification: %w", &Cancelled{Code: CodeMethod})
+	}
+	s := newSession(own, Party{sender, c.From}, c.Transaction)
+	s.state = awaitStart
+	ready := s.content()
+	ready.From, ready.Methods = own.Device, []string{method}
+	return s, ready.message(TypeReady), nil
+}
+
+// Other is the other side; without a device until one has answered.
+func (s *Session) Other() Party { return s.other }
+
+// ID is the transaction's ID.
+func (s *Session) ID() string { return s.transaction }
+
+// Comparable says that the users can compare the texts now.
+func (s *Session) Comparable() bool { return s.shared != nil && s.state == awaitUser }
+
+// Done says that both sides are through.
+func (s *Session) Done() bool { return s.state == ended && s.proven != nil }
+
+// Proven are the keys that the other side has proven to hold the same of, once their proof was checked.
+func (s *Session) Proven() []id.KeyID { return s.proven }
+
+func (s *Session) content() content { return content{Transaction: s.transaction} }
+
+// Cancel ends the conversation.
+func (s *Session) Cancel(code string) Message {
+	s.end()
+	c := s.content()
+	c.Code, c.Reason = code, reasons[code]
+	return c.message(TypeCancel)
+}
+
+// end ends it without a result.
+func (s *Session) end() { s.state, s.shared, s.proven = ended, nil, nil }
+
+// Handle takes a message of the other user in this transaction. The answers are to be sent to the other device even
+// if there is an error, which is a *Cancelled and ends the conversation.
+func (s *Session) Handle(kind string, raw json.RawMessage) (answers []Message, err error) {
+	if s.state == ended {
+		return nil, nil
+	}
+	c, err := parse(raw)
+	if err == nil && c.Transaction != s.transaction {
+		return nil, nil // of another conversation
+	}
+	if err == nil && kind == TypeCancel {
+		s.end()
+		return nil, &Cancelled{Code: c.Code, Theirs: true}
+	}
+	code := CodeMalformed
+	if err == nil {
+		answers, code = s.advance(kind, &c, raw)
+	}
+	if code != "" {
+		return append(answers, s.Cancel(code)), &Cancelled{Code: code}
+	}
+	return answers, nil
+}
+
+// advance makes one step; the code is why there is none.
+func (s *Session) advance(kind string, c *content, raw json.RawMessage) (answers []Message, code string) {
+	switch {
+	case kind == TypeReady && s.state == awaitReady:
+		return s.ready(c)
+	case kind == TypeStart && s.state == awaitStart, kind == TypeStart && s.state == awaitAccept && s.yields(c):
+		return s.started(c, raw)
+	case kind == TypeStart && s.state == awaitAccept:
+		return nil, "" // both have started, and ours counts
+	case kind == TypeAccept && s.state == awaitAccept:
+		return s.accepted(c)
+	case kind == TypeKey && s.state == awaitKey:
+		return s.keyed(c)
+	case kind == TypeMAC && s.state == awaitUser && s.proof == nil:
+		s.proof = c
+		return nil, ""
+	case kind == TypeMAC && s.state == awaitMAC:
+		return s.check(c)
+	case kind == TypeDone && s.state == awaitDone:
+		s.state = ended
+		return nil, ""
+	case kind == TypeDone && s.state == awaitMAC:
+		s.theirsDone = true // they have checked our proof before we have theirs
+		return nil, ""
+	}
+	return nil, CodeUnexpected
+}
+
+// Start begins the comparison from the side that was asked, if the asking one does not.
+func (s *Session) Start() Message {
+	c := s.content()
+	c.From, c.Method, c.Agreements, c.Hashes, c.MACMethods = s.own.Device, method, []string{keyAgreement}, []string{hash}, []string{macMethod}
+	c.Texts = []string{"decimal", "emoji"}
+	m := c.message(TypeStart)
+	s.start, s.weStarted, s.state = canonical(m.Content), true, awaitAccept
+	return m
+}
+
+func (s *Session) ready(c *content) ([]Message, string) {
+	if c.From == "" || s.other.User == s.own.User && c.From == s.own.Device {
+		return nil, CodeMalformed
+	}
+	if !slices.Contains(c.Methods, method) {
+		return nil, CodeMethod
+	}
+	s.other.Device = c.From
+	return []Message{s.Start()}, ""
+}
+
+// yields says that both have started and theirs counts: that of the smaller user, or device.
+func (s *Session) yields(c *content) bool {
+	if s.other.User != s.own.User {
+		return s.other.User < s.own.User
+	}
+	return c.From < s.own.Device
+}
+
+func (s *Session) started(c *content, raw json.RawMessage) ([]Message, string) {
+	s.start = canonical(raw)
+	switch {
+	case s.start == nil || c.From != s.other.Device:
+		return nil, CodeMalformed
+	case c.Method != method || !slices.Contains(c.Agreements, keyAgreement) || !slices.Contains(c.Hashes, hash) ||
+		!slices.Contains(c.MACMethods, macMethod) || !slices.Contains(c.Texts, "decimal"):
+		return nil, CodeMethod
+	}
+	s.weStarted, s.state = false, awaitKey
+	a := s.content()
+	a.Agreement, a.Hash, a.MACMethod, a.Texts = keyAgreement, hash, macMethod, []string{"decimal"}
+	if slices.Contains(c.Texts, "emoji") {
+		a.Texts = append(a.Texts, "emoji")
+	}
+	a.Commitment = commit(s.public, s.start)
+	return []Message{a.message(TypeAccept)}, ""
+}
+
+func (s *Session) accepted(c *content) ([]Message, string) {
+	if c.Agreement != keyAgreement || c.Hash != hash || c.MACMethod != macMethod || !slices.Contains(c.Texts, "decimal") {
+		return nil, CodeMethod
+	}
+	s.commitment, s.state = c.Commitment, awaitKey
+	return []Message{s.key()}, ""
+}
+
+func (s *Session) key() Message {
+	c := s.content()
+	c.Key = s.public
+	return c.message(TypeKey)
+}
+
+// keyed takes their key. Who has accepted shows the own key only after that: it is committed to it already, so that
+// neither side can choose its key after the other's.
+func (s *Session) keyed(c *content) (answers []Message, code string) {
+	if s.weStarted && !hmac.Equal([]byte(commit(c.Key, s.start)), []byte(strings.TrimRight(s.commitment, "="))) {
+		return nil, CodeCommitment
+	}
+	raw, err := wire.DecodeKey(c.Key)
+	if err != nil {
+		return nil, CodeMalformed
+	}
+	public, err := ecdh.X25519().NewPublicKey(raw)
+	if err != nil {
+		return nil, CodeMalformed
+	}
+	if s.shared, err = s.private.ECDH(public); err != nil {
+		s.shared = nil
+		return nil, CodeMalformed // a key of low order
+	}
+	s.theirs, s.state = c.Key, awaitUser
+	if !s.weStarted {
+		answers = append(answers, s.key())
+	}
+	return answers, ""
+}
+
+func commit(public string, start []byte) string {
+	sum := sha256.Sum256(append([]byte(public), start...))
+	return wire.Base64(sum[:])
+}
+
+func canonical(raw json.RawMessage) []byte {
+	out, err := canonicaljson.Canonicalize(raw)
+	if err != nil {
+		return nil
+	}
+	return out
+}
