@@ -23,6 +23,9 @@ func (s *session) receive(answer *client.SyncAnswer) error {
 	for _, problem := range got.Problems {
 		s.app.note("Warning: set aside: %s", safeLine(problem.Error()))
 	}
+	for _, v := range got.Verifications {
+		s.verification(v)
+	}
 	return nil
 }
 

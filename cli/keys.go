@@ -95,13 +95,15 @@ func (a *app) keysBootstrap() *cobra.Command {
 
 func (a *app) keysVerify() *cobra.Command {
 	var fingerprint string
+	var live bool
 	cmd := &cobra.Command{
 		Use:   "verify USER [DEVICE]",
 		Short: "Mark a user's identity, or one device, as verified",
 		Long: "Shows the fingerprint of a user's identity, or of one device, and marks it as verified once\n" +
 			"you confirm that it is the one that the user's own client shows. --fingerprint gives what\n" +
-			"you were told instead, to be compared here.",
-		Example: "  securecomm keys verify @bob:two.example\n  securecomm keys verify @bob:two.example ABCDEF --fingerprint 'uK4t 9Fp1 ...'",
+			"you were told instead, to be compared here.\n\n" +
+			"With --live both compare seven pictures or three numbers at the same time, in any client,\nand verify each other by that.",
+		Example: "  securecomm keys verify @bob:two.example\n  securecomm keys verify @bob:two.example --live\n  securecomm keys verify @bob:two.example ABCDEF --fingerprint 'uK4t 9Fp1 ...'",
 		Args:    argCount(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			user, err := id.ParseUserID(args[0])
@@ -112,7 +114,16 @@ func (a *app) keysVerify() *cobra.Command {
 			if len(args) > 1 {
 				device = id.DeviceID(args[1])
 			}
+			if live && (device != "" || fingerprint != "") {
+				return fail(exitUsage, "leave out either", "--live compares no given device or fingerprint")
+			}
 			return a.withSession(cmd.Context(), func(s *session) error {
+				if live {
+					if err := s.verifyLive(cmd.Context(), user); err != nil {
+						return err
+					}
+					return a.answer(map[string]any{"user_id": user, "verified": true}, "Verified %s.", user)
+				}
 				if err := s.catchUp(cmd.Context()); err != nil {
 					return err
 				}
@@ -132,6 +143,7 @@ func (a *app) keysVerify() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&fingerprint, "fingerprint", "", "the fingerprint that you were told")
+	cmd.Flags().BoolVar(&live, "live", false, "compare pictures with the other side, both at the same time")
 	return cmd
 }
 

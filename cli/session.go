@@ -25,6 +25,9 @@ type session struct {
 	// What was found out in this run.
 	roomFacts map[id.RoomID]roomFacts
 	audiences map[id.RoomID]audience
+
+	collecting bool // messages of verifications, for verifyLive
+	collected  []e2ee.Verification
 }
 
 // withSession opens the profile for one command.

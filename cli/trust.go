@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/securecomm/securecomm/e2ee"
+	"github.com/securecomm/securecomm/e2ee/verify"
 	"github.com/securecomm/securecomm/homeserver/id"
 )
 
@@ -190,6 +191,14 @@ func (s *session) verify(ctx context.Context, user id.UserID, device id.DeviceID
 
 // explainKeys is explain for the errors of the encryption.
 func explainKeys(err error) (code int, hint string, ok bool) {
+	var cancelled *verify.Cancelled
+	if errors.As(err, &cancelled) {
+		switch cancelled.Code {
+		case verify.CodeText, verify.CodeKey, verify.CodeCommitment:
+			return exitUnsafe, "do not trust it: somebody may be between you; try again over another channel", true
+		}
+		return exitFailure, "begin again when both are ready", true
+	}
 	switch {
 	case errors.Is(err, e2ee.ErrFingerprint), errors.Is(err, e2ee.ErrCollision):
 		return exitUnsafe, "do not trust it; ask again over another channel who holds this key", true

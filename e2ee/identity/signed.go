@@ -37,7 +37,10 @@ func SignerOf(user id.UserID, private ed25519.PrivateKey) Signer {
 }
 
 // KeyID is the ID of a cross-signing key.
-func KeyID(public ed25519.PublicKey) id.KeyID { return id.KeyID("ed25519:" + wire.Base64(public)) }
+func KeyID(public ed25519.PublicKey) id.KeyID { return id.KeyID(Algorithm + ":" + wire.Base64(public)) }
+
+// Algorithm is the first part of the IDs of signing keys.
+const Algorithm = "ed25519"
 
 // SignJSON adds a signature to an object and keeps those that are there; unsigned is dropped (Appendices,
 // "Signing JSON").

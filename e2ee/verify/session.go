@@ -111,10 +111,18 @@ func (s *Session) Comparable() bool { return s.shared != nil && s.state == await
 // Done says that both sides are through.
 func (s *Session) Done() bool { return s.state == ended && s.proven != nil }
 
+// Ended says that the conversation is over, well or not.
+func (s *Session) Ended() bool { return s.state == ended }
+
 // Proven are the keys that the other side has proven to hold the same of, once their proof was checked.
 func (s *Session) Proven() []id.KeyID { return s.proven }
 
 func (s *Session) content() content { return content{Transaction: s.transaction} }
+
+// Taken tells the devices that were asked too that another one has taken the request.
+func Taken(transaction string) Message {
+	return content{Transaction: transaction, Code: CodeAccepted, Reason: reasons[CodeAccepted]}.message(TypeCancel)
+}
 
 // Cancel ends the conversation.
 func (s *Session) Cancel(code string) Message {
