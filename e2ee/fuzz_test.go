@@ -125,6 +125,8 @@ func FuzzSync(f *testing.F) {
 		`{"type":"m.room_key_request","sender":"@alice:h","content":{"action":"request_cancellation","request_id":"1","requesting_device_id":"P"}}`,
 		`{"type":"m.room_key.withheld","sender":"@bob:h","content":{"algorithm":"m.megolm.v1.aes-sha2","code":"m.blacklisted","room_id":"!room:h","session_id":"x"}}`,
 		`{"type":"m.room_key","sender":"@bob:h","content":{"algorithm":"m.megolm.v1.aes-sha2","room_id":"!room:h","session_id":"x","session_key":"y"}}`,
+		`{"type":"m.secret.request","sender":"@alice:h","content":{"name":"m.cross_signing.master","action":"request","request_id":"1","requesting_device_id":"P"}}`,
+		`{"type":"m.key.verification.request","sender":"@bob:h","content":{}}`,
 		`{"type":"m.forwarded_room_key","sender":"@alice:h","content":{}}`, `[]`,
 	} {
 		f.Add([]byte(seed), "@alice:h", -1)

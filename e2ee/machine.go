@@ -42,6 +42,7 @@ const (
 	keySync         = "e2ee/sync"
 	keyCrossSigning = "e2ee/cross-signing"
 	keyBackup       = "e2ee/backup"
+	keySecrets      = "e2ee/secrets"
 	prefixUser      = "e2ee/user/"
 	prefixOlm       = "e2ee/olm/"
 	prefixOutbound  = "e2ee/outbound/"

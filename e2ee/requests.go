@@ -155,11 +155,13 @@ func (t *txn) toOwn(c requestContent) error {
 	return t.post("m.room_key_request", to)
 }
 
-// serveRecord is a key that another own device asked for.
+// serveRecord is a key of a room, or a secret, that another own device asked for.
 type serveRecord struct {
-	Device id.DeviceID `json:"device"`
-	Body   requestBody `json:"body"`
-	At     int64       `json:"at"`
+	Device  id.DeviceID `json:"device"`
+	Request string      `json:"request"`
+	Body    requestBody `json:"body"`
+	Secret  string      `json:"secret,omitempty"`
+	At      int64       `json:"at"`
 }
 
 func serveKey(device id.DeviceID, request string) string {
@@ -168,20 +170,33 @@ func serveKey(device id.DeviceID, request string) string {
 
 func (t *txn) receiveRequest(sender id.UserID, raw json.RawMessage) (problem, err error) {
 	var c requestContent
-	if json.Unmarshal(raw, &c) != nil || len(c.ID) > 255 || len(c.Device) > 255 {
+	if json.Unmarshal(raw, &c) != nil {
 		return errors.New("it is malformed"), nil
 	}
-	if sender != t.m.user || c.Device == t.m.device || strings.ContainsRune(c.ID+string(c.Device), 0) {
-		return nil, nil // keys are given to own devices only
+	if c.Body == nil {
+		c.Body = &requestBody{}
 	}
-	if c.Action == "request_cancellation" {
-		t.Delete(serveKey(c.Device, c.ID))
+	if c.Action == "request" && c.Body.Algorithm != MegolmAlgorithm {
 		return nil, nil
 	}
-	if c.Action != "request" || c.Body == nil || c.Body.Algorithm != MegolmAlgorithm || len(t.Keys(prefixServe)) >= maxRequests {
-		return nil, nil
+	return nil, t.noteRequest(sender, c.Action, serveRecord{Device: c.Device, Body: *c.Body}, c.ID)
+}
+
+// noteRequest keeps a request until it is served, or drops one that is not wanted any more.
+func (t *txn) noteRequest(sender id.UserID, action string, r serveRecord, request string) error {
+	if sender != t.m.user || r.Device == t.m.device || len(request) > 255 || len(r.Device) > 255 || strings.ContainsRune(request+string(r.Device), 0) {
+		return nil // own devices are answered only
 	}
-	return nil, t.save(serveKey(c.Device, c.ID), serveRecord{c.Device, *c.Body, t.millis()})
+	key := serveKey(r.Device, request)
+	switch {
+	case action == "request_cancellation":
+		t.Delete(key)
+		return nil
+	case action != "request" || len(t.Keys(prefixServe)) >= maxRequests:
+		return nil
+	}
+	r.Request, r.At = request, t.millis()
+	return t.save(key, r)
 }
 
 // serveRequests gives verified own devices the keys that they asked for. A request waits while it is not known which
@@ -230,6 +245,9 @@ func (t *txn) serve(own *userRecord, r *serveRecord) error {
 	d := own.Devices[r.Device]
 	if d == nil || d.Gone || t.m.deviceTrust(own, d).Level != Green {
 		return nil
+	}
+	if r.Secret != "" {
+		return t.giveSecret(d, r)
 	}
 	in, err := load[inboundRecord](t, inboundKey(r.Body.Room, r.Body.Session))
 	if err != nil || in == nil {

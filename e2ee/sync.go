@@ -71,7 +71,7 @@ func (t *txn) receiveSync(s Sync, got *Received) error {
 			got.Problems = append(got.Problems, problem)
 		}
 	}
-	if err := t.serveRequests(); err != nil {
+	if err := errors.Join(t.serveRequests(), t.askSecrets()); err != nil {
 		return err
 	}
 	t.Put(keySync, []byte(s.Next))
@@ -104,6 +104,8 @@ func (t *txn) receive(raw json.RawMessage, got *Received) (problem, err error) {
 		problem, err = t.receiveWithheld(e.Content)
 	case "m.room_key_request":
 		problem, err = t.receiveRequest(e.Sender, e.Content)
+	case "m.secret.request":
+		problem, err = t.receiveSecretRequest(e.Sender, e.Content)
 	}
 	if problem != nil {
 		problem = fmt.Errorf("a message %s from %s: %w", e.Type, e.Sender, problem)
@@ -137,6 +139,8 @@ func (t *txn) receiveSealed(sender id.UserID, raw json.RawMessage, got *Received
 		return t.receiveRoomKey(from, p.Content, got)
 	case "m.forwarded_room_key":
 		return t.receiveForwarded(from, p.Content, got)
+	case "m.secret.send":
+		return t.receiveSecret(from, p.Content)
 	}
 	return nil, nil // m.dummy, and what is not known here
 }

@@ -243,7 +243,7 @@ func (t *txn) applyQuery(q *KeyQuery, a *keysAnswer, changes *KeyChanges) error 
 	if err := t.refreshVerified(); err != nil {
 		return err
 	}
-	return t.serveRequests()
+	return errors.Join(t.serveRequests(), t.askSecrets())
 }
 
 func (u *userRecord) applyDevices(devices map[id.DeviceID]json.RawMessage, m *Machine, changes *KeyChanges) {

@@ -93,6 +93,10 @@ export async function crossSigning({ machine }) {
   return { master: keys.masterKey, self_signing: keys.self_signing_key, user_signing: keys.userSigningKey };
 }
 
+export function requestSecrets({ machine }) {
+  return machines.get(machine).requestMissingSecretsIfNeeded();
+}
+
 export async function importCrossSigning({ machine, master, self_signing, user_signing }) {
   const status = await machines.get(machine).importCrossSigningKeys(master, self_signing, user_signing);
   if (!status.hasMaster || !status.hasSelfSigning || !status.hasUserSigning) throw new Error("a key was not taken");

@@ -9,6 +9,7 @@ import (
 	"github.com/securecomm/securecomm/e2ee/backup"
 	"github.com/securecomm/securecomm/e2ee/keyexport"
 	"github.com/securecomm/securecomm/e2ee/vault"
+	"github.com/securecomm/securecomm/homeserver/id"
 )
 
 // bootstrap makes the user's cross-signing identity, on our side.
@@ -142,6 +143,66 @@ func TestVodozemacOwnDevices(t *testing.T) {
 	last.sync()
 	reads(t, last, event, "before the others came")
 	looks(t, last, event, "yellow") // who gives a key could have made it up
+}
+
+// TestVodozemacSecrets has verified devices of one user give each other the private keys of the identity.
+func TestVodozemacSecrets(t *testing.T) {
+	p := startPeer(t)
+	t.Run("they give", func(t *testing.T) {
+		h := newHub(t)
+		them, us := newTheir(h, p, alice, "GIVES"), newOur(h, alice, "TAKES")
+		them.bootstrap()
+		them.do("track", args{"members": []id.UserID{alice}}, nil)
+		them.flush()
+		var signed request
+		them.do("verifyOwnDevice", args{"user": alice, "device": "TAKES"}, &signed)
+		them.carryUnnumbered("SignatureUpload", &signed)
+		them.sync()
+		us.sync()
+		us.sync()
+		if us.HasCrossSigning() {
+			t.Fatal("it has the keys before it has verified anything")
+		}
+		identity, err := us.Identity(alice)
+		must(t, err)
+		_, err = us.VerifyUser(alice, identity.Fingerprint)
+		must(t, err)
+		us.sync() // asks
+		them.sync()
+		var claim *request // they have no session with us
+		them.do("missing", args{"members": []id.UserID{}}, &claim)
+		them.carry(claim)
+		them.sync()
+		us.sync()
+		if !us.HasCrossSigning() {
+			t.Error("the keys did not come")
+		}
+	})
+	t.Run("we give", func(t *testing.T) {
+		h := newHub(t)
+		us, them := newOur(h, alice, "GIVES"), newTheir(h, p, alice, "TAKES")
+		us.bootstrap()
+		us.flush(alice)
+		signatures, err := us.SignDevice("TAKES", them.fingerprint())
+		must(t, err)
+		h.uploadSignatures(h.json(signatures))
+		them.sync()
+		var verified request
+		them.do("verifyIdentity", args{"user": alice}, &verified)
+		them.carryUnnumbered("SignatureUpload", &verified)
+		them.do("requestSecrets", args{}, nil)
+		them.sync()
+		us.sync()
+		us.sync()
+		them.sync()
+		master, _, _, err := us.ExportCrossSigning()
+		must(t, err)
+		var got struct{ Master string }
+		them.do("crossSigning", args{}, &got)
+		if got.Master != master {
+			t.Error("the keys did not come")
+		}
+	})
 }
 
 func TestVodozemacExport(t *testing.T) {
