@@ -92,6 +92,17 @@ func newPeer(t *testing.T, n *federationtest.Net, name id.ServerName, db *store.
 	api.Register(e)
 	e.HTTPErrorHandler = api.AnswerError
 	n.Serve(name, e)
+	err = db.Update(t.Context(), func(tx *store.Tx) error {
+		for _, user := range []string{"alice", "bob"} {
+			if _, err := tx.Users.Insert(store.User{ID: id.UserID("@" + user + ":" + string(name))}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := out.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package homeserver_test
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/securecomm/securecomm/homeserver/hstest"
@@ -50,6 +51,31 @@ func TestRedactionTakesPower(t *testing.T) {
 					t.Errorf("version %s: the content is %v", version, shown.Content)
 				}
 			}
+		}
+	})
+}
+
+// A redacted name is gone from where it was copied to, too.
+func TestRedactedStateIsGone(t *testing.T) {
+	hstest.Each(t, func(t *testing.T, s *hstest.Server) {
+		alice, bob := s.Register("alice"), s.Register("bob")
+		room := alice.CreateRoom(map[string]any{"visibility": "public", "preset": "private_chat"})
+		path := "/v3/rooms/" + string(room)
+		name := map[string]any{"name": "secret name"}
+		var first, second struct {
+			ID id.EventID `json:"event_id"`
+		}
+		alice.Must("PUT", path+"/state/m.room.name", name, &first)
+		alice.Must("PUT", path+"/redact/"+string(first.ID)+"/1", nil, nil)
+		alice.Must("POST", path+"/invite", map[string]any{"user_id": bob.ID}, nil)
+		for _, shown := range []string{"/v3/publicRooms", "/v3/sync"} {
+			if _, body := bob.Do("GET", shown, nil); strings.Contains(string(body), "secret name") {
+				t.Errorf("%s shows a redacted name: %s", shown, body)
+			}
+		}
+		alice.Must("PUT", path+"/state/m.room.name", name, &second)
+		if second.ID == first.ID {
+			t.Error("setting the name again answers the redacted event")
 		}
 	})
 }

@@ -1,6 +1,11 @@
 package event
 
-import "github.com/securecomm/securecomm/homeserver/id"
+import (
+	"math"
+
+	"github.com/securecomm/securecomm/homeserver/canonicaljson"
+	"github.com/securecomm/securecomm/homeserver/id"
+)
 
 // DefaultVersion is the version of rooms created here unless the client asks for another.
 const DefaultVersion id.RoomVersion = "12"
@@ -116,4 +121,14 @@ func makeVersions() []Version {
 		v.PrivilegedCreators, v.RoomIDIsCreateHash, v.NoCreateInAuthEvents = true, true, true
 	})
 	return all
+}
+
+// DepthAfter is the depth of an event that follows others of up to a depth. What strangers claim may be the largest
+// depth there is; then it stays there.
+func (v *Version) DepthAfter(depth int64) int64 {
+	limit := int64(math.MaxInt64)
+	if v.StrictJSON {
+		limit = canonicaljson.MaxInteger
+	}
+	return min(depth, limit-1) + 1
 }

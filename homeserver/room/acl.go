@@ -15,7 +15,7 @@ import (
 
 // acl is a room's m.room.server_acl, read once.
 type acl struct {
-	event       store.EventNID
+	event       *store.Event
 	allow, deny []string // in lower case
 	noLiterals  bool
 }
@@ -48,7 +48,7 @@ func (e *Engine) ServerAllowed(ctx context.Context, roomID id.RoomID, server id.
 	if ev == nil {
 		return true, nil
 	}
-	if l.acl == nil || l.acl.event != ev.NID {
+	if l.acl == nil || l.acl.event != ev {
 		l.acl = parseACL(ev)
 	}
 	return l.acl.allows(server), nil
@@ -65,7 +65,7 @@ func (e *Engine) mayTakePart(ctx context.Context, roomID id.RoomID, server id.Se
 
 // parseACL reads a list. What is not as it should be counts as not given, and a list that allows nobody bars everybody.
 func parseACL(ev *store.Event) *acl {
-	a := &acl{event: ev.NID}
+	a := &acl{event: ev}
 	var content map[string]json.RawMessage
 	if json.Unmarshal(ev.Content, &content) != nil {
 		return a

@@ -29,7 +29,7 @@ func (e *Engine) leaveHere(ctx context.Context, room *store.Room, c Change) (*ev
 		PrevEvents: []id.EventID{}, AuthEvents: []id.EventID{}, Depth: 1, OriginServerTS: now(),
 	}
 	if former != nil {
-		p.PrevEvents, p.AuthEvents, p.Depth = []id.EventID{former.ID}, []id.EventID{former.ID}, former.Depth+1
+		p.PrevEvents, p.AuthEvents, p.Depth = []id.EventID{former.ID}, []id.EventID{former.ID}, room.Version.DepthAfter(former.Depth)
 		if room.Version.EventIDs == event.EventIDInEvent {
 			p.Hashes = map[id.EventID]string{former.ID: former.ReferenceHash()}
 		}
@@ -63,6 +63,9 @@ func (e *Engine) leaveAside(ctx context.Context, room *store.Room, user id.UserI
 		former, err := tx.Memberships.Get(room.NID, user)
 		if err != nil {
 			return err
+		}
+		if known, err := tx.Events.Get(leave.ID); err != nil || known != nil {
+			return err // it ended an earlier membership
 		}
 		if err := tx.Events.InsertAside(&store.Event{Event: leave, NID: store.EventNID(nid), Room: room.NID}); err != nil {
 			return err

@@ -24,8 +24,11 @@ func (e *Engine) Backfill(ctx context.Context, roomID id.RoomID, limit int) (int
 	if err != nil {
 		return 0, err
 	}
-	l.receiving.Lock()
-	defer l.receiving.Unlock()
+	done, err := l.turn(ctx, "") // no server's: the past is fetched for one reader at a time
+	if err != nil {
+		return 0, err
+	}
+	defer done()
 	var missing []store.Missing
 	err = e.Store.View(ctx, func(tx *store.Tx) (err error) {
 		missing, err = tx.Relations.Missing(l.room.NID, 5)
@@ -75,7 +78,7 @@ func (e *Engine) Backfill(ctx context.Context, roomID id.RoomID, limit int) (int
 // prepend puts an event into a room's past, with the state before it.
 func (e *Engine) prepend(ctx context.Context, server id.ServerName, room *store.Room, v event.Verified) error {
 	ev := v.Event()
-	a, err := e.lookAround(ctx, ev)
+	a, err := e.lookAround(ctx, room, ev)
 	if err != nil {
 		return err
 	}
@@ -86,7 +89,7 @@ func (e *Engine) prepend(ctx context.Context, server id.ServerName, room *store.
 		if err := e.fetchAuth(ctx, server, room, ev, a.noAuth); err != nil {
 			return err
 		}
-		if a, err = e.lookAround(ctx, ev); err != nil {
+		if a, err = e.lookAround(ctx, room, ev); err != nil {
 			return err
 		}
 	}
@@ -158,7 +161,16 @@ func (e *Engine) writePast(ctx context.Context, room *store.Room, out *store.Eve
 	} else {
 		out.StateBefore = parent.NID
 	}
+	l, err := e.live(ctx, room.ID)
+	if err != nil {
+		return err
+	}
+	l.placing.Lock()
+	defer l.placing.Unlock()
 	return e.Store.Update(ctx, func(tx *store.Tx) error {
+		if known, err := tx.Events.Get(out.ID); err != nil || known != nil && !known.Outlier() {
+			return err // it came another way meanwhile
+		}
 		if len(changes) > 0 {
 			if err := tx.States.Insert(room.NID, snapshot, parent.NID, changes); err != nil {
 				return err

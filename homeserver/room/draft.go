@@ -94,7 +94,7 @@ func (d *draft) build(ctx context.Context, p event.Proto) (event.Verified, error
 		p.PrevEvents[i] = x.ID
 		p.Depth = max(p.Depth, x.Depth)
 	}
-	p.Depth++
+	p.Depth = d.room.Version.DepthAfter(p.Depth)
 	state, err := d.authState(ctx, &p)
 	if err != nil {
 		return event.Verified{}, err
@@ -233,12 +233,7 @@ func (d *draft) setState(ctx context.Context, a *addition, sets []stateSet) erro
 	d.state = d.state.Next(store.StateNID(nid), changes)
 	d.head.State = d.state.NID
 	d.snapshots = append(d.snapshots, newSnapshot{d.state, parent, changes})
-	if !d.knownOwned {
-		d.known, d.knownOwned = maps.Clone(d.known), true
-		if d.known == nil {
-			d.known = map[event.StateKeyTuple]*store.Event{}
-		}
-	}
+	d.ownKnown()
 	rules := d.auth == nil
 	for _, s := range sets {
 		d.known[s.tuple] = s.ev
@@ -256,14 +251,30 @@ func (d *draft) setState(ctx context.Context, a *addition, sets []stateSet) erro
 		return err
 	}
 	if rules {
-		rulesOf := []event.StateKeyTuple{{Type: event.TypeCreate}, {Type: event.TypePowerLevels}, {Type: event.TypeJoinRules}}
-		state, err := d.e.lookUp(ctx, &d.face, rulesOf)
-		if err != nil {
-			return err
-		}
-		d.auth = eventauth.NewContext(state, nil)
+		return d.readRules(ctx)
 	}
 	return nil
+}
+
+// ownKnown makes the map of what is known of the state the draft's own, to be changed.
+func (d *draft) ownKnown() {
+	if d.knownOwned {
+		return
+	}
+	d.known, d.knownOwned = maps.Clone(d.known), true
+	if d.known == nil {
+		d.known = map[event.StateKeyTuple]*store.Event{}
+	}
+}
+
+// readRules makes anew what events are authorized by.
+func (d *draft) readRules(ctx context.Context) error {
+	rules := []event.StateKeyTuple{{Type: event.TypeCreate}, {Type: event.TypePowerLevels}, {Type: event.TypeJoinRules}}
+	state, err := d.e.lookUp(ctx, &d.face, rules)
+	if err == nil {
+		d.auth = eventauth.NewContext(state, nil)
+	}
+	return err
 }
 
 // showInvited gives local users who were invited, or knocked, the stripped state of the room.

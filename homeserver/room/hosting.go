@@ -176,12 +176,46 @@ func (e *Engine) membershipFrom(ctx context.Context, origin id.ServerName, room 
 		if host.Server() != e.Server {
 			return event.Verified{}, fmt.Errorf("%w: the authorising user is of another server", ErrBadRequest)
 		}
+		if err := e.mayVouch(ctx, room.ID, host, ev.Sender); err != nil {
+			return event.Verified{}, err
+		}
 		if ev, err = ev.Sign(e.Server, e.Key); err != nil {
 			return event.Verified{}, err
 		}
 	}
 	result := e.Remote.Verify(ctx, []*event.Event{ev})[0]
 	return result.Verified, result.Err
+}
+
+// mayVouch checks that a user of this server may let somebody into a restricted room, and that the join rule lets that
+// one in. The other server may have asked for no template, or long ago.
+func (e *Engine) mayVouch(ctx context.Context, roomID id.RoomID, host, user id.UserID) error {
+	l, err := e.hosted(ctx, roomID)
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	d, err := e.draft(ctx, l)
+	if err != nil {
+		return err
+	}
+	if !slices.Contains(d.local, host) || d.auth.UserLevel(host) < d.auth.Levels().Invite() {
+		return fmt.Errorf("%w: %s may not", ErrCannotGrant, host)
+	}
+	key := event.StateKeyTuple{Type: event.TypeMember, StateKey: string(user)}
+	state, err := e.lookUp(ctx, &d.face, []event.StateKeyTuple{key})
+	if err != nil {
+		return err
+	}
+	if former := state[key]; former != nil && (former.Membership() == "invite" || former.Membership() == "join") {
+		return nil
+	}
+	allowed, err := d.allowedBy(ctx, user)
+	if err == nil && !allowed {
+		err = fmt.Errorf("%w: to join, %s has to be invited, or in one of the rooms that the join rule names", ErrForbidden, user)
+	}
+	return err
 }
 
 // authorisedBy is the user by whose right somebody joined a restricted room.
@@ -197,15 +231,18 @@ func authorisedBy(ev *event.Event) id.UserID {
 
 // receiveMembership takes in a membership event handed in by another server; the state before it is returned.
 func (e *Engine) receiveMembership(ctx context.Context, origin id.ServerName, l *live, v event.Verified) (store.StateMap, error) {
-	l.receiving.Lock()
-	defer l.receiving.Unlock()
+	done, err := l.turn(ctx, origin)
+	if err != nil {
+		return store.StateMap{}, err
+	}
+	defer done()
 	ev := v.Event()
-	a, err := e.lookAround(ctx, ev)
+	a, err := e.lookAround(ctx, l.room, ev)
 	if err != nil {
 		return store.StateMap{}, err
 	}
 	if a.known != nil && !a.known.Outlier() {
-		if a.known.Rejected {
+		if a.known.Rejected || a.known.SoftFailed {
 			return store.StateMap{}, fmt.Errorf("%w: %s was rejected before", ErrForbidden, ev.ID)
 		}
 		var m store.StateMap
@@ -268,8 +305,11 @@ func (e *Engine) ReceiveKnock(ctx context.Context, origin id.ServerName, roomID 
 	return d.strippedPDUs(ctx, v.Event().Sender)
 }
 
-// maxStripped bounds the stripped state of an invite.
-const maxStripped = 100
+// maxStripped and maxStrippedBytes bound the stripped state of an invite.
+const (
+	maxStripped      = 100
+	maxStrippedBytes = 256 << 10
+)
 
 // ReceiveInvite takes in the invite of a local user by another server and signs it.
 func (e *Engine) ReceiveInvite(ctx context.Context, origin id.ServerName, roomID id.RoomID, eventID id.EventID, version id.RoomVersion, raw json.RawMessage, stripped []json.RawMessage) (*event.Event, error) {
@@ -288,10 +328,8 @@ func (e *Engine) ReceiveInvite(ctx context.Context, origin id.ServerName, roomID
 		err = fmt.Errorf("%w: the event is no invite", ErrBadRequest)
 	case ev.Sender.Server() != origin:
 		err = fmt.Errorf("%w: the inviting user is not of %s", ErrForbidden, origin)
-	case id.UserID(*ev.StateKey).Server() != e.Server:
-		err = fmt.Errorf("%w: the invited user is not of this server", ErrBadRequest)
-	case len(stripped) > maxStripped:
-		err = fmt.Errorf("%w: at most %d pieces of stripped state", ErrBadRequest, maxStripped)
+	default:
+		err = e.checkInvited(ctx, ev, stripped)
 	}
 	if err != nil {
 		return nil, err
@@ -314,6 +352,28 @@ func (e *Engine) ReceiveInvite(ctx context.Context, origin id.ServerName, roomID
 	return signed.Event(), e.keepAside(ctx, v, user, signed.Event(), stripped)
 }
 
+// checkInvited checks whom an invite is for, and what the room is said to be.
+func (e *Engine) checkInvited(ctx context.Context, invite *event.Event, stripped []json.RawMessage) error {
+	user, err := id.ParseUserID(*invite.StateKey)
+	if err != nil || user.Server() != e.Server {
+		return fmt.Errorf("%w: the invited user is not of this server", ErrBadRequest)
+	}
+	size := 0
+	for _, s := range stripped {
+		size += len(s)
+	}
+	if len(stripped) > maxStripped || size > maxStrippedBytes {
+		return fmt.Errorf("%w: at most %d pieces of stripped state and %d bytes", ErrBadRequest, maxStripped, maxStrippedBytes)
+	}
+	return e.Store.View(ctx, func(tx *store.Tx) error {
+		u, ok, err := tx.Users.Get(user)
+		if err == nil && (!ok || u.Deactivated) {
+			err = fmt.Errorf("%w: there is no user %s", ErrForbidden, user)
+		}
+		return err
+	})
+}
+
 // receiveInvite takes in an invite to a room that this server is in, or thinks it is in: the kick or ban before it may
 // still be under way, so what is missing before it is fetched. If that fails, it comes again with the other events.
 func (e *Engine) receiveInvite(ctx context.Context, origin id.ServerName, v event.Verified) error {
@@ -325,8 +385,11 @@ func (e *Engine) receiveInvite(ctx context.Context, origin id.ServerName, v even
 	if l.room.Version != ev.Version {
 		return fmt.Errorf("%w: the room's version is another one", ErrBadRequest)
 	}
-	l.receiving.Lock()
-	defer l.receiving.Unlock()
+	done, err := l.turn(ctx, origin)
+	if err != nil {
+		return err
+	}
+	defer done()
 	err = e.receive(ctx, origin, l, v, true)
 	if err == nil || errors.Is(err, ErrForbidden) {
 		return err
@@ -361,6 +424,9 @@ func (e *Engine) keepAside(ctx context.Context, v *event.Version, user id.UserID
 		// A ban may have been lifted since this server left the room.
 		if former.Membership == "join" {
 			return fmt.Errorf("%w: the user is joined", ErrForbidden)
+		}
+		if known, err := tx.Events.Get(ev.ID); err != nil || known != nil {
+			return err // it is repeated, or replayed after the user declined it
 		}
 		if err := tx.Events.InsertAside(&store.Event{Event: ev, NID: store.EventNID(nid), Room: room.NID}); err != nil {
 			return err

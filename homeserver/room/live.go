@@ -15,10 +15,12 @@ import (
 type live struct {
 	room *store.Room
 
-	// receiving is held while events from other servers are taken in, which may wait for the network.
-	receiving sync.Mutex
+	// turns has a token for each server that events are being received from, which may wait for that server.
+	turns map[id.ServerName]chan struct{}
+	// placing is held while a received event is placed: from the look whether it is here until its commit.
+	placing sync.Mutex
 
-	mu     sync.Mutex // guards what follows; never held over the network or a commit
+	mu     sync.Mutex // guards turns and what follows; never held over the network or a commit
 	loaded bool
 	queued int // updates that are not committed yet
 	face
@@ -39,6 +41,35 @@ type face struct {
 // maxKnown bounds face.known while nothing is under way. Until then nothing is forgotten: what is not committed yet
 // could not be read again.
 const maxKnown = 256
+
+// turn waits until nothing else that came from a server is being received in the room, so that a server which does
+// not explain its events holds up none but its own. The function returned ends the turn.
+func (l *live) turn(ctx context.Context, origin id.ServerName) (func(), error) {
+	mine := make(chan struct{})
+	for {
+		l.mu.Lock()
+		taken := l.turns[origin]
+		if taken == nil {
+			if l.turns == nil {
+				l.turns = map[id.ServerName]chan struct{}{}
+			}
+			l.turns[origin] = mine
+			l.mu.Unlock()
+			return func() {
+				l.mu.Lock()
+				delete(l.turns, origin)
+				l.mu.Unlock()
+				close(mine)
+			}, nil
+		}
+		l.mu.Unlock()
+		select {
+		case <-taken:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
 
 // forget makes room in known. The caller holds the lock.
 func (l *live) forget() {

@@ -254,7 +254,9 @@ func (e *Engine) knownAround(ctx context.Context, room *store.Room, events []eve
 	err := e.Store.View(ctx, func(tx *store.Tx) error {
 		list, err := tx.Events.ByID(ids...)
 		for _, ev := range list {
-			known[ev.ID] = ev
+			if ev.Room == room.NID {
+				known[ev.ID] = ev
+			}
 		}
 		return err
 	})
@@ -330,7 +332,7 @@ func (e *Engine) fetchState(ctx context.Context, origin id.ServerName, room *sto
 			return store.StateMap{}, err
 		}
 	}
-	return e.stateOf(ctx, stateIDs)
+	return e.stateOf(ctx, room, stateIDs)
 }
 
 func (e *Engine) fetchMany(ctx context.Context, origin id.ServerName, room *store.Room, at id.EventID, missing []id.EventID) ([]json.RawMessage, error) {
@@ -343,8 +345,8 @@ func (e *Engine) fetchMany(ctx context.Context, origin id.ServerName, room *stor
 	return append(state, auth...), err
 }
 
-// stateOf makes a state of events. Those that are unknown, rejected or no state events are left out.
-func (e *Engine) stateOf(ctx context.Context, ids []id.EventID) (m store.StateMap, err error) {
+// stateOf makes a state of events. Those that are unknown, rejected, of another room or no state events are left out.
+func (e *Engine) stateOf(ctx context.Context, room *store.Room, ids []id.EventID) (m store.StateMap, err error) {
 	var events []*store.Event
 	err = e.Store.View(ctx, func(tx *store.Tx) error {
 		events, err = tx.Events.ByID(ids...)
@@ -353,20 +355,17 @@ func (e *Engine) stateOf(ctx context.Context, ids []id.EventID) (m store.StateMa
 	if err != nil {
 		return m, err
 	}
+	events = slices.DeleteFunc(events, func(ev *store.Event) bool { return ev.Room != room.NID || ev.StateKey == nil || ev.Rejected })
 	tuples := make([]event.StateKeyTuple, 0, len(events))
 	for _, ev := range events {
-		if ev.StateKey != nil && !ev.Rejected {
-			tuples = append(tuples, ev.Tuple())
-		}
+		tuples = append(tuples, ev.Tuple())
 	}
 	keys, err := e.Store.StateKeys(ctx, tuples)
 	if err != nil {
 		return m, err
 	}
 	for _, ev := range events {
-		if ev.StateKey != nil && !ev.Rejected {
-			m = m.Set(keys[ev.Tuple()], ev.NID)
-		}
+		m = m.Set(keys[ev.Tuple()], ev.NID)
 	}
 	return m, nil
 }

@@ -55,8 +55,11 @@ func (e *Engine) Receive(ctx context.Context, origin id.ServerName, roomID id.Ro
 			events, places = append(events, ev), append(places, i)
 		}
 	}
-	l.receiving.Lock()
-	defer l.receiving.Unlock()
+	done, err := l.turn(ctx, origin)
+	if err != nil {
+		return fail(err)
+	}
+	defer done()
 	for i, result := range e.Remote.Verify(ctx, events) {
 		at := places[i]
 		if out[at].Err = result.Err; result.Err == nil {
@@ -68,8 +71,11 @@ func (e *Engine) Receive(ctx context.Context, origin id.ServerName, roomID id.Ro
 
 // receiveVerified takes in one event that was verified already: one that we signed with another server.
 func (e *Engine) receiveVerified(ctx context.Context, origin id.ServerName, l *live, v event.Verified) error {
-	l.receiving.Lock()
-	defer l.receiving.Unlock()
+	done, err := l.turn(ctx, origin)
+	if err != nil {
+		return err
+	}
+	defer done()
 	return e.receive(ctx, origin, l, v, true)
 }
 
@@ -82,7 +88,10 @@ type around struct {
 	noAuth  []id.EventID // auth events that are not here
 }
 
-func (e *Engine) lookAround(ctx context.Context, ev *event.Event) (a around, err error) {
+// lookAround finds what is known around an event. Nobody may tie a room to another one: what an event names has to be of
+// its room.
+func (e *Engine) lookAround(ctx context.Context, room *store.Room, ev *event.Event) (a around, err error) {
+	foreign := func(x *store.Event) bool { return x.Room != room.NID }
 	err = e.Store.View(ctx, func(tx *store.Tx) error {
 		if a.known, err = tx.Events.Get(ev.ID); err != nil {
 			return err
@@ -91,15 +100,19 @@ func (e *Engine) lookAround(ctx context.Context, ev *event.Event) (a around, err
 		if err != nil {
 			return err
 		}
+		if a.auth, err = tx.Events.ByID(ev.AuthEvents...); err != nil {
+			return err
+		}
+		if a.known != nil && foreign(a.known) || slices.ContainsFunc(prev, foreign) || slices.ContainsFunc(a.auth, foreign) {
+			return fmt.Errorf("%w: %s names events of another room", ErrForbidden, ev.ID)
+		}
 		for _, p := range prev {
 			if !p.Outlier() || p.Type == event.TypeCreate {
 				a.prev = append(a.prev, p)
 			}
 		}
-		a.missing = absent(ev.PrevEvents, a.prev)
-		a.auth, err = tx.Events.ByID(ev.AuthEvents...)
-		a.noAuth = absent(ev.AuthEvents, a.auth)
-		return err
+		a.missing, a.noAuth = absent(ev.PrevEvents, a.prev), absent(ev.AuthEvents, a.auth)
+		return nil
 	})
 	return a, err
 }
@@ -117,7 +130,7 @@ func absent(ids []id.EventID, found []*store.Event) []id.EventID {
 // receive takes in one verified event. If deep, the events between it and what is here are fetched first.
 func (e *Engine) receive(ctx context.Context, origin id.ServerName, l *live, v event.Verified, deep bool) error {
 	ev := v.Event()
-	a, err := e.lookAround(ctx, ev)
+	a, err := e.lookAround(ctx, l.room, ev)
 	if err != nil {
 		return err
 	}
@@ -134,7 +147,7 @@ func (e *Engine) receive(ctx context.Context, origin id.ServerName, l *live, v e
 		if err := e.fetchMissing(ctx, origin, l, ev); err != nil {
 			e.Log.Info("cannot fetch missing events", "room", l.room.ID, "server", origin, "err", err)
 		}
-		if a, err = e.lookAround(ctx, ev); err != nil {
+		if a, err = e.lookAround(ctx, l.room, ev); err != nil {
 			return err
 		}
 		if len(a.missing) > 0 {
@@ -151,7 +164,7 @@ func (e *Engine) receive(ctx context.Context, origin id.ServerName, l *live, v e
 			return fmt.Errorf("find the state before %s: %w", ev.ID, err)
 		}
 		described = append(described, state)
-		if a, err = e.lookAround(ctx, ev); err != nil {
+		if a, err = e.lookAround(ctx, l.room, ev); err != nil {
 			return err
 		}
 	}
@@ -159,7 +172,7 @@ func (e *Engine) receive(ctx context.Context, origin id.ServerName, l *live, v e
 		if err := e.fetchAuth(ctx, origin, l.room, ev, a.noAuth); err != nil {
 			return fmt.Errorf("fetch what authorizes %s: %w", ev.ID, err)
 		}
-		if a, err = e.lookAround(ctx, ev); err != nil {
+		if a, err = e.lookAround(ctx, l.room, ev); err != nil {
 			return err
 		}
 	}
@@ -243,8 +256,16 @@ func (e *Engine) stateAfterAll(ctx context.Context, room *store.Room, prev []*st
 // where that leads to: into the room, aside as soft-failed, or aside as rejected. Only the last is an error, and the
 // second too if the event is to be spread.
 func (e *Engine) appendReceived(ctx context.Context, l *live, a arrival) error {
+	l.placing.Lock()
+	defer l.placing.Unlock()
+	// Another server may have handed it in meanwhile.
+	here, err := e.lookAround(ctx, l.room, a.v.Event())
+	if err != nil || here.known != nil && !here.known.Outlier() {
+		return err
+	}
+	a.known = here.known
 	var refused, softFailure error
-	err := e.change(ctx, l.room.ID, func(d *draft) (err error) {
+	err = e.change(ctx, l.room.ID, func(d *draft) (err error) {
 		if refused, softFailure, err = d.judge(ctx, a); err != nil {
 			return err
 		}
@@ -410,6 +431,9 @@ func (d *draft) merge(ctx context.Context, a *addition) error {
 	if _, err := d.findTarget(ctx, a); err != nil {
 		return err
 	}
+	if err := d.redactState(ctx, a.redacts, a.ev.NID); err != nil {
+		return err
+	}
 	return d.redactedBefore(ctx, a)
 }
 
@@ -454,28 +478,28 @@ func (d *draft) resolveEnds(ctx context.Context, ev *store.Event, after store.St
 	return out, err
 }
 
-// redactedBefore carries out a redaction that arrived before its target.
+// redactedBefore carries out a redaction that arrived before its target: the first that may.
 func (d *draft) redactedBefore(ctx context.Context, a *addition) error {
-	var by *store.Event
+	var by []*store.Event
 	err := d.e.Store.View(ctx, func(tx *store.Tx) error {
 		waiting, err := tx.Relations.Awaiting(d.room.NID, a.ev.ID)
 		if err != nil || len(waiting) == 0 {
 			return err
 		}
-		list, err := tx.Events.ByNID(waiting[0])
-		if err == nil && len(list) > 0 {
-			by = list[0]
-		}
+		by, err = tx.Events.ByNID(waiting...)
 		return err
 	})
-	if err != nil || by == nil {
+	if err != nil {
 		return err
 	}
-	r, err := d.redactionOf(by, a.ev)
-	if err != nil || r == nil {
-		return err
+	for _, redaction := range by {
+		if r, err := d.redactionOf(redaction, a.ev); err != nil || r != nil {
+			if r != nil {
+				old := a.ev
+				a.ev = &store.Event{Event: r.redacted, NID: old.NID, Room: old.Room, StateBefore: old.StateBefore, RedactedBy: redaction.NID, Known: old.Known}
+			}
+			return err
+		}
 	}
-	old := a.ev
-	a.ev = &store.Event{Event: r.redacted, NID: old.NID, Room: old.Room, StateBefore: old.StateBefore, RedactedBy: by.NID, Known: old.Known}
 	return nil
 }

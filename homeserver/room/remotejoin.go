@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/id"
@@ -14,6 +15,9 @@ import (
 
 // maxVia is how many servers are asked to let somebody in.
 const maxVia = 20
+
+// maxEnter is how long the entering of a room may take.
+const maxEnter = 10 * time.Minute
 
 // helpers are the servers to turn to about a room that this server is not in: those that were named. The one that
 // made the room may have left it long ago, so it is asked only if no other is known.
@@ -56,6 +60,9 @@ func (e *Engine) joinThrough(ctx context.Context, server id.ServerName, c Change
 	if err != nil {
 		return fmt.Errorf("build the join: %w", err)
 	}
+	// Once the other server has the join, this one has to come to know of it too, whether the client still waits or not.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), maxEnter)
+	defer cancel()
 	joined, err := e.Remote.SendJoin(ctx, server, join)
 	if err != nil {
 		return err
@@ -113,6 +120,9 @@ func (e *Engine) template(ctx context.Context, server id.ServerName, c Change) (
 
 // ensureRoom finds a room or makes one that nothing is known of yet.
 func (e *Engine) ensureRoom(ctx context.Context, roomID id.RoomID, v *event.Version) (*store.Room, error) {
+	if v.RoomIDIsCreateHash != (roomID.Server() == "") {
+		return nil, fmt.Errorf("%w: %s is no room ID of version %s", ErrBadRequest, roomID, v.ID)
+	}
 	nid, err := e.Store.NextNumber(ctx)
 	if err != nil {
 		return nil, err
@@ -123,8 +133,17 @@ func (e *Engine) ensureRoom(ctx context.Context, roomID id.RoomID, v *event.Vers
 		if err != nil {
 			return err
 		}
-		if room = known; room != nil {
+		if room = known; room != nil && room.Version == v {
 			return nil
+		}
+		if room != nil {
+			head, err := tx.Rooms.Head(room.NID)
+			if err != nil || head.Seq > 0 {
+				return err
+			}
+			// Whoever spoke of it first, in an invite perhaps, may not have told the truth.
+			room = &store.Room{NID: known.NID, ID: roomID, Version: v}
+			return tx.Rooms.SetVersion(room)
 		}
 		room = &store.Room{NID: store.RoomNID(nid), ID: roomID, Version: v}
 		return tx.Rooms.Insert(room, store.Head{})
@@ -135,6 +154,11 @@ func (e *Engine) ensureRoom(ctx context.Context, roomID id.RoomID, v *event.Vers
 	if room.Version != v {
 		return nil, fmt.Errorf("%w: the room's version is %s, not %s", ErrBadRequest, room.Version.ID, v.ID)
 	}
+	e.mu.Lock()
+	if l := e.rooms[roomID]; l != nil && l.room.Version != v {
+		delete(e.rooms, roomID)
+	}
+	e.mu.Unlock()
 	return room, nil
 }
 
@@ -152,8 +176,11 @@ func (e *Engine) enter(ctx context.Context, room *store.Room, join event.Verifie
 			stateIDs = append(stateIDs, ev.ID)
 		}
 	}
-	before, err := e.stateOf(ctx, stateIDs)
+	before, err := e.stateOf(ctx, room, stateIDs)
 	if err != nil {
+		return err
+	}
+	if err := e.checkCreate(ctx, room, before); err != nil {
 		return err
 	}
 	ev := join.Event()
@@ -164,9 +191,9 @@ func (e *Engine) enter(ctx context.Context, room *store.Room, join event.Verifie
 	if err != nil {
 		return err
 	}
-	l.receiving.Lock()
-	defer l.receiving.Unlock()
-	around, err := e.lookAround(ctx, ev)
+	l.placing.Lock()
+	defer l.placing.Unlock()
+	around, err := e.lookAround(ctx, room, ev)
 	if err != nil {
 		return err
 	}
@@ -183,6 +210,23 @@ func (e *Engine) enter(ctx context.Context, room *store.Room, join event.Verifie
 		return fmt.Errorf("%w: the room as described does not allow the join: %w", ErrForbidden, err)
 	}
 	return e.change(ctx, room.ID, func(d *draft) error { return d.enter(ctx, join, around, before) })
+}
+
+// checkCreate checks that a room as another server describes it was made with the version that the server says it has.
+func (e *Engine) checkCreate(ctx context.Context, room *store.Room, m store.StateMap) error {
+	return e.Store.View(ctx, func(tx *store.Tx) error {
+		create, err := tx.States.Event(m, event.StateKeyTuple{Type: event.TypeCreate})
+		if err != nil {
+			return err
+		}
+		content := struct {
+			Version id.RoomVersion `json:"room_version"`
+		}{"1"}
+		if create == nil || json.Unmarshal(create.Content, &content) != nil || content.Version != room.Version.ID {
+			return fmt.Errorf("%w: the room as described is not of version %s", ErrForbidden, room.Version.ID)
+		}
+		return nil
+	})
 }
 
 // enter replaces what a draft's room is by a state and a join on top of it. If others of this server are in the room
@@ -313,9 +357,7 @@ func (e *Engine) buildInvite(ctx context.Context, l *live, c Change) (*event.Eve
 
 // receiveOwn takes in an event of ours that another server has signed too, and delivers it to the others.
 func (e *Engine) receiveOwn(ctx context.Context, l *live, v event.Verified) error {
-	l.receiving.Lock()
-	defer l.receiving.Unlock()
-	a, err := e.lookAround(ctx, v.Event())
+	a, err := e.lookAround(ctx, l.room, v.Event())
 	if err != nil || a.known != nil && !a.known.Outlier() {
 		return err
 	}

@@ -120,7 +120,24 @@ func (d *draft) sendRedaction(ctx context.Context, a *addition) error {
 	case target.Sender != a.ev.Sender && d.auth.UserLevel(a.ev.Sender) < d.auth.Levels().Redact():
 		return fmt.Errorf("%w: your power level is too low to redact events of other users", ErrForbidden)
 	}
-	return nil
+	return d.redactState(ctx, a.redacts, a.ev.NID)
+}
+
+// redactState shows a piece of the current state as redacted, in all that is derived from it.
+func (d *draft) redactState(ctx context.Context, r *redaction, by store.EventNID) error {
+	if r == nil || r.target == nil || r.target.StateKey == nil {
+		return nil
+	}
+	t := r.target.Tuple()
+	state, err := d.e.lookUp(ctx, &d.face, []event.StateKeyTuple{t})
+	if err != nil || state[t] == nil || state[t].NID != r.target.NID {
+		return err
+	}
+	redacted := &store.Event{Event: r.redacted, NID: r.target.NID, Room: r.target.Room, Position: r.target.Position, StateBefore: r.target.StateBefore, RedactedBy: by}
+	d.ownKnown()
+	d.known[t] = redacted
+	d.summaryChanged = d.setSummary(t, redacted) || d.summaryChanged
+	return d.readRules(ctx)
 }
 
 // findTarget finds the event that an addition redacts, if it is a redaction, and with it what that does; nil if the

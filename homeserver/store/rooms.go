@@ -55,6 +55,16 @@ func (r Rooms) Insert(room *Room, h Head) error {
 	return err
 }
 
+// SetVersion corrects the version of a room of which no event has its place yet.
+func (r Rooms) SetVersion(room *Room) error {
+	_, err := r.tx.exec(`UPDATE rooms SET version = ? WHERE nid = ?`, string(room.Version.ID), int64(room.NID))
+	r.tx.AfterCommit(func() {
+		r.tx.db.cache.rooms.Set(room.ID, room)
+		r.tx.db.cache.roomNIDs.Set(room.NID, room)
+	})
+	return err
+}
+
 // ByID finds a room; nil if there is none.
 func (r Rooms) ByID(roomID id.RoomID) (*Room, error) {
 	if room, ok := r.tx.db.cache.rooms.GetIfPresent(roomID); ok {
