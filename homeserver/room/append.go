@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/securecomm/securecomm/homeserver/event"
@@ -21,7 +22,8 @@ type repeated struct{ answer string }
 
 func (r *repeated) Error() string { return "the request was answered before" }
 
-// write is the one place where events enter a room, local and remote alike. In order: the head, states, each event
+// write is the one place where events enter a room, local and remote alike. In order: the head, states (those that
+// nothing refers to any longer are noted), each event
 // with its memberships, its place in other servers' queues, its relations, redactions and the client's request;
 // last the room's summary.
 func (d *draft) write(tx *store.Tx) error {
@@ -32,10 +34,8 @@ func (d *draft) write(tx *store.Tx) error {
 	} else if ok, err := tx.Rooms.SwapHead(d.room.NID, *d.base, d.head); err != nil || !ok {
 		return errors.Join(err, errStale)
 	}
-	for _, s := range d.snapshots {
-		if err := tx.States.Insert(d.room.NID, s.Snapshot, s.parent, s.changes); err != nil {
-			return err
-		}
+	if err := d.writeStates(tx); err != nil {
+		return err
 	}
 	for _, a := range d.additions {
 		if err := a.write(tx); err != nil {
@@ -49,6 +49,42 @@ func (d *draft) write(tx *store.Tx) error {
 		return tx.Rooms.SetSummary(d.room.NID, d.summary)
 	}
 	return nil
+}
+
+func (d *draft) writeStates(tx *store.Tx) error {
+	for _, s := range d.snapshots {
+		err := tx.States.Insert(d.room.NID, s.Snapshot, s.parent, s.changes)
+		if errors.Is(err, store.ErrStateGone) {
+			err = errors.Join(err, errStale)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return tx.States.Unused(d.unused()...)
+}
+
+// unused are the states, among the former head's and those of the draft, that no event of it and no child needs. An
+// earlier event may need the former head's.
+func (d *draft) unused() []store.StateNID {
+	if len(d.snapshots) == 0 {
+		return nil
+	}
+	needed := map[store.StateNID]bool{0: true, d.head.State: true}
+	for _, a := range d.additions {
+		needed[a.ev.StateBefore] = true
+	}
+	states := make([]store.StateNID, 0, len(d.snapshots)+1)
+	if d.base != nil {
+		states = append(states, d.base.State)
+	}
+	for _, s := range d.snapshots {
+		states = append(states, s.NID)
+		if s.Chain > 0 {
+			needed[s.parent] = true
+		}
+	}
+	return slices.DeleteFunc(states, func(n store.StateNID) bool { return needed[n] })
 }
 
 func (a *addition) write(tx *store.Tx) error {

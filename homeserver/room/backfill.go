@@ -175,6 +175,8 @@ func (e *Engine) writePast(ctx context.Context, room *store.Room, out *store.Eve
 			if err := tx.States.Insert(room.NID, snapshot, parent.NID, changes); err != nil {
 				return err
 			}
+		} else if err := tx.States.Hold(parent.NID); err != nil {
+			return err
 		}
 		if err := tx.Events.Prepend(out); err != nil {
 			return err

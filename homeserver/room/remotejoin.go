@@ -118,7 +118,7 @@ func (e *Engine) template(ctx context.Context, server id.ServerName, c Change) (
 	return v, p, nil
 }
 
-// ensureRoom finds a room or makes one that nothing is known of yet.
+// ensureRoom finds a room or makes one that nothing is known of yet, for a user of this server to come into.
 func (e *Engine) ensureRoom(ctx context.Context, roomID id.RoomID, v *event.Version) (*store.Room, error) {
 	if v.RoomIDIsCreateHash != (roomID.Server() == "") {
 		return nil, fmt.Errorf("%w: %s is no room ID of version %s", ErrBadRequest, roomID, v.ID)
@@ -133,10 +133,10 @@ func (e *Engine) ensureRoom(ctx context.Context, roomID id.RoomID, v *event.Vers
 		if err != nil {
 			return err
 		}
-		if room = known; room != nil && room.Version == v {
-			return nil
-		}
-		if room != nil {
+		if room = known; room != nil {
+			if err := tx.Rooms.Wanted(room.NID); err != nil || room.Version == v {
+				return err
+			}
 			head, err := tx.Rooms.Head(room.NID)
 			if err != nil || head.Seq > 0 {
 				return err
@@ -148,6 +148,9 @@ func (e *Engine) ensureRoom(ctx context.Context, roomID id.RoomID, v *event.Vers
 		room = &store.Room{NID: store.RoomNID(nid), ID: roomID, Version: v}
 		return tx.Rooms.Insert(room, store.Head{})
 	})
+	if errors.Is(err, store.ErrPurging) {
+		return nil, fmt.Errorf("%w: %w", ErrBusy, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("store room %s: %w", roomID, err)
 	}

@@ -82,5 +82,21 @@ func beginRead(postgres bool) string {
 	return "BEGIN"
 }
 
+// shareRow ends a query whose row nobody may delete until the transaction ends. SQLite has one writer at a time.
+func shareRow(postgres bool) string {
+	if postgres {
+		return " FOR KEY SHARE"
+	}
+	return ""
+}
+
+// claimRows ends a query for rows to be deleted: it locks them and leaves out those that others use just then.
+func claimRows(postgres bool) string {
+	if postgres {
+		return " FOR UPDATE SKIP LOCKED"
+	}
+	return ""
+}
+
 // foldLog moves what SQLite's write-ahead log holds into the database file, without waiting for anyone.
 const foldLog = "PRAGMA wal_checkpoint(PASSIVE)"

@@ -147,10 +147,12 @@ func (s Memberships) changes(where string, args ...any) ([]MembershipChange, err
 	return out, err
 }
 
-// Forget hides a room that a user has left from that user.
+// Forget hides a room that a user has left from that user. Once all users of this server have forgotten it, it goes.
 func (s Memberships) Forget(room RoomNID, user id.UserID) error {
-	_, err := s.tx.exec(`UPDATE memberships SET forgotten = TRUE WHERE room_nid = ? AND user_id = ?`, int64(room), string(user))
-	return err
+	if _, err := s.tx.exec(`UPDATE memberships SET forgotten = TRUE WHERE room_nid = ? AND user_id = ?`, int64(room), string(user)); err != nil {
+		return err
+	}
+	return s.tx.Rooms.Unwanted(room)
 }
 
 // ForgottenBy lists the rooms that a user has left and forgotten.

@@ -45,13 +45,16 @@ type Summary struct {
 // Rooms are the rooms, their heads and their summaries.
 type Rooms struct{ tx *Tx }
 
-// Insert adds a room and its first head.
+// Insert adds a room and its first head. If that is empty, nobody is in the room yet.
 func (r Rooms) Insert(room *Room, h Head) error {
 	if _, err := r.tx.exec(`INSERT INTO rooms (nid, room_id, version) VALUES (?, ?, ?)`, int64(room.NID), string(room.ID), string(room.Version.ID)); err != nil {
 		return err
 	}
 	_, err := r.tx.exec(`INSERT INTO room_heads (room_nid, seq, state, extremities) VALUES (?, ?, ?, ?)`,
 		int64(room.NID), h.Seq, int64(h.State), encodeExtremities(h.Extremities))
+	if err == nil && h.Seq == 0 {
+		err = r.Unwanted(room.NID)
+	}
 	return err
 }
 

@@ -48,7 +48,7 @@ func (s Snapshot) Next(nid StateNID, changes []StateChange) Snapshot {
 	return n
 }
 
-// Insert writes a snapshot that Next made of its parent.
+// Insert writes a snapshot that Next made of its parent. Errors: ErrStateGone, if the parent was unused and deleted.
 func (s States) Insert(room RoomNID, n Snapshot, parent StateNID, changes []StateChange) error {
 	if n.Chain == 0 {
 		parent, changes = 0, changes[:0:0]
@@ -56,6 +56,9 @@ func (s States) Insert(room RoomNID, n Snapshot, parent StateNID, changes []Stat
 			changes = append(changes, StateChange{k, e})
 		}
 		slices.SortFunc(changes, func(a, b StateChange) int { return int(a.Key - b.Key) })
+	}
+	if err := s.Hold(parent); err != nil {
+		return err
 	}
 	_, err := s.tx.exec(`INSERT INTO state_snapshots (nid, room_nid, parent, chain, delta) VALUES (?, ?, ?, ?, ?)`,
 		int64(n.NID), int64(room), int64(parent), n.Chain, encodeDelta(changes))

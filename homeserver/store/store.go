@@ -40,7 +40,8 @@ type DB struct {
 	gone     chan struct{} // closed when the writer has ended
 	done     sync.WaitGroup
 	closed   atomic.Bool
-	foldNow  atomic.Bool // the writer is to fold the write-ahead log
+	foldNow  atomic.Bool  // the writer is to fold the write-ahead log
+	purges   atomic.Int64 // how many purged rooms this process has forgotten the events of
 
 	numbers struct {
 		mu        sync.Mutex
@@ -71,6 +72,12 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 		db.closePools()
 		return nil, err
 	}
+	var purges int64
+	if _, err := db.writer.row([]any{&purges}, `SELECT value FROM counters WHERE name = 'purges'`); err != nil {
+		db.closePools()
+		return nil, err
+	}
+	db.purges.Store(purges)
 	db.Hub = stream.NewHub(stream.Position(current))
 	db.cache.init()
 	db.done.Add(1)

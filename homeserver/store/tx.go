@@ -46,6 +46,7 @@ type Tx struct {
 	ToDevice     ToDevice
 	KeyBackups   KeyBackups
 	Reports      Reports
+	Leases       Leases
 }
 
 func newTx(ctx context.Context, db *DB, c *conn, writable bool) *Tx {
@@ -79,6 +80,7 @@ func newTx(ctx context.Context, db *DB, c *conn, writable bool) *Tx {
 	tx.ToDevice = ToDevice{tx}
 	tx.KeyBackups = KeyBackups{tx}
 	tx.Reports = Reports{tx}
+	tx.Leases = Leases{tx}
 	return tx
 }
 
