@@ -104,6 +104,8 @@ func (a *API) Close() {
 const (
 	// answersKept is how long answers to transactions are remembered.
 	answersKept = 24 * time.Hour
+	// failuresKept is how long it is remembered that a server fails that nothing waits for.
+	failuresKept = 30 * 24 * time.Hour
 	// keysKept is how long keys are kept behind the end of their validity.
 	keysKept = 365 * 24 * time.Hour
 )
@@ -111,8 +113,12 @@ const (
 // Prune removes what is no longer needed. It is to be called about once an hour.
 func (a *API) Prune(ctx context.Context) error {
 	now := time.Now()
+	err := a.Store.Prune(ctx, func(tx *store.Tx, limit int) (int64, error) { return tx.Received.Prune(now.Add(-answersKept), limit) })
+	if err != nil {
+		return err
+	}
 	return a.Store.Update(ctx, func(tx *store.Tx) error {
-		if err := tx.Received.Prune(now.Add(-answersKept)); err != nil {
+		if err := tx.Destinations.Prune(now.Add(-failuresKept)); err != nil {
 			return err
 		}
 		return tx.ServerKeys.Prune(now.Add(-keysKept))

@@ -124,6 +124,7 @@ func (s *Server) start(ctx context.Context) error {
 	s.running.Go(func() { s.Media.Run(ctx) })
 	s.running.Go(func() { s.Ephemeral.Run(ctx) })
 	s.running.Go(func() { s.prune(ctx) })
+	s.running.Go(func() { s.collect(ctx) })
 	if s.Sender == nil {
 		return nil
 	}

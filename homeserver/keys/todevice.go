@@ -196,27 +196,39 @@ func (s *Service) Delivered(ctx context.Context, user id.UserID, device id.Devic
 // Prune removes what nobody waits for any longer: the oldest messages for devices that do not come, and
 // what is kept of remote users who share no room with anyone here. Call it every hour or so.
 func (s *Service) Prune(ctx context.Context) error {
-	err := s.Store.Update(ctx, func(tx *store.Tx) error {
-		dropped, err := tx.ToDevice.Prune(maxInbox)
-		if err != nil {
-			return err
-		}
-		if dropped > 0 && s.Log != nil {
-			s.Log.Warn("inboxes of devices that do not come were full: the oldest messages were dropped", "messages", dropped)
-		}
-		gone, err := tx.DeviceLists.Unfollowed(1000)
-		if err != nil {
-			return err
-		}
-		for _, user := range gone {
-			if err := tx.DeviceLists.Delete(user); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
+	if err := errors.Join(s.pruneInboxes(ctx), s.pruneStrangers(ctx)); err != nil {
 		return fmt.Errorf("prune keys: %w", err)
 	}
 	return nil
+}
+
+func (s *Service) pruneInboxes(ctx context.Context) error {
+	var full []store.ToDeviceMessage
+	err := s.Store.View(ctx, func(tx *store.Tx) (err error) {
+		full, err = tx.ToDevice.Overfull(maxInbox)
+		return err
+	})
+	for _, f := range full {
+		if err == nil {
+			err = s.Store.Update(ctx, func(tx *store.Tx) error { return tx.ToDevice.Delete(f.User, f.Device, f.Position) })
+		}
+	}
+	if len(full) > 0 && s.Log != nil {
+		s.Log.Warn("inboxes of devices that do not come were full: the oldest messages are dropped", "devices", len(full))
+	}
+	return err
+}
+
+func (s *Service) pruneStrangers(ctx context.Context) error {
+	var users []id.UserID
+	err := s.Store.View(ctx, func(tx *store.Tx) (err error) {
+		users, err = tx.DeviceLists.Unfollowed(1000)
+		return err
+	})
+	for some := range slices.Chunk(users, 50) {
+		if err == nil {
+			err = s.Store.Update(ctx, func(tx *store.Tx) error { return tx.DeviceLists.DeleteUnfollowed(some) })
+		}
+	}
+	return err
 }

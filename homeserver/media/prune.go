@@ -43,14 +43,35 @@ func (s *Service) Prune(ctx context.Context) error {
 	if retention == 0 {
 		retention = defaultRetention
 	}
-	err := s.Store.Update(ctx, func(tx *store.Tx) error {
-		_, err := tx.Media.Prune(now.Add(-retention), now.Add(-pendingLife))
-		return err
+	err := s.Store.Prune(ctx, func(tx *store.Tx, limit int) (int64, error) {
+		return tx.Media.Prune(now.Add(-retention), now.Add(-pendingLife), limit)
 	})
+	if err == nil {
+		err = s.pruneThumbnails(ctx)
+	}
 	if err != nil {
 		return fmt.Errorf("prune media: %w", err)
 	}
 	return s.sweep(ctx, now.Add(-youngFile))
+}
+
+// orphanStep is how many images' thumbnails one update removes.
+const orphanStep = 200
+
+func (s *Service) pruneThumbnails(ctx context.Context) error {
+	for {
+		var gone []string
+		err := s.Store.View(ctx, func(tx *store.Tx) (err error) {
+			gone, err = tx.Media.Orphans(orphanStep)
+			return err
+		})
+		if err == nil && len(gone) > 0 {
+			err = s.Store.Update(ctx, func(tx *store.Tx) error { return tx.Media.DeleteThumbnails(gone) })
+		}
+		if err != nil || len(gone) < orphanStep {
+			return err
+		}
+	}
 }
 
 // sweep removes files that were last written before a time and that nothing refers to, a folder at a time.

@@ -105,6 +105,9 @@ func (a *addition) write(tx *store.Tx) error {
 			return errors.Join(err, &repeated{answer})
 		}
 	}
+	if err := a.arrive(tx); err != nil {
+		return err
+	}
 	for _, m := range a.missing {
 		if err := tx.Relations.AddMissing(a.ev.Room, store.Missing{ID: m, Child: a.ev.NID}); err != nil {
 			return err
@@ -119,6 +122,19 @@ func (a *addition) write(tx *store.Tx) error {
 		}
 	}
 	return a.redact(tx)
+}
+
+// arrive forgets that the event was waited for.
+func (a *addition) arrive(tx *store.Tx) error {
+	if a.came && !a.aside {
+		if err := tx.Relations.Arrived(a.ev.Room, a.ev.ID); err != nil {
+			return err
+		}
+	}
+	if a.awaited {
+		return tx.Relations.TargetCame(a.ev.Room, a.ev.ID)
+	}
+	return nil
 }
 
 // tellJoined lets the other servers of a room know what they have to know of local users who came.

@@ -127,7 +127,26 @@ func (e *Engine) prepend(ctx context.Context, server id.ServerName, room *store.
 	if refused != nil {
 		return refused
 	}
-	return e.writePast(ctx, room, out, a, before)
+	add := &addition{ev: out}
+	if err := e.redactPast(ctx, room, add); err != nil {
+		return err
+	}
+	return e.writePast(ctx, room, add, a, before)
+}
+
+// redactPast carries out a redaction that came before its target.
+func (e *Engine) redactPast(ctx context.Context, room *store.Room, a *addition) error {
+	l, err := e.live(ctx, room.ID)
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	d, err := e.draft(ctx, l)
+	if err != nil {
+		return err
+	}
+	return d.redactedBefore(ctx, a)
 }
 
 func (e *Engine) pastState(ctx context.Context, server id.ServerName, room *store.Room, ev *event.Event, a around) (store.StateMap, error) {
@@ -141,7 +160,8 @@ func (e *Engine) pastState(ctx context.Context, server id.ServerName, room *stor
 	return m, nil
 }
 
-func (e *Engine) writePast(ctx context.Context, room *store.Room, out *store.Event, a around, before store.StateMap) error {
+func (e *Engine) writePast(ctx context.Context, room *store.Room, add *addition, a around, before store.StateMap) error {
+	out := add.ev
 	snapshot := store.Snapshot{Map: before}
 	parent, err := e.nearState(ctx, room, out)
 	if err != nil {
@@ -181,7 +201,8 @@ func (e *Engine) writePast(ctx context.Context, room *store.Room, out *store.Eve
 		if err := tx.Events.Prepend(out); err != nil {
 			return err
 		}
-		if err := tx.Relations.Arrived(room.NID, out.ID); err != nil {
+		add.came = true
+		if err := add.arrive(tx); err != nil {
 			return err
 		}
 		for _, m := range a.missing {

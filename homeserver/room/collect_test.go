@@ -26,6 +26,7 @@ import (
 // link is a Remote that asks the engine of the other server without a network between them.
 type link struct {
 	room.Remote
+	from id.ServerName
 	to   *room.Engine
 	keys map[id.ServerName]sign.Key
 }
@@ -47,6 +48,33 @@ func (l *link) SendJoin(ctx context.Context, _ id.ServerName, join *event.Event)
 		out.AuthChain = append(out.AuthChain, ev.JSON)
 	}
 	return out, nil
+}
+
+func (l *link) Backfill(ctx context.Context, _ id.ServerName, roomID id.RoomID, from []id.EventID, limit int) (out []json.RawMessage, err error) {
+	events, err := l.to.BackfillFor(ctx, l.from, roomID, from, limit)
+	for _, ev := range events {
+		out = append(out, ev.JSON)
+	}
+	return out, err
+}
+
+func (l *link) StateIDs(ctx context.Context, _ id.ServerName, roomID id.RoomID, at id.EventID) (state, auth []id.EventID, err error) {
+	s, a, err := l.to.StateAt(ctx, l.from, roomID, at)
+	for _, ev := range s {
+		state = append(state, ev.ID)
+	}
+	for _, ev := range a {
+		auth = append(auth, ev.ID)
+	}
+	return state, auth, err
+}
+
+func (l *link) Event(ctx context.Context, _ id.ServerName, at id.EventID) (json.RawMessage, error) {
+	ev, err := l.to.EventFor(ctx, l.from, at)
+	if err != nil {
+		return nil, err
+	}
+	return ev.JSON, nil
 }
 
 func (l *link) Verify(_ context.Context, events []*event.Event) []room.VerifyResult {
@@ -71,7 +99,7 @@ func pair(t *testing.T, db *store.DB) (one, two *room.Engine) {
 	one, two = engine(t, db), engine(t, storetest.Open(t, filepath.Join(t.TempDir(), "two.db")))
 	two.Server = otherServer
 	keys := map[id.ServerName]sign.Key{one.Server: one.Key, two.Server: two.Key}
-	one.Remote, two.Remote = &link{to: two, keys: keys}, &link{to: one, keys: keys}
+	one.Remote, two.Remote = &link{from: one.Server, to: two, keys: keys}, &link{from: two.Server, to: one, keys: keys}
 	return one, two
 }
 

@@ -48,6 +48,8 @@ type addition struct {
 	request  *store.RequestKey // the client's request that it answers
 	redacts  *redaction
 	missing  []id.EventID // predecessors that are not here
+	came     bool         // from another server: it may have been missed
+	awaited  bool         // by redactions that came before it
 }
 
 // memberChange is a change of somebody's current membership.

@@ -386,6 +386,7 @@ const maxExtremities = 20
 // merge makes an accepted event one of the ends of the room and resolves the current state anew.
 func (d *draft) merge(ctx context.Context, a *addition) error {
 	ev := a.ev
+	a.came = true
 	var ends []store.Extremity
 	for _, x := range d.head.Extremities {
 		if !slices.Contains(ev.PrevEvents, x.ID) {
@@ -486,6 +487,7 @@ func (d *draft) redactedBefore(ctx context.Context, a *addition) error {
 		if err != nil || len(waiting) == 0 {
 			return err
 		}
+		a.awaited = true
 		by, err = tx.Events.ByNID(waiting...)
 		return err
 	})

@@ -2,6 +2,7 @@ package store
 
 import (
 	"database/sql"
+	"time"
 
 	"github.com/securecomm/securecomm/homeserver/id"
 )
@@ -42,5 +43,12 @@ func (s Destinations) SetFailing(d Destination) error {
 // SetWell forgets that a server failed.
 func (s Destinations) SetWell(server id.ServerName) error {
 	_, err := s.tx.exec(`DELETE FROM destinations WHERE name = ?`, string(server))
+	return err
+}
+
+// Prune forgets servers that have not been tried since a time and for which nothing waits.
+func (s Destinations) Prune(before time.Time) error {
+	_, err := s.tx.exec(`DELETE FROM destinations WHERE retry_at < ? AND NOT EXISTS (SELECT 1 FROM outbox WHERE outbox.destination = destinations.name)`,
+		before.UnixMilli())
 	return err
 }

@@ -158,10 +158,27 @@ func (s DeviceLists) Drop(user id.UserID) error {
 	return s.tx.CrossSigning.DeleteUser(user)
 }
 
-// Unfollowed lists remote users, at most limit, of whom there are rows but who share no room with anyone here.
+const sharesNoRoom = `NOT EXISTS (SELECT 1 FROM memberships m WHERE m.user_id = l.user_id AND m.membership = 'join'
+	AND EXISTS (SELECT 1 FROM memberships o WHERE o.room_nid = m.room_nid AND o.local AND o.membership = 'join'))`
+
+// Unfollowed lists remote users, at most limit, of whom there are rows but who share no room with anyone here. It looks
+// at all rows: use it in a View.
 func (s DeviceLists) Unfollowed(limit int) ([]id.UserID, error) {
-	return s.tx.Memberships.users(`SELECT user_id FROM device_lists l WHERE NOT local AND NOT EXISTS (
-		SELECT 1 FROM memberships m WHERE m.user_id = l.user_id AND m.membership = 'join') ORDER BY user_id LIMIT ?`, limit)
+	return s.tx.Memberships.users(`SELECT user_id FROM device_lists l WHERE NOT local AND `+sharesNoRoom+` ORDER BY user_id LIMIT ?`, limit)
+}
+
+// DeleteUnfollowed removes all that is kept of those of some users who are remote and share no room with anyone here.
+func (s DeviceLists) DeleteUnfollowed(users []id.UserID) error {
+	gone, err := s.subset(users, `SELECT user_id FROM device_lists l WHERE user_id IN (?) AND NOT local AND `+sharesNoRoom)
+	if err != nil {
+		return err
+	}
+	for user := range gone {
+		if err := s.Delete(user); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Delete removes all that is kept of a remote user.

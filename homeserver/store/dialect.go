@@ -98,5 +98,13 @@ func claimRows(postgres bool) string {
 	return ""
 }
 
+// deleteSome deletes rows that fulfil a condition; the last argument is how many at most.
+func deleteSome(postgres bool, table, where string) string {
+	if postgres {
+		return `DELETE FROM ` + table + ` WHERE ctid = ANY (ARRAY(SELECT ctid FROM ` + table + ` WHERE ` + where + ` LIMIT ?))`
+	}
+	return `DELETE FROM ` + table + ` WHERE rowid IN (SELECT rowid FROM ` + table + ` WHERE ` + where + ` LIMIT ?)`
+}
+
 // foldLog moves what SQLite's write-ahead log holds into the database file, without waiting for anyone.
 const foldLog = "PRAGMA wal_checkpoint(PASSIVE)"

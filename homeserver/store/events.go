@@ -108,6 +108,9 @@ func (s Events) insert(e *Event) error {
 	if e.Known {
 		_, err := s.tx.exec(`UPDATE events SET position = ?, state_before = ?, status = ? WHERE nid = ? AND position IS NULL`,
 			nullable(int64(e.Position)), int64(e.StateBefore), e.status(), int64(e.NID))
+		if err == nil && e.RedactedBy != 0 {
+			_, err = s.tx.exec(`UPDATE events SET json = ?, redacted_by = ? WHERE nid = ?`, e.JSON, int64(e.RedactedBy), int64(e.NID))
+		}
 		return err
 	}
 	text := insertEvent

@@ -73,19 +73,37 @@ func (s Media) SetUsed(origin id.ServerName, mediaID string, at time.Time) error
 	return err
 }
 
-// Prune forgets what is cached and has not been used since a time, uploads that did not come for names
-// handed out before another one, and thumbnails whose image is gone.
-func (s Media) Prune(usedBefore, pendingBefore time.Time) (int64, error) {
-	cached, err := s.tx.exec(`DELETE FROM media WHERE cached AND used_at < ?`, usedBefore.UnixMilli())
+// Prune forgets what is cached and has not been used since a time, and uploads that did not come for names handed out
+// before another one: at most limit of each. It returns how many of what went most.
+func (s Media) Prune(usedBefore, pendingBefore time.Time, limit int) (int64, error) {
+	cached, err := s.tx.exec(deleteSome(s.tx.db.postgres, "media", `cached AND used_at < ?`), usedBefore.UnixMilli(), limit)
 	if err != nil {
 		return 0, err
 	}
-	pending, err := s.tx.exec(`DELETE FROM media WHERE hash = '' AND created_at < ?`, pendingBefore.UnixMilli())
-	if err != nil {
-		return 0, err
-	}
-	_, err = s.tx.exec(`DELETE FROM thumbnails WHERE NOT EXISTS (SELECT 1 FROM media WHERE media.hash = thumbnails.source)`)
-	return cached + pending, err
+	pending, err := s.tx.exec(deleteSome(s.tx.db.postgres, "media", `hash = '' AND created_at < ?`), pendingBefore.UnixMilli(), limit)
+	return max(cached, pending), err
+}
+
+const withoutImage = `NOT EXISTS (SELECT 1 FROM media WHERE media.hash = thumbnails.source)`
+
+// Orphans lists images, at most limit, that are gone and still have thumbnails. It looks at all thumbnails: use it in a View.
+func (s Media) Orphans(limit int) ([]string, error) {
+	var out []string
+	err := s.tx.query(func(rows *sql.Rows) error {
+		var source string
+		if err := rows.Scan(&source); err != nil {
+			return err
+		}
+		out = append(out, source)
+		return nil
+	}, `SELECT DISTINCT source FROM thumbnails WHERE `+withoutImage+` LIMIT ?`, limit)
+	return out, err
+}
+
+// DeleteThumbnails removes the thumbnails of those of some images that are gone.
+func (s Media) DeleteThumbnails(sources []string) error {
+	_, err := s.tx.exec(`DELETE FROM thumbnails WHERE source IN (?) AND `+withoutImage, bun.In(sources))
+	return err
 }
 
 // InsertThumbnail adds a thumbnail, unless there is one of that size.

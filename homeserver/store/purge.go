@@ -121,26 +121,13 @@ func (r Rooms) BeginPurge(nid RoomNID, marked time.Time) (bool, error) {
 	return true, r.SetPublished(nid, false)
 }
 
-// purged are the tables that hold rows of rooms, each with the columns that name a row and the place of an index to
-// find some rows of a room by. Events and states are treated on their own.
-var purged = []struct{ table, key, where string }{
-	{"relations", "event_nid", "room_nid = ?"},
-	{"pending_redactions", "redacts, event_nid", "room_nid = ?"},
-	{"missing_events", "room_nid, event_id, child", "room_nid = ?"},
-	{"receipts", "room_nid, user_id, type, thread", "room_nid = ?"},
-	// The log is found by its users, so it goes before the memberships.
-	{"membership_log", "position, user_id", "user_id IN (SELECT user_id FROM memberships WHERE room_nid = ? AND local) AND room_nid = ?"},
-	{"memberships", "room_nid, user_id", "room_nid = ?"},
-}
+// purged are the tables that hold rows of rooms, each with an index by room_nid. Events and states are treated on their own.
+var purged = []string{"relations", "pending_redactions", "missing_events", "receipts", "membership_log", "memberships"}
 
 // PurgeSome deletes some more of a room whose purge has begun, at most limit rows, and returns false once all is gone.
 func (r Rooms) PurgeSome(nid RoomNID, limit int) (more bool, err error) {
-	for _, p := range purged {
-		args := []any{int64(nid), limit}
-		if p.table == "membership_log" {
-			args = []any{int64(nid), int64(nid), limit}
-		}
-		n, err := r.tx.exec(`DELETE FROM `+p.table+` WHERE (`+p.key+`) IN (SELECT `+p.key+` FROM `+p.table+` WHERE `+p.where+` LIMIT ?)`, args...)
+	for _, table := range purged {
+		n, err := r.tx.exec(deleteSome(r.tx.db.postgres, table, `room_nid = ?`), int64(nid), limit)
 		if err != nil || n > 0 {
 			return n > 0, err
 		}

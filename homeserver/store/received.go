@@ -23,8 +23,7 @@ func (s Received) Insert(origin id.ServerName, txnID string, answer []byte, at t
 	return err
 }
 
-// Prune forgets what was answered before a time.
-func (s Received) Prune(before time.Time) error {
-	_, err := s.tx.exec(`DELETE FROM received_transactions WHERE at < ?`, before.UnixMilli())
-	return err
+// Prune forgets what was answered before a time, at most limit transactions, and returns how many.
+func (s Received) Prune(before time.Time, limit int) (int64, error) {
+	return s.tx.exec(deleteSome(s.tx.db.postgres, "received_transactions", `at < ?`), before.UnixMilli(), limit)
 }

@@ -93,8 +93,8 @@ func (s Relations) Awaiting(room RoomNID, redacts id.EventID) ([]EventNID, error
 }
 
 // TargetCame forgets the redactions that waited for an event.
-func (s Relations) TargetCame(redacts id.EventID) error {
-	_, err := s.tx.exec(`DELETE FROM pending_redactions WHERE redacts = ?`, string(redacts))
+func (s Relations) TargetCame(room RoomNID, redacts id.EventID) error {
+	_, err := s.tx.exec(`DELETE FROM pending_redactions WHERE redacts = ? AND room_nid = ?`, string(redacts), int64(room))
 	return err
 }
 

@@ -65,8 +65,7 @@ func (s Requests) TxnIDs(user id.UserID, device id.DeviceID, events []id.EventID
 	return out, nil
 }
 
-// Prune forgets what was answered before a time.
-func (s Requests) Prune(before time.Time) error {
-	_, err := s.tx.exec(`DELETE FROM transactions WHERE at < ?`, before.UnixMilli())
-	return err
+// Prune forgets what was answered before a time, at most limit requests, and returns how many.
+func (s Requests) Prune(before time.Time, limit int) (int64, error) {
+	return s.tx.exec(deleteSome(s.tx.db.postgres, "transactions", `at < ?`), before.UnixMilli(), limit)
 }

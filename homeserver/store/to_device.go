@@ -85,13 +85,21 @@ func (s ToDevice) DeleteDevice(user id.UserID, device id.DeviceID) error {
 	return err
 }
 
-// Prune leaves each device the newest messages, as many as keep says, and returns how many were removed.
-func (s ToDevice) Prune(keep int) (int64, error) {
-	return s.tx.exec(`DELETE FROM to_device WHERE (user_id, device_id, position) IN (
-		SELECT user_id, device_id, position FROM (
-			SELECT t.user_id, t.device_id, t.position, row_number() OVER (PARTITION BY t.user_id, t.device_id ORDER BY t.position DESC) AS place
-			FROM to_device t JOIN (SELECT user_id, device_id FROM to_device GROUP BY user_id, device_id HAVING count(*) > ?) AS full_
-			ON full_.user_id = t.user_id AND full_.device_id = t.device_id) AS queue WHERE place > ?)`, keep, keep)
+// Overfull finds the devices for which more than keep messages wait, each with the position up to which they are too
+// many. It looks at all messages: use it in a View.
+func (s ToDevice) Overfull(keep int) ([]ToDeviceMessage, error) {
+	var out []ToDeviceMessage
+	err := s.tx.query(func(rows *sql.Rows) error {
+		var m ToDeviceMessage
+		if err := rows.Scan(&m.User, &m.Device, &m.Position); err != nil {
+			return err
+		}
+		out = append(out, m)
+		return nil
+	}, `SELECT f.user_id, f.device_id, (SELECT t.position FROM to_device t WHERE t.user_id = f.user_id AND t.device_id = f.device_id
+			ORDER BY t.position DESC LIMIT 1 OFFSET ?)
+		FROM (SELECT user_id, device_id FROM to_device GROUP BY user_id, device_id HAVING count(*) > ?) AS f`, keep, keep)
+	return out, err
 }
 
 // Devices lists the devices of local users.

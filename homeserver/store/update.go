@@ -232,3 +232,21 @@ func (db *DB) reopenWriter(c *conn) *conn {
 	}
 	return fresh
 }
+
+// pruneStep is how many rows Prune lets one update delete.
+const pruneStep = 500
+
+// Prune deletes rows that nobody needs any longer a few at a time, so that other updates come between: prune is called in
+// updates of their own, with how many rows it may delete, until it deletes fewer.
+func (db *DB) Prune(ctx context.Context, prune func(tx *Tx, limit int) (int64, error)) error {
+	for n := int64(pruneStep); n >= pruneStep; {
+		err := db.Update(ctx, func(tx *Tx) (err error) {
+			n, err = prune(tx, pruneStep)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

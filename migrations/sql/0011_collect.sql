@@ -37,6 +37,7 @@ INSERT INTO unwanted_rooms (room_nid) SELECT r.nid FROM rooms r
 -- What a purge finds the rows of a room by.
 CREATE INDEX events_aside ON events (room_nid) WHERE position IS NULL;
 CREATE INDEX pending_redactions_room ON pending_redactions (room_nid);
+CREATE INDEX membership_log_room ON membership_log (room_nid);
 
 -- How many rooms have been purged: where it has grown, what other processes remember of events may be gone.
 INSERT INTO counters (name, value) VALUES ('purges', 0);
