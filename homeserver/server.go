@@ -188,7 +188,7 @@ func (s *Server) showProfile(ctx context.Context, user id.UserID) error {
 	return errors.Join(errs...)
 }
 
-// leaveAll takes a user out of all rooms and invites.
+// leaveAll takes a user who is gone for good out of all rooms and invites, and forgets them.
 func (s *Server) leaveAll(ctx context.Context, user id.UserID) error {
 	var rooms []store.Membership
 	err := s.Store.View(ctx, func(tx *store.Tx) (err error) {
@@ -204,5 +204,14 @@ func (s *Server) leaveAll(ctx context.Context, user id.UserID) error {
 			errs = append(errs, err)
 		}
 	}
+	errs = append(errs, s.Store.Update(ctx, func(tx *store.Tx) error {
+		left, err := tx.Memberships.ByUser(user, "leave", "ban")
+		for _, m := range left {
+			if err == nil && !m.Forgotten {
+				err = tx.Memberships.Forget(m.Room, user)
+			}
+		}
+		return err
+	}))
 	return errors.Join(errs...)
 }

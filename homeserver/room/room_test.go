@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"sync"
 	"testing"
 
@@ -52,7 +53,7 @@ func timeline(t testing.TB, db *store.DB, roomID id.RoomID) []*store.Event {
 		if err != nil {
 			return err
 		}
-		out, err = tx.Events.Range(r.NID, 0, upto, 10000, false)
+		out, err = tx.Events.Range(r.NID, 0, upto, math.MaxInt32, false)
 		return err
 	})
 	if err != nil {

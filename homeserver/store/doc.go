@@ -11,5 +11,11 @@
 // have no effect but on the Tx. What takes a position in the log is handed to Tx.Log and written at
 // the end, when the counter row is locked, so positions become visible in order and without gaps.
 //
+// # What goes
+//
+// Each table says in its migration what prunes it. What is deleted in bulk is looked for in a View and deleted in
+// small updates, so that no other update waits for long. States that nothing refers to (unused.go) and rooms that nobody
+// here wants (purge.go) go in two phases; room.Engine.Collect runs them, under a lease.
+//
 // The package knows nothing of rules, networks or clients.
 package store

@@ -68,50 +68,94 @@ func (s States) Insert(room RoomNID, n Snapshot, parent StateNID, changes []Stat
 	return err
 }
 
-// Get reads a snapshot.
+// link is one stored snapshot of a chain.
+type link struct {
+	nid, parent StateNID
+	chain       int
+	changes     []StateChange
+}
+
+// Get reads a snapshot, in at most two queries: its own row, and if the parent is not in memory, the rest of the chain.
+// A reader remembers all that the chain holds, since who asks for one state often asks for those around it next.
 func (s States) Get(nid StateNID) (Snapshot, error) {
 	out := Snapshot{NID: nid}
-	var deltas [][]StateChange
-	first := true
-	for at := nid; at != 0; {
-		m, ok := s.tx.db.cache.states.GetIfPresent(at)
-		if ok && !first {
-			out.Map = m
-			break
-		}
-		var parent StateNID
-		var chain int
-		var delta []byte
-		found, err := s.tx.row([]any{&parent, &chain, &delta}, `SELECT parent, chain, delta FROM state_snapshots WHERE nid = ?`, int64(at))
-		if err != nil {
-			return out, err
-		}
-		if !found {
-			return out, fmt.Errorf("state %d is missing", at)
-		}
-		if first {
-			if out.Chain = chain; ok {
-				out.Map = m
-				return out, nil
+	if nid == 0 {
+		return out, nil
+	}
+	links, err := s.links(`SELECT nid, parent, chain, delta FROM state_snapshots WHERE nid = ?`, nid)
+	if err != nil {
+		return out, err
+	}
+	if len(links) == 0 {
+		return out, fmt.Errorf("state %d is missing", nid)
+	}
+	out.Chain = links[0].chain
+	if m, ok := s.tx.db.cache.states.GetIfPresent(nid); ok {
+		out.Map = m
+		return out, nil
+	}
+	if parent := links[0].parent; parent != 0 {
+		m, ok := s.tx.db.cache.states.GetIfPresent(parent)
+		if !ok {
+			if m, err = s.build(parent); err != nil {
+				return out, fmt.Errorf("state %d: %w", nid, err)
 			}
 		}
-		first = false
-		changes, err := decodeDelta(delta)
-		if err != nil {
-			return out, fmt.Errorf("state %d: %w", at, err)
-		}
-		deltas = append(deltas, changes)
-		at = parent
+		out.Map = m
 	}
-	for _, d := range slices.Backward(deltas) {
-		for _, c := range d {
-			out.Map = out.Map.Set(c.Key, c.Event)
-		}
-	}
-	if !s.tx.writable && nid != 0 {
-		s.tx.db.cache.states.Set(nid, out.Map)
-	}
+	out.Map = s.apply(out.Map, links[0])
 	return out, nil
+}
+
+// build makes a state of the whole chain that leads to it.
+func (s States) build(nid StateNID) (m StateMap, err error) {
+	links, err := s.links(`WITH RECURSIVE line (nid, parent, chain, delta) AS (
+			SELECT nid, parent, chain, delta FROM state_snapshots WHERE nid = ?
+			UNION ALL SELECT p.nid, p.parent, p.chain, p.delta FROM line JOIN state_snapshots p ON p.nid = line.parent WHERE line.parent <> 0)
+		SELECT nid, parent, chain, delta FROM line ORDER BY chain`, nid)
+	if err != nil {
+		return m, err
+	}
+	var before StateNID
+	for _, l := range links {
+		if l.parent != before {
+			return m, fmt.Errorf("state %d is missing", l.parent)
+		}
+		m, before = s.apply(m, l), l.nid
+	}
+	if before != nid {
+		return m, fmt.Errorf("state %d is missing", nid)
+	}
+	return m, nil
+}
+
+// apply makes the state of a link of the one before it.
+func (s States) apply(m StateMap, l link) StateMap {
+	for _, c := range l.changes {
+		m = m.Set(c.Key, c.Event)
+	}
+	if !s.tx.writable {
+		s.tx.db.cache.states.Set(l.nid, m)
+	}
+	return m
+}
+
+func (s States) links(query string, nid StateNID) ([]link, error) {
+	var out []link
+	err := s.tx.query(func(rows *sql.Rows) error {
+		var l link
+		var delta []byte
+		if err := rows.Scan(&l.nid, &l.parent, &l.chain, &delta); err != nil {
+			return err
+		}
+		var err error
+		if l.changes, err = decodeDelta(delta); err != nil {
+			return fmt.Errorf("state %d: %w", l.nid, err)
+		}
+		out = append(out, l)
+		return nil
+	}, query, int64(nid))
+	return out, err
 }
 
 // Map reads the state of a snapshot. It is Get for readers, who need no chain length.

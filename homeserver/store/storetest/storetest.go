@@ -37,7 +37,7 @@ func EachURL(t *testing.T, test func(t *testing.T, address string)) {
 }
 
 // Open opens a database and closes it at the end of the test.
-func Open(t *testing.T, address string) *store.DB {
+func Open(t testing.TB, address string) *store.DB {
 	t.Helper()
 	db, err := store.Open(context.Background(), store.Options{URL: address, Readers: 4, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
@@ -52,7 +52,7 @@ func Open(t *testing.T, address string) *store.DB {
 }
 
 // Postgres makes an empty PostgreSQL database, dropped at the end of the test, and returns its address.
-func Postgres(t *testing.T) string {
+func Postgres(t testing.TB) string {
 	t.Helper()
 	address := os.Getenv(Variable)
 	if address == "" {
