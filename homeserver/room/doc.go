@@ -6,6 +6,9 @@
 // the update succeeds only if the stored head is still the one that was built on; otherwise the head is
 // read again and the event built anew.
 //
+// States that nothing refers to any longer, and rooms that no user of this server is in or remembers, are deleted in the
+// background (collect.go).
+//
 // The client API, the federation API and the composition root call the engine. What it needs of other
 // servers it asks of a Remote. It knows nothing of HTTP, of syncs or of push.
 package room

@@ -1,0 +1,143 @@
+package store_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/store"
+	"github.com/securecomm/securecomm/homeserver/store/storetest"
+)
+
+// TestPruneInSteps deletes more old rows than one update may, and no young one.
+func TestPruneInSteps(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		ctx := context.Background()
+		const old = 1100
+		err := db.Update(ctx, func(tx *store.Tx) error {
+			for i := range old + 1 {
+				at := time.UnixMilli(1000)
+				if i == old {
+					at = time.UnixMilli(2000)
+				}
+				key := store.RequestKey{User: "@a:one.test", Device: "D", Scope: "send", TxnID: fmt.Sprint(i)}
+				if _, err := tx.Requests.Insert(key, fmt.Sprint("$", i), at); err != nil {
+					return err
+				}
+				if err := tx.Received.Insert("two.test", fmt.Sprint(i), []byte("{}"), at); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, prune := range map[string]func(*store.Tx, int) (int64, error){
+			"requests": func(tx *store.Tx, limit int) (int64, error) { return tx.Requests.Prune(time.UnixMilli(2000), limit) },
+			"received": func(tx *store.Tx, limit int) (int64, error) { return tx.Received.Prune(time.UnixMilli(2000), limit) },
+		} {
+			var steps, total int64
+			err := db.Prune(ctx, func(tx *store.Tx, limit int) (int64, error) {
+				n, err := prune(tx, limit)
+				if steps, total = steps+1, total+n; n > int64(limit) {
+					t.Errorf("%s: %d rows in one update, more than %d", name, n, limit)
+				}
+				return n, err
+			})
+			if err != nil || total != old || steps < 2 {
+				t.Errorf("%s: %d went in %d steps: %v", name, total, steps, err)
+			}
+		}
+		err = db.View(ctx, func(tx *store.Tx) error {
+			key := store.RequestKey{User: "@a:one.test", Device: "D", Scope: "send", TxnID: fmt.Sprint(old)}
+			if _, ok, err := tx.Requests.Answer(key); err != nil || !ok {
+				t.Errorf("the young request is gone: %v", err)
+			}
+			if _, ok, err := tx.Received.Answer("two.test", fmt.Sprint(old)); err != nil || !ok {
+				t.Errorf("the young transaction is gone: %v", err)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func TestOverfullInboxes(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		ctx := context.Background()
+		const full, keep = id.DeviceID("FULL"), 5
+		err := db.Update(ctx, func(tx *store.Tx) error {
+			var list []store.ToDeviceMessage
+			for i := range 8 {
+				list = append(list, store.ToDeviceMessage{User: "@a:one.test", Device: full, JSON: []byte(fmt.Sprint(i))})
+				if i < keep {
+					list = append(list, store.ToDeviceMessage{User: "@a:one.test", Device: "OTHER", JSON: []byte(fmt.Sprint(i))})
+				}
+			}
+			tx.ToDevice.Add(list)
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var over []store.ToDeviceMessage
+		err = db.View(ctx, func(tx *store.Tx) error {
+			over, err = tx.ToDevice.Overfull(keep)
+			return err
+		})
+		if err != nil || len(over) != 1 || over[0].Device != full {
+			t.Fatalf("overfull are %v, %v", over, err)
+		}
+		err = db.Update(ctx, func(tx *store.Tx) error { return tx.ToDevice.Delete(over[0].User, over[0].Device, over[0].Position) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = db.View(ctx, func(tx *store.Tx) error {
+			left, err := tx.ToDevice.Since("@a:one.test", full, 0, 1000, 100)
+			if err == nil && (len(left) != keep || string(left[0].JSON) != "3") {
+				t.Errorf("left are %d, the first is %s", len(left), left[0].JSON)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// TestFailingServersAreForgotten keeps those that something waits for, and those that failed lately.
+func TestFailingServersAreForgotten(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		ctx := context.Background()
+		err := db.Update(ctx, func(tx *store.Tx) error {
+			for server, retry := range map[id.ServerName]int64{"old.test": 1000, "young.test": 3000, "waited.test": 1000} {
+				if err := tx.Destinations.SetFailing(store.Destination{Server: server, FailingSince: 1, RetryAt: retry, Failures: 1}); err != nil {
+					return err
+				}
+			}
+			tx.Outbox.AddEDU([]id.ServerName{"waited.test"}, []byte("{}"))
+			return nil
+		})
+		if err == nil {
+			err = db.Update(ctx, func(tx *store.Tx) error { return tx.Destinations.Prune(time.UnixMilli(2000)) })
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = db.View(ctx, func(tx *store.Tx) error {
+			left, err := tx.Destinations.Failing()
+			if err == nil && (len(left) != 2 || left[0].Server != "waited.test" || left[1].Server != "young.test") {
+				t.Errorf("left are %v", left)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	})
+}
