@@ -253,7 +253,8 @@ func TestCollectTakesTurns(t *testing.T) {
 func joinedThere(t *testing.T, one, two *room.Engine) id.RoomID {
 	t.Helper()
 	bob := id.UserID("@bob:" + string(otherServer))
-	roomID, err := two.Create(context.Background(), room.Creation{Creator: bob, Preset: "public_chat"}, nil)
+	// Who may redact may do so before the event comes.
+	roomID, err := two.Create(context.Background(), room.Creation{Creator: bob, Preset: "public_chat", PowerOverride: map[string]json.RawMessage{"redact": json.RawMessage("0")}}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

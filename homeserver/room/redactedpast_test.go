@@ -21,7 +21,7 @@ func TestRedactedBeforeItCame(t *testing.T) {
 		one, two := pair(t, db)
 		ctx := context.Background()
 		bob := id.UserID("@bob:" + string(otherServer))
-		roomID, err := two.Create(ctx, room.Creation{Creator: bob, Preset: "public_chat"}, nil)
+		roomID, err := two.Create(ctx, room.Creation{Creator: bob, Preset: "public_chat", PowerOverride: map[string]json.RawMessage{"redact": json.RawMessage("0")}}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -31,8 +31,10 @@ func TestRedactedBeforeItCame(t *testing.T) {
 		join := timeline(t, db, roomID)[0]
 		deliver(t, one, two, join)
 		deliver(t, two, one, send(t, two, room.Message{Room: roomID, Sender: bob, Type: event.TypeRedaction, Redacts: gone.ID}))
-		// Alice may not redact what bob wrote.
+		// When it comes, alice may no longer redact what bob wrote.
 		send(t, one, room.Message{Room: roomID, Sender: user("alice"), Type: event.TypeRedaction, Redacts: stays.ID})
+		none := ""
+		deliver(t, two, one, send(t, two, room.Message{Room: roomID, Sender: bob, Type: event.TypePowerLevels, StateKey: &none, Content: json.RawMessage(`{"redact":50}`)}))
 		for range 10 {
 			if n, err := one.Backfill(ctx, roomID, 50); err != nil || n == 0 {
 				break
