@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/schema"
@@ -79,6 +80,9 @@ func (c *conn) number(text string) string {
 
 // exec runs a statement and returns how many rows it changed.
 func (c *conn) exec(text string, args ...any) (int64, error) {
+	if err := storable(args); err != nil {
+		return 0, fmt.Errorf("%s: %w", brief(text), err)
+	}
 	var result sql.Result
 	var err error
 	ctx := context.Background()
@@ -94,13 +98,16 @@ func (c *conn) exec(text string, args ...any) (int64, error) {
 		}
 	}
 	if err != nil {
-		return 0, fmt.Errorf("%s: %w", brief(text), err)
+		return 0, fault(text, err)
 	}
 	return result.RowsAffected()
 }
 
 // query runs a query and calls scan for each row.
 func (c *conn) query(scan func(*sql.Rows) error, text string, args ...any) error {
+	if err := storable(args); err != nil {
+		return fmt.Errorf("%s: %w", brief(text), err)
+	}
 	var rows *sql.Rows
 	var err error
 	ctx := context.Background()
@@ -116,7 +123,7 @@ func (c *conn) query(scan func(*sql.Rows) error, text string, args ...any) error
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("%s: %w", brief(text), err)
+		return fault(text, err)
 	}
 	defer rows.Close()
 	for rows.Next() {
@@ -125,9 +132,27 @@ func (c *conn) query(scan func(*sql.Rows) error, text string, args ...any) error
 		}
 	}
 	if err := rows.Err(); err != nil {
-		return fmt.Errorf("%s: %w", brief(text), err)
+		return fault(text, err)
 	}
 	return nil
+}
+
+// storable refuses text that PostgreSQL does not take, on both databases alike and before it spoils a transaction.
+func storable(args []any) error {
+	for _, a := range args {
+		if s, ok := a.(string); ok && (strings.IndexByte(s, 0) >= 0 || !utf8.ValidString(s)) {
+			return ErrText
+		}
+	}
+	return nil
+}
+
+// fault says which statement failed, and whether it may succeed when it is tried again.
+func fault(text string, err error) error {
+	if passing(err) {
+		return fmt.Errorf("%s: %w: %w", brief(text), ErrUnavailable, err)
+	}
+	return fmt.Errorf("%s: %w", brief(text), err)
 }
 
 // errOneRow ends a query behind its first row.

@@ -2,18 +2,24 @@ package store
 
 import (
 	"database/sql"
+	"database/sql/driver"
+	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/url"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/dialect/pgdialect"
 	"github.com/uptrace/bun/dialect/sqlitedialect"
-	_ "modernc.org/sqlite" // registers the driver "sqlite"
+	"modernc.org/sqlite" // also registers the driver "sqlite"
 )
 
 // The differences between the two databases, all of them.
@@ -67,6 +73,36 @@ func defaultReaders(postgres bool) int {
 	}
 	return max(4, 2*runtime.NumCPU())
 }
+
+// passing says whether an error is one of the database's condition and not of the statement.
+func passing(err error) bool {
+	var remote *pgconn.PgError
+	if errors.As(err, &remote) {
+		switch code := remote.Code; {
+		case code == "08P01": // what was sent breaks the protocol: it would do so again
+			return false
+		default: // connection, resources, operator; serialization, deadlock, lock, a server that became read-only
+			return slices.Contains([]string{"08", "53", "57", "58"}, code[:min(2, len(code))]) ||
+				slices.Contains([]string{"40001", "40P01", "55P03", "25006"}, code)
+		}
+	}
+	var local *sqlite.Error
+	if errors.As(err, &local) {
+		const busy, locked, noMemory, ioErr, full, cantOpen = 5, 6, 7, 10, 13, 14
+		return slices.Contains([]int{busy, locked, noMemory, ioErr, full, cantOpen}, local.Code()&0xff)
+	}
+	var network net.Error
+	var connect *pgconn.ConnectError
+	return errors.Is(err, driver.ErrBadConn) || errors.Is(err, sql.ErrConnDone) || errors.Is(err, io.EOF) ||
+		errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &connect) || errors.As(err, &network)
+}
+
+// PostgreSQL's text has no NUL, but a name of a piece of state may: it is written as two characters. Names without the
+// two characters concerned, which are all that occur in peace, are stored as they are.
+var (
+	escapeNUL   = strings.NewReplacer("\x00", "\x010", "\x01", "\x011")
+	unescapeNUL = strings.NewReplacer("\x010", "\x00", "\x011", "\x01")
+)
 
 func beginWrite(postgres bool) string {
 	if postgres {

@@ -230,7 +230,7 @@ func (db *DB) StateKeys(ctx context.Context, tuples []event.StateKeyTuple) (map[
 	}
 	err = db.Update(ctx, func(tx *Tx) error {
 		for i, t := range missing {
-			if _, err := tx.exec(`INSERT INTO state_keys (nid, type, state_key) VALUES (?, ?, ?) ON CONFLICT (type, state_key) DO NOTHING`, fresh[i], t.Type, t.StateKey); err != nil {
+			if _, err := tx.exec(`INSERT INTO state_keys (nid, type, state_key) VALUES (?, ?, ?) ON CONFLICT (type, state_key) DO NOTHING`, fresh[i], escapeNUL.Replace(t.Type), escapeNUL.Replace(t.StateKey)); err != nil {
 				return err
 			}
 			// Another process may have been first.
@@ -256,7 +256,7 @@ func (s States) FindKey(t event.StateKeyTuple) (int64, error) {
 		return key, nil
 	}
 	var key int64
-	found, err := s.tx.row([]any{&key}, `SELECT nid FROM state_keys WHERE type = ? AND state_key = ?`, t.Type, t.StateKey)
+	found, err := s.tx.row([]any{&key}, `SELECT nid FROM state_keys WHERE type = ? AND state_key = ?`, escapeNUL.Replace(t.Type), escapeNUL.Replace(t.StateKey))
 	if err == nil && found && !s.tx.writable {
 		s.tx.db.cache.keys.Set(t, key)
 		s.tx.db.cache.tuples.Set(key, t)
@@ -282,6 +282,7 @@ func (s States) Tuples(keys []int64) (map[int64]event.StateKeyTuple, error) {
 			if err := rows.Scan(&k, &t.Type, &t.StateKey); err != nil {
 				return err
 			}
+			t.Type, t.StateKey = unescapeNUL.Replace(t.Type), unescapeNUL.Replace(t.StateKey)
 			out[k] = t
 			if !s.tx.writable {
 				s.tx.db.cache.tuples.Set(k, t)

@@ -50,8 +50,15 @@ type DB struct {
 	cache caches
 }
 
-// ErrClosed is returned by calls after Close.
-var ErrClosed = errors.New("the database is closed")
+var (
+	// ErrClosed is returned by calls after Close.
+	ErrClosed = errors.New("the database is closed")
+	// ErrUnavailable says that the database can't be reached, or has no room or no time: the same call may succeed later.
+	ErrUnavailable = errors.New("the database is not available")
+	// ErrText refuses text with a NUL character, or that is not UTF-8: no identifier of ours has such a thing. Names of
+	// pieces of state are the exception (see StateKey): they may hold any character.
+	ErrText = errors.New("the text has a NUL character or is not UTF-8")
+)
 
 // Open opens the database, brings its schema up to date and starts the writer.
 func Open(ctx context.Context, o Options) (*DB, error) {
@@ -181,7 +188,7 @@ func (tx *Tx) open() error {
 		c = db.reopen(c)
 		if _, err := c.exec(beginRead(db.postgres)); err != nil {
 			db.readers <- c
-			return err
+			return fmt.Errorf("%w: %w", ErrUnavailable, err)
 		}
 	}
 	tx.conn = c

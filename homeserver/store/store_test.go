@@ -7,6 +7,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/store"
 	"github.com/securecomm/securecomm/homeserver/store/storetest"
 	"github.com/securecomm/securecomm/homeserver/stream"
@@ -60,6 +61,8 @@ func TestFailuresHurtNoOther(t *testing.T) {
 						panic("a bug")
 					case 3: // fails when flushed
 						tx.Log(stream.Change{Kind: stream.Profile}, func(stream.Position) error { return errors.New("late") })
+					case 4:
+						tx.Log(stream.Change{Kind: stream.Profile}, func(stream.Position) error { panic("a late bug") })
 					}
 					return nil
 				})
@@ -68,7 +71,7 @@ func TestFailuresHurtNoOther(t *testing.T) {
 		wg.Wait()
 		err := db.View(ctx, func(tx *store.Tx) error {
 			for i := range n {
-				bad := i%6 >= 1 && i%6 <= 3
+				bad := i%6 >= 1 && i%6 <= 4
 				v, err := tx.Fact(fmt.Sprint("key", i))
 				if err != nil {
 					return err
@@ -140,6 +143,77 @@ func TestPositions(t *testing.T) {
 		}
 		if want := stream.Position(2 * writers * each); read != want {
 			t.Errorf("read up to %d, want %d", read, want)
+		}
+	})
+}
+
+// TestOtherProcessesChanges has two processes on one database: neither may take the other's positions for empty ones.
+func TestOtherProcessesChanges(t *testing.T) {
+	address := storetest.Postgres(t)
+	a, b := storetest.Open(t, address), storetest.Open(t, address)
+	write := func(db *store.DB) {
+		err := db.Update(t.Context(), func(tx *store.Tx) error {
+			tx.Log(stream.Change{Kind: stream.Profile}, func(stream.Position) error { return nil })
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	first := a.Hub.Current() + 1
+	write(a)
+	write(b)
+	if got, ok := a.Hub.Since(first, first+1); ok {
+		t.Errorf("the other's change was given as %d changes", len(got))
+	}
+	write(a)
+	if got, ok := a.Hub.Since(first, first+2); ok {
+		t.Errorf("two changes were given as %d", len(got))
+	}
+	if got, ok := a.Hub.Since(first+1, first+2); !ok || len(got) != 1 {
+		t.Errorf("one's own change behind the other's: %d, %v", len(got), ok)
+	}
+}
+
+// TestText has text that PostgreSQL does not take: names of pieces of state may have it, nothing else, on both databases.
+func TestText(t *testing.T) {
+	storetest.EachURL(t, func(t *testing.T, address string) {
+		db, ctx := storetest.Open(t, address), t.Context()
+		names := []event.StateKeyTuple{{Type: "t", StateKey: "a"}, {Type: "t", StateKey: "a\x00b"}, {Type: "t\x00", StateKey: "\x01"}, {Type: "t", StateKey: "a\x010b"}}
+		keys, err := db.StateKeys(ctx, names)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := db.Close(); err != nil {
+			t.Fatal(err)
+		}
+		again := storetest.Open(t, address) // without anything in memory
+		err = again.View(ctx, func(tx *store.Tx) error {
+			for _, name := range names {
+				key := keys[name]
+				got, err := tx.States.Tuples([]int64{key})
+				if err != nil || got[key] != name {
+					t.Errorf("%q became %q, %v", name, got[key], err)
+				}
+			}
+			for name, key := range keys {
+				if found, err := tx.States.FindKey(name); err != nil || found == 0 || found != key {
+					t.Errorf("%q has the number %d and not %d: %v", name, found, key, err)
+				}
+			}
+			if _, err := tx.Fact("a\x00b"); !errors.Is(err, store.ErrText) {
+				t.Errorf("reading by a name with a NUL: %v", err)
+			}
+			_, err := tx.Fact("a")
+			return err
+		})
+		if err != nil {
+			t.Error(err)
+		}
+		for _, bad := range []string{"\x00", "\xff"} {
+			if err := again.Update(ctx, func(tx *store.Tx) error { return tx.SetFact("a", bad) }); !errors.Is(err, store.ErrText) || errors.Is(err, store.ErrUnavailable) {
+				t.Errorf("writing %q: %v", bad, err)
+			}
 		}
 	})
 }

@@ -133,7 +133,7 @@ func (db *DB) transact(batch []*job) error {
 	if _, err := db.writer.exec(beginWrite(db.postgres)); err != nil {
 		db.writer = db.reopenWriter(db.writer)
 		if _, err := db.writer.exec(beginWrite(db.postgres)); err != nil {
-			return fmt.Errorf("begin a transaction: %w", err)
+			return fmt.Errorf("begin a transaction: %w: %w", ErrUnavailable, err)
 		}
 	}
 	for _, j := range batch {
@@ -194,6 +194,16 @@ func call(fn func(*Tx) error, tx *Tx) (err error) {
 	return fn(tx)
 }
 
+// writeAt writes a change at its position. A panic fails the batch, and then the one update that has it.
+func (l logged) writeAt(p stream.Position) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic in writing a change: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return l.write(p)
+}
+
 // flush takes the positions of a batch's changes and writes them. From here to the commit the counter
 // row is locked, so that other processes' positions come before or after all of these.
 func (db *DB) flush(batch []*job) (stream.Position, []stream.Change, error) {
@@ -213,7 +223,7 @@ func (db *DB) flush(batch []*job) (stream.Position, []stream.Change, error) {
 	for _, j := range batch {
 		for _, l := range j.logged {
 			p++
-			if err := l.write(p); err != nil {
+			if err := l.writeAt(p); err != nil {
 				return 0, nil, err
 			}
 			l.change.Position = p

@@ -80,10 +80,14 @@ func (h *Hub) Current() Position {
 	return h.current
 }
 
-// Publish appends committed changes, in order of position, and wakes whom they name.
+// Publish appends committed changes, in order of position, and wakes whom they name. Where positions are missing, another
+// process has taken them: who reads across the gap has to ask the database.
 func (h *Hub) Publish(upto Position, changes []Change) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if len(changes) > 0 && changes[0].Position > h.current+1 {
+		h.floor, h.recent = changes[0].Position-1, nil
+	}
 	if upto > h.current {
 		h.current = upto
 	}
@@ -117,11 +121,12 @@ func (h *Hub) wake(users []id.UserID) {
 }
 
 // Since returns the changes behind a position up to another one. The answer is false if the Hub does
-// not remember that far back: then the database has to be asked. The slice must not be changed.
+// not remember that far back, or has not heard of the last of them: then the database has to be asked. The
+// slice must not be changed.
 func (h *Hub) Since(since, upto Position) ([]Change, bool) {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
-	if since < h.floor {
+	if since < h.floor || upto > h.current {
 		return nil, false
 	}
 	from := after(h.recent, since)

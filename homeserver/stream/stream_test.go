@@ -40,6 +40,24 @@ func TestHubRemembersAndForgets(t *testing.T) {
 	}
 }
 
+// TestHubKnowsItsGaps has a second process take positions of which this one is not told.
+func TestHubKnowsItsGaps(t *testing.T) {
+	h := NewHub(0)
+	h.Publish(1, []Change{{Position: 1, Kind: Event}})
+	if _, ok := h.Since(1, 2); ok {
+		t.Error("a position that was not published was given as empty")
+	}
+	h.Publish(4, []Change{{Position: 3, Kind: Event}, {Position: 4, Kind: Event}})
+	for since := range Position(2) {
+		if got, ok := h.Since(since, 4); ok {
+			t.Errorf("behind %d: %d changes across a gap", since, len(got))
+		}
+	}
+	if got, ok := h.Since(2, 4); !ok || len(got) != 2 {
+		t.Errorf("behind the gap: %d changes, %v", len(got), ok)
+	}
+}
+
 func TestHubWakesWhoIsConcerned(t *testing.T) {
 	h := NewHub(0)
 	alice, bob, every := h.Subscribe("@alice:h"), h.Subscribe("@bob:h"), h.Subscribe("")
