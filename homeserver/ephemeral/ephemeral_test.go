@@ -189,7 +189,7 @@ func TestMarks(t *testing.T) {
 	ctx := context.Background()
 	for _, m := range []ephemeral.Mark{
 		{Type: "m.other", Event: "$x"}, {Type: ephemeral.Read, Event: "x"}, {Type: ephemeral.FullyRead, Event: "$x", Thread: "main"},
-		{Type: ephemeral.Read, Event: "$x", Thread: strings.Repeat("x", 256)},
+		{Type: ephemeral.Read, Event: "$x", Thread: strings.Repeat("x", 256)}, {Type: ephemeral.Read, Event: "$x", Thread: "\x00"},
 	} {
 		if err := w.SetMarks(ctx, w.room, "@alice:one.test", m); err == nil {
 			t.Errorf("%+v was accepted", m)

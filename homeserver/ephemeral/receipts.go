@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/securecomm/securecomm/homeserver/id"
@@ -47,6 +48,8 @@ func (m *Mark) check() error {
 		return fmt.Errorf("%w: m.fully_read knows no threads", ErrInvalid)
 	case len(m.Thread) > maxThreadID:
 		return fmt.Errorf("%w: the thread ID is too long", ErrInvalid)
+	case strings.IndexByte(m.Thread, 0) >= 0:
+		return fmt.Errorf("%w: the thread ID has a NUL character", ErrInvalid)
 	}
 	_, err := id.ParseEventID(string(m.Event))
 	return err
