@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -46,18 +48,37 @@ func (s *Service) claimRemote(ctx context.Context, remote map[id.ServerName]Want
 		wg.Go(func() {
 			slots <- struct{}{}
 			defer func() { <-slots }()
-			got, err := s.Remote.ClaimKeys(ctx, server, wants)
+			got, err := s.claimFrom(ctx, server, wants)
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {
 				failures[server] = err
 				return
 			}
-			out.addWanted(wants, got)
+			maps.Copy(out, got)
 		})
 	}
 	wg.Wait()
 	return failures
+}
+
+// claimFrom asks one server and takes from its answer what was asked for.
+func (s *Service) claimFrom(ctx context.Context, server id.ServerName, wants Wants) (out Claimed, err error) {
+	defer guard(&err)
+	got, err := s.Remote.ClaimKeys(ctx, server, wants)
+	if err != nil {
+		return nil, err
+	}
+	out = Claimed{}
+	out.addWanted(wants, got)
+	return out, nil
+}
+
+// guard turns a panic of the function that defers it into its error: what another server says must not end the process.
+func guard(err *error) {
+	if p := recover(); p != nil {
+		*err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+	}
 }
 
 // addWanted takes the keys that were asked for, one for each device.

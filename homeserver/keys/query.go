@@ -234,7 +234,8 @@ func (q *query) fromServer(ctx context.Context, server id.ServerName, m *missing
 }
 
 // single fetches and caches the list of one user.
-func (q *query) single(ctx context.Context, server id.ServerName, user id.UserID) error {
+func (q *query) single(ctx context.Context, server id.ServerName, user id.UserID) (err error) {
+	defer guard(&err)
 	answer, err := q.s.Remote.UserDevices(ctx, server, user)
 	if err != nil {
 		return err
@@ -245,7 +246,8 @@ func (q *query) single(ctx context.Context, server id.ServerName, user id.UserID
 }
 
 // bulk fetches the keys of several users in one request and caches those that are followed.
-func (q *query) bulk(ctx context.Context, server id.ServerName, users []id.UserID, m *missing) error {
+func (q *query) bulk(ctx context.Context, server id.ServerName, users []id.UserID, m *missing) (err error) {
+	defer guard(&err)
 	ask := make(map[id.UserID][]id.DeviceID, len(users))
 	for _, u := range users {
 		ask[u] = q.users[u]

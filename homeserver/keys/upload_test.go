@@ -72,6 +72,21 @@ func TestOneTimeKeysAreGivenOutInOrderAndOnce(t *testing.T) {
 	})
 }
 
+// TestPanicsWithinOneServer has what another server says make us panic: that server has failed, and nothing else has.
+func TestPanicsWithinOneServer(t *testing.T) {
+	each(t, func(f *fixture) {
+		f.remote.during = func() { panic("a bug") }
+		_, failures, err := f.Claim(f.Context(), keys.Wants{carol: {"C": signedCurve}}, 0)
+		if err != nil || failures[carol.Server()] == nil {
+			f.Errorf("claim: %v, %v", failures, err)
+		}
+		_, failures, err = f.Query(f.Context(), alice, map[id.UserID][]id.DeviceID{carol: nil}, 0)
+		if err != nil || failures[carol.Server()] == nil {
+			f.Errorf("query: %v, %v", failures, err)
+		}
+	})
+}
+
 func TestConcurrentClaimsGetDifferentKeys(t *testing.T) {
 	each(t, func(f *fixture) {
 		const n = 20
