@@ -26,8 +26,6 @@ const (
 	// A destination loses what waits for it when it has failed for giveUp, and at least minFailures times.
 	giveUp      = 30 * 24 * time.Hour
 	minFailures = 100
-	// maxSettle is how long something waits at most for a queue to be delivered.
-	maxSettle = 5 * time.Second
 )
 
 // Sender delivers to other servers. Fill the fields, then call Start once, and Close in the end.
@@ -40,6 +38,8 @@ type Sender struct {
 	// A destination that fails is left alone for MinPause, then for twice as long each time, up to
 	// MaxPause. Zero means a second and an hour.
 	MinPause, MaxPause time.Duration
+	// SettleFor is how long Settle waits at most. Zero means five seconds.
+	SettleFor time.Duration
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -78,6 +78,9 @@ func (s *Sender) Start(ctx context.Context) error {
 	if s.MaxPause <= 0 {
 		s.MaxPause = time.Hour
 	}
+	if s.SettleFor <= 0 {
+		s.SettleFor = 5 * time.Second
+	}
 	waiter := s.Store.Hub.Subscribe("")
 	from := s.Store.Hub.Current()
 	var failing []store.Destination
@@ -102,6 +105,11 @@ func (s *Sender) Start(ctx context.Context) error {
 		s.queues[d.Server] = &queue{failing: d}
 	}
 	s.pokeAll()
+	s.mu.Lock()
+	for server, q := range s.queues { // also those that nothing waits for, which are forgotten after their pauses
+		s.poke(server, q)
+	}
+	s.mu.Unlock()
 	s.done.Add(1)
 	go s.follow(waiter, from)
 	return nil
@@ -157,10 +165,10 @@ func (s *Sender) Woke(server id.ServerName) {
 	s.poke(server, q)
 }
 
-// Settle waits until all that was written for a server is delivered, as long as that works and for maxSettle at
+// Settle waits until all that was written for a server is delivered, as long as that works and for SettleFor at
 // most. It is for requests that must not overtake the events before them.
 func (s *Sender) Settle(ctx context.Context, server id.ServerName) {
-	ctx, cancel := context.WithTimeout(ctx, maxSettle)
+	ctx, cancel := context.WithTimeout(ctx, s.SettleFor)
 	defer cancel()
 	settled := make(chan struct{})
 	s.mu.Lock()
@@ -251,7 +259,9 @@ func (s *Sender) poke(server id.ServerName, q *queue) {
 			q.timer = time.AfterFunc(wait, func() {
 				s.mu.Lock()
 				defer s.mu.Unlock()
-				s.poke(server, q)
+				if s.queues[server] == q {
+					s.poke(server, q)
+				}
 			})
 		} else {
 			q.timer.Reset(wait)
@@ -284,15 +294,34 @@ func (s *Sender) drain(server id.ServerName, q *queue) {
 			s.failed(server, q, err)
 			return
 		}
-		s.mu.Lock()
-		if !more && !q.again && len(q.ephemeral) == 0 {
-			q.settle()
-			if q.running = false; q.failing.FailingSince == 0 {
-				delete(s.queues, server)
-			}
-			s.mu.Unlock()
+		if !more && s.rests(server, q) {
 			return
 		}
-		s.mu.Unlock()
 	}
+}
+
+// rests ends a queue that nothing waits in. If its destination was failing, that is forgotten: its pause is over, and when
+// something comes for it, it is tried like any other.
+func (s *Sender) rests(server id.ServerName, q *queue) bool {
+	s.mu.Lock()
+	failed := q.failing.FailingSince != 0
+	s.mu.Unlock()
+	if failed {
+		if err := s.Store.Update(s.ctx, func(tx *store.Tx) error { return tx.Destinations.SetWell(server) }); err != nil && s.ctx.Err() == nil {
+			s.Log.Error("cannot forget that a server failed", "server", server, "err", err)
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	q.failing = store.Destination{}
+	if q.again || len(q.ephemeral) > 0 {
+		return false
+	}
+	if q.timer != nil {
+		q.timer.Stop()
+	}
+	q.settle()
+	q.running = false
+	delete(s.queues, server)
+	return true
 }
