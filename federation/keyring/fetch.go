@@ -96,7 +96,8 @@ func (k *Keyring) fetch(ctx context.Context, server id.ServerName) (*serverKeys,
 	}
 }
 
-func (k *Keyring) fetchNow(ctx context.Context, server id.ServerName) (*serverKeys, error) {
+func (k *Keyring) fetchNow(ctx context.Context, server id.ServerName) (keys *serverKeys, err error) {
+	defer guard(&err)
 	raw, err := k.Client.ServerKeys(ctx, server)
 	if err != nil {
 		return nil, err

@@ -1,6 +1,7 @@
 package keyring
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -17,8 +18,13 @@ import (
 	"github.com/securecomm/securecomm/homeserver/store"
 )
 
-// ErrNoKey says that the key with which something is signed is not known, or was not valid then.
-var ErrNoKey = errors.New("no valid signing key")
+var (
+	// ErrNoKey says that the key with which something is signed is not known, or was not valid then.
+	ErrNoKey = errors.New("no valid signing key")
+	// ErrUnreachable says that the key with which an event is signed could not be fetched, and that this may be about to
+	// change. It is not said of a server any longer once its keys could not be had several times.
+	ErrUnreachable = errors.New("the server's signing keys can't be fetched at the moment")
+)
 
 const (
 	// maxServers bounds how many servers' keys are kept in memory.
@@ -28,6 +34,8 @@ const (
 	// A server whose keys can't be had is asked again after minPause, and after twice as long each time.
 	minPause = 10 * time.Second
 	maxPause = 30 * time.Minute
+	// maxHopes is after how many failures in a row a server's keys are no longer waited for: about five minutes.
+	maxHopes = 5
 )
 
 // OldKey is a key with which this server no longer signs.
@@ -53,6 +61,7 @@ type Keyring struct {
 	failing *otter.Cache[id.ServerName, failure]
 	asked   *otter.Cache[inquiry, struct{}]
 	flights singleflight.Group
+	notes   chan struct{} // filled by queries of others that make us fetch
 
 	mu  sync.Mutex
 	own ownList
@@ -85,6 +94,7 @@ func (d demand) add(server id.ServerName, keyID id.KeyID, at int64) {
 
 func (k *Keyring) start() {
 	k.once.Do(func() {
+		k.notes = make(chan struct{}, parallelNotes)
 		k.known = otter.Must(&otter.Options[id.ServerName, *serverKeys]{MaximumSize: maxServers})
 		k.failing = otter.Must(&otter.Options[id.ServerName, failure]{MaximumSize: maxServers})
 		k.asked = otter.Must(&otter.Options[inquiry, struct{}]{
@@ -188,25 +198,55 @@ func (k *Keyring) load(ctx context.Context, f found, d demand) error {
 
 // keep stores a list that was fetched and adds it to what is known of its server.
 func (k *Keyring) keep(ctx context.Context, l *list) (*serverKeys, error) {
-	var before []store.ServerKey
-	err := k.Store.Update(ctx, func(tx *store.Tx) (err error) {
-		if before, err = tx.ServerKeys.Of(l.Server); err != nil {
+	keys := &serverKeys{keys: map[id.KeyID]store.ServerKey{}, fetched: l.Fetched}
+	err := k.Store.Update(ctx, func(tx *store.Tx) error {
+		clear(keys.keys)
+		before, err := tx.ServerKeys.Of(l.Server)
+		if err != nil {
 			return err
 		}
-		if err := tx.ServerKeys.PutList(l.ServerKeyList); err != nil {
+		for _, key := range before {
+			keys.keys[key.KeyID] = key
+		}
+		lists, err := tx.ServerKeys.Lists(l.Server)
+		if err != nil {
 			return err
 		}
-		return tx.ServerKeys.Put(l.keys...)
+		older := len(lists) > 0 && l.ValidUntil < lists[0].ValidUntil
+		retires := false
+		for _, key := range l.keys {
+			known, ok := keys.keys[key.KeyID]
+			retires = retires || ok && key.Expired && !known.Expired
+			if ok {
+				key = newest(known, key, older)
+			}
+			keys.keys[key.KeyID] = key
+			if err := tx.ServerKeys.Put(key); err != nil {
+				return err
+			}
+		}
+		if older && !retires {
+			return nil
+		}
+		return tx.ServerKeys.PutList(l.ServerKeyList)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("store the signing keys of %s: %w", l.Server, err)
 	}
-	keys := &serverKeys{keys: map[id.KeyID]store.ServerKey{}, fetched: l.Fetched}
-	for _, list := range [][]store.ServerKey{before, l.keys} {
-		for _, key := range list {
-			keys.keys[key.KeyID] = key
-		}
-	}
 	k.known.Set(l.Server, keys)
 	return keys, nil
+}
+
+// newest is what holds of a key that is known and listed again, perhaps in a list that is older: a notary gives what it has.
+// What a list of ours promised holds on, unless the server has retired the key since.
+func newest(known, listed store.ServerKey, older bool) store.ServerKey {
+	switch {
+	case !bytes.Equal(known.Public, listed.Public) || known.Expired && !listed.Expired:
+		if older {
+			return known
+		}
+	case !listed.Expired && listed.ValidUntil < known.ValidUntil:
+		listed.ValidUntil = known.ValidUntil
+	}
+	return listed
 }

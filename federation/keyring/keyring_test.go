@@ -255,6 +255,78 @@ func TestNotarize(t *testing.T) {
 	})
 }
 
+// TestNotarizeFetchesLittle has a stranger ask about many servers.
+func TestNotarizeFetchesLittle(t *testing.T) {
+	names := []string{"us.test"}
+	wanted := map[id.ServerName]map[id.KeyID]int64{}
+	for i := range 30 {
+		name := id.ServerName(fmt.Sprintf("s%d.test", i))
+		names, wanted[name] = append(names, string(name)), nil
+	}
+	n := federationtest.New(t, names...)
+	var asked atomic.Int32
+	for name := range wanted {
+		one := &origin{name: name, key: newKey(t), validUntil: time.Now().Add(time.Hour)}
+		keys := one.serve(t)
+		n.Serve(name, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { asked.Add(1); keys.ServeHTTP(w, r) }))
+	}
+	ring := newRing(t, storetest.Open(t, t.TempDir()+"/test.db"), n)
+	lists, err := ring.Notarize(t.Context(), wanted)
+	if got := asked.Load(); err != nil || got == 0 || got > 10 || len(lists) != int(got) {
+		t.Errorf("%d servers were asked, %d lists given: %v", got, len(lists), err)
+	}
+}
+
+// TestOlderListsShortenNothing has a notary give a list from before the one that is known.
+func TestOlderListsShortenNothing(t *testing.T) {
+	n := federationtest.New(t, "one.test", "notary.test", "us.test")
+	now := time.Now()
+	one := &origin{name: "one.test", key: newKey(t), validUntil: now.Add(5 * 24 * time.Hour)}
+	notary := &origin{name: "notary.test", key: newKey(t), validUntil: now.Add(24 * time.Hour)}
+	n.Serve("one.test", one.serve(t))
+	mux := http.NewServeMux()
+	mux.Handle("/_matrix/key/v2/server", notary.serve(t))
+	mux.HandleFunc("/_matrix/key/v2/query", func(w http.ResponseWriter, _ *http.Request) {
+		l, _ := sign.JSON(one.list(t), "notary.test", notary.key)
+		fmt.Fprintf(w, `{"server_keys":[%s]}`, l)
+	})
+	n.Serve("notary.test", mux)
+	db := storetest.Open(t, t.TempDir()+"/test.db")
+	ring := newRing(t, db, n)
+	ring.Notaries = []id.ServerName{"notary.test"}
+	soon, later := message(t, "10", one, now.Add(4*24*time.Hour)), message(t, "10", one, now.Add(6*24*time.Hour))
+	verify := func(e *event.Event) error { return ring.VerifyEvents(t.Context(), []*event.Event{e})[0].Err }
+	if err := verify(soon); err != nil {
+		t.Fatal(err)
+	}
+	n.Serve("one.test", nil)
+	one.validUntil = now.Add(time.Hour) // what the notary has
+	if err := verify(later); err == nil || notary.asked.Load() == 0 {
+		t.Fatalf("an event from behind the end of the key: %v, the notary was asked %d times", err, notary.asked.Load())
+	}
+	if err := verify(soon); err != nil {
+		t.Errorf("the older list has shortened the key's validity: %v", err)
+	}
+	ring = newRing(t, db, n) // from the database
+	if err := verify(soon); err != nil {
+		t.Errorf("the older list has shortened the key's validity for good: %v", err)
+	}
+}
+
+// TestUnreachableKeys tells a server whose keys may be had a little later from one that lacks a key.
+func TestUnreachableKeys(t *testing.T) {
+	n := federationtest.New(t, "one.test", "gone.test", "us.test")
+	one := &origin{name: "one.test", key: newKey(t), validUntil: time.Now().Add(time.Hour)}
+	n.Serve("one.test", one.serve(t))
+	ring := newRing(t, storetest.Open(t, t.TempDir()+"/test.db"), n)
+	results := ring.VerifyEvents(t.Context(), []*event.Event{
+		message(t, "10", &origin{name: "gone.test", key: newKey(t)}, time.Now()), message(t, "10", &origin{name: "one.test", key: newKey(t)}, time.Now()),
+	})
+	if !errors.Is(results[0].Err, keyring.ErrUnreachable) || !errors.Is(results[1].Err, sign.ErrNotSigned) || errors.Is(results[1].Err, keyring.ErrUnreachable) {
+		t.Errorf("got %v, and %v", results[0].Err, results[1].Err)
+	}
+}
+
 func TestForeignListsAreChecked(t *testing.T) {
 	n := federationtest.New(t, "one.test", "us.test")
 	one := &origin{name: "one.test", key: newKey(t), validUntil: time.Now().Add(time.Hour)}

@@ -19,6 +19,10 @@ const (
 	renewal = time.Hour
 	// MaxNotarized bounds how many servers a notary query may ask about.
 	MaxNotarized = 100
+	// Anybody may ask, so little is fetched on their behalf: that many servers' lists for one query, for that many
+	// queries at once. Everyone else is told what is known already.
+	maxForOthers  = 10
+	parallelNotes = 4
 )
 
 // ownList is the signed list of our keys.
@@ -92,8 +96,7 @@ func (k *Keyring) Notarize(ctx context.Context, wanted map[id.ServerName]map[id.
 			f[server] = keys
 		}
 	}
-	if len(left) > 0 {
-		k.fetchEach(ctx, f, slices.Values(left))
+	if len(left) > 0 && k.fetchForOthers(ctx, f, left[:min(len(left), maxForOthers)]) {
 		if lists, err = k.lists(ctx, servers); err != nil {
 			return nil, err
 		}
@@ -106,6 +109,18 @@ func (k *Keyring) Notarize(ctx context.Context, wanted map[id.ServerName]map[id.
 		out = append(out, signed)
 	}
 	return out, nil
+}
+
+// fetchForOthers is fetchEach for whoever asks; false if it is done for enough others at the moment.
+func (k *Keyring) fetchForOthers(ctx context.Context, f found, servers []id.ServerName) bool {
+	select {
+	case k.notes <- struct{}{}:
+		defer func() { <-k.notes }()
+		k.fetchEach(ctx, f, slices.Values(servers))
+		return true
+	default:
+		return false
+	}
 }
 
 func (k *Keyring) lists(ctx context.Context, servers []id.ServerName) (map[id.ServerName]store.ServerKeyList, error) {

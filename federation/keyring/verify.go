@@ -3,8 +3,10 @@ package keyring
 import (
 	"context"
 	"crypto/ed25519"
+	"errors"
 	"fmt"
 	"runtime"
+	"runtime/debug"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -12,6 +14,7 @@ import (
 	"github.com/securecomm/securecomm/federation/xmatrix"
 	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/sign"
 )
 
 // Result is a verified event, or why it is not.
@@ -46,13 +49,40 @@ func (k *Keyring) VerifyEvents(ctx context.Context, events []*event.Event) []Res
 	for from := 0; from < len(events); from += share {
 		group.Go(func() error {
 			for i := from; i < min(from+share, len(events)); i++ {
-				out[i].Verified, out[i].Err = event.Verify(events[i], f.keyFunc(events[i]))
+				out[i] = k.verifyEvent(events[i], f)
 			}
 			return nil
 		})
 	}
 	_ = group.Wait() // never an error
 	return out
+}
+
+// verifyEvent is VerifyEvents for one of them, once keys are found. An event that makes us panic is not verified.
+func (k *Keyring) verifyEvent(e *event.Event, f found) (r Result) {
+	defer guard(&r.Err)
+	r.Verified, r.Err = event.Verify(e, f.keyFunc(e))
+	if !errors.Is(r.Err, sign.ErrNotSigned) {
+		return r
+	}
+	for _, server := range event.SignaturesNeeded(e) {
+		for _, keyID := range e.SigningKeys(server) {
+			_, known := f.key(server, keyID, validAt(e, e.OriginServerTS))
+			failed, _ := k.failing.GetIfPresent(server)
+			if !known && usable(keyID) && failed.count > 0 && failed.count <= maxHopes {
+				r.Err = fmt.Errorf("%w: %s: %w", ErrUnreachable, server, r.Err)
+				return r
+			}
+		}
+	}
+	return r
+}
+
+// guard turns a panic of the function that defers it into its error.
+func guard(err *error) {
+	if p := recover(); p != nil {
+		*err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+	}
 }
 
 // validAt is when a key has to be valid for an event of that origin_server_ts: in older room versions the
