@@ -81,6 +81,12 @@ func (s *Service) sendDevice(tx *store.Tx, user id.UserID, device id.DeviceID, s
 	if number > 1 {
 		u.PrevID = append(u.PrevID, number-1)
 	}
+	return s.sendUpdate(tx, u, servers)
+}
+
+// sendUpdate tells servers how the device that an update names is now.
+func (s *Service) sendUpdate(tx *store.Tx, u listUpdate, servers []id.ServerName) error {
+	user, device := u.UserID, u.DeviceID
 	d, ok, err := tx.Devices.Get(user, device)
 	if err != nil {
 		return err
@@ -147,7 +153,8 @@ func (s *Service) DeviceRenamed(tx *store.Tx, user id.UserID, device id.DeviceID
 }
 
 // Joined tells servers that have come to share a room with a local user of the user's devices. Call it in
-// the update by which the user joins, with the servers in the room.
+// the update by which the user joins, with the servers in the room. Nothing has changed, so no number is taken: servers
+// that are not told would miss it. Without a previous number, an update makes those fetch the list that don't have it as it is.
 func (s *Service) Joined(tx *store.Tx, user id.UserID, servers []id.ServerName) error {
 	servers = slices.DeleteFunc(slices.Clone(servers), func(n id.ServerName) bool { return n == s.Server })
 	if len(servers) == 0 {
@@ -157,8 +164,17 @@ func (s *Service) Joined(tx *store.Tx, user id.UserID, servers []id.ServerName) 
 	if err != nil {
 		return err
 	}
+	list, err := tx.DeviceLists.Get(user)
+	if err != nil {
+		return err
+	}
+	if list.StreamID == 0 && len(devices) > 0 {
+		if list.StreamID, err = tx.DeviceLists.NextStreamID(user); err != nil {
+			return err
+		}
+	}
 	for _, d := range devices {
-		if err := s.sendDevice(tx, user, d.ID, servers); err != nil {
+		if err := s.sendUpdate(tx, listUpdate{UserID: user, DeviceID: d.ID, StreamID: list.StreamID, PrevID: []int64{}}, servers); err != nil {
 			return err
 		}
 	}

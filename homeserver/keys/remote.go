@@ -147,8 +147,11 @@ func (s *Service) ReceiveDeviceListUpdate(ctx context.Context, origin id.ServerN
 				return err
 			}
 			switch {
-			case list.StreamID > 0 && u.StreamID <= list.StreamID:
+			case list.StreamID > 0 && u.StreamID == list.StreamID:
 				return nil // the list already holds it
+			case u.StreamID < list.StreamID: // it came late, or the server counts anew: only the server can tell
+				visible = true
+				err = tx.DeviceLists.Drop(u.UserID)
 			case list.StreamID == 0 || len(u.PrevID) == 0 || slices.Max(u.PrevID) != list.StreamID:
 				visible = true
 				err = tx.DeviceLists.Drop(u.UserID)
