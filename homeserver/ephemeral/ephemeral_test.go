@@ -154,6 +154,11 @@ func TestReceivedUnits(t *testing.T) {
 		if err := receipt("two.test", "@bob:two.test"); err != nil {
 			t.Errorf("a member's receipt is refused: %v", err)
 		}
+		mixed := fmt.Sprintf(`{%q:{"m.read":{"@bob:two.test":{"data":{"ts":2,"thread_id":"main"},"event_ids":["$z"]},"@carol:two.test":{"data":{},"event_ids":["$z"]},
+			"@dave:three.test":{"data":{},"event_ids":["$z"]}}},"!other:one.test":{"m.read":{"@bob:two.test":{"data":{},"event_ids":["$z"]}}}}`, w.room)
+		if err := w.ReceiveReceipts(ctx, "two.test", json.RawMessage(mixed)); !errors.Is(err, ephemeral.ErrInvalid) || !errors.Is(err, room.ErrForbidden) {
+			t.Errorf("receipts of which only one is right: %v", err)
+		}
 		if err := receipt("three.test", "@bob:two.test"); !errors.Is(err, ephemeral.ErrInvalid) {
 			t.Errorf("a receipt in another server's name: %v", err)
 		}
@@ -163,7 +168,7 @@ func TestReceivedUnits(t *testing.T) {
 				return err
 			}
 			list, err := tx.Receipts.ByUser(r.NID, "@bob:two.test")
-			if len(list) != 1 || list[0].Event != "$x" || list[0].Thread != "main" || list[0].Type != ephemeral.Read {
+			if len(list) != 1 || list[0].Event != "$z" || list[0].Thread != "main" || list[0].Type != ephemeral.Read {
 				t.Errorf("the receipts are %+v", list)
 			}
 			return err

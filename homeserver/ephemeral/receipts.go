@@ -178,42 +178,63 @@ func receiptContent(roomID id.RoomID, r *store.Receipt) receiptUnit {
 	return receiptUnit{roomID: {Read: {r.User: d}}}
 }
 
-// ReceiveReceipts takes in an m.receipt of another server (Server-Server API, "Receipts"). What is wrong in it is left out.
+// ReceiveReceipts takes in an m.receipt of another server (Server-Server API, "Receipts"), in one transaction of the
+// database. What is wrong in it is left out.
 func (s *Service) ReceiveReceipts(ctx context.Context, origin id.ServerName, content json.RawMessage) error {
 	var in receiptUnit
 	if err := json.Unmarshal(content, &in); err != nil {
 		return fmt.Errorf("%w: m.receipt: %w", ErrInvalid, err)
 	}
-	left := maxReceipts
-	var faults []error
-	for _, roomID := range slices.Sorted(maps.Keys(in)) {
-		for user, d := range in[roomID][Read] {
-			if left--; left < 0 {
-				return fmt.Errorf("%w: m.receipt: more than %d receipts", ErrInvalid, maxReceipts)
-			}
-			faults = append(faults, s.receiveReceipt(ctx, origin, roomID, user, d))
+	n := 0
+	for _, receipts := range in {
+		if n += len(receipts[Read]); n > maxReceipts {
+			return fmt.Errorf("%w: m.receipt: more than %d receipts", ErrInvalid, maxReceipts)
 		}
 	}
-	return errors.Join(faults...)
+	var list []foreignReceipt
+	var faults []error
+	for _, roomID := range slices.Sorted(maps.Keys(in)) {
+		for _, user := range slices.Sorted(maps.Keys(in[roomID][Read])) {
+			r, err := s.foreignReceipt(ctx, origin, roomID, user, in[roomID][Read][user])
+			if faults = append(faults, err); err == nil {
+				list = append(list, r)
+			}
+		}
+	}
+	if len(list) == 0 {
+		return errors.Join(faults...)
+	}
+	err := s.Store.Update(ctx, func(tx *store.Tx) error {
+		for _, r := range list {
+			if _, err := setReceipt(tx, r.room, r.user, r.mark, r.ts, r.wake); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return errors.Join(append(faults, err)...)
 }
 
-func (s *Service) receiveReceipt(ctx context.Context, origin id.ServerName, roomID id.RoomID, user id.UserID, d receiptData) error {
+// foreignReceipt is a receipt of another server's user, checked.
+type foreignReceipt struct {
+	room id.RoomID
+	user id.UserID
+	mark Mark
+	ts   int64
+	wake []id.UserID
+}
+
+func (s *Service) foreignReceipt(ctx context.Context, origin id.ServerName, roomID id.RoomID, user id.UserID, d receiptData) (r foreignReceipt, err error) {
 	if user.Server() != origin || len(d.Events) == 0 {
-		return fmt.Errorf("%w: m.receipt of a user of another server, or of no event", ErrInvalid)
+		return r, fmt.Errorf("%w: m.receipt of a user of another server, or of no event", ErrInvalid)
 	}
-	m := Mark{Type: Read, Event: d.Events[len(d.Events)-1], Thread: d.Data.Thread}
-	if err := m.check(); err != nil {
-		return err
+	r = foreignReceipt{room: roomID, user: user, mark: Mark{Type: Read, Event: d.Events[len(d.Events)-1], Thread: d.Data.Thread}, ts: d.Data.TS}
+	if err := r.mark.check(); err != nil {
+		return r, err
 	}
 	if err := s.joined(ctx, roomID, user); err != nil {
-		return err
+		return r, err
 	}
-	wake, err := s.Rooms.LocalMembers(ctx, roomID)
-	if err != nil {
-		return err
-	}
-	return s.Store.Update(ctx, func(tx *store.Tx) error {
-		_, err := setReceipt(tx, roomID, user, m, d.Data.TS, wake)
-		return err
-	})
+	r.wake, err = s.Rooms.LocalMembers(ctx, roomID)
+	return r, err
 }
