@@ -74,11 +74,16 @@ func New(ctx context.Context, c *config.Config, log *slog.Logger) (*Server, erro
 		return nil, errors.Join(err, s.Store.Close())
 	}
 	s.draining, s.drain = context.WithCancel(context.Background())
-	if err := s.build(); err != nil {
-		return nil, errors.Join(err, s.Store.Close())
-	}
 	background, stop := context.WithCancel(context.Background())
 	s.stop = stop
+	if err := s.build(); err != nil {
+		s.drain()
+		s.stop()
+		if s.outbound != nil {
+			s.outbound.Close()
+		}
+		return nil, errors.Join(err, s.Store.Close())
+	}
 	if err := s.start(background); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}

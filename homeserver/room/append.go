@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/securecomm/securecomm/homeserver/event"
@@ -205,6 +206,10 @@ func relationOf(ev *store.Event) (store.Relation, bool) {
 	}
 	if len(r.Key) > event.MaxFieldLength {
 		r.Key = ""
+	}
+	// No relation that makes sense has a NUL in a name, and the database takes none.
+	if strings.ContainsRune(r.RelType+string(r.EventID)+r.Key+ev.Type, 0) {
+		return store.Relation{}, false
 	}
 	return store.Relation{Event: ev.NID, Parent: r.EventID, RelType: r.RelType, Type: ev.Type, Sender: ev.Sender, Key: r.Key}, true
 }

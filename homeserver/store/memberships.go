@@ -2,6 +2,7 @@ package store
 
 import (
 	"database/sql"
+	"slices"
 
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/stream"
@@ -99,8 +100,10 @@ func (s Memberships) Sharing(user id.UserID) ([]id.UserID, error) {
 
 // OfServer lists the users of a server who have or had any membership in a room.
 func (s Memberships) OfServer(room RoomNID, server id.ServerName) ([]id.UserID, error) {
-	return s.users(`SELECT user_id FROM memberships WHERE room_nid = ? AND user_id LIKE ? ESCAPE '!' ORDER BY user_id`,
+	users, err := s.users(`SELECT user_id FROM memberships WHERE room_nid = ? AND user_id LIKE ? ESCAPE '!' ORDER BY user_id`,
 		int64(room), "%:"+escapeLike(string(server)))
+	// The pattern lets through servers whose port is that name, and on SQLite other letter cases.
+	return slices.DeleteFunc(users, func(u id.UserID) bool { return u.Server() != server }), err
 }
 
 func (s Memberships) users(query string, args ...any) ([]id.UserID, error) {
