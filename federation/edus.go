@@ -8,13 +8,19 @@ import (
 	"net/http"
 
 	"github.com/securecomm/securecomm/homeserver/id"
-	"github.com/securecomm/securecomm/homeserver/store"
 )
+
+// maxEDU bounds an ephemeral data unit in bytes. The largest that mean well bring the keys of a room to some hundred devices.
+const maxEDU = 512 << 10
 
 // receiveEDUs takes in ephemeral data units one after another. One at fault is passed over; an error means
 // that the transaction should come again.
 func (a *API) receiveEDUs(ctx context.Context, origin id.ServerName, edus []json.RawMessage) error {
 	for _, raw := range edus {
+		if len(raw) > maxEDU {
+			a.Log.Debug("an ephemeral data unit is too large", "origin", origin, "bytes", len(raw))
+			continue
+		}
 		var edu struct {
 			Type    string          `json:"edu_type"`
 			Content json.RawMessage `json:"content"`
@@ -23,20 +29,23 @@ func (a *API) receiveEDUs(ctx context.Context, origin id.ServerName, edus []json
 			continue
 		}
 		err := a.receiveEDU(ctx, origin, edu.Type, edu.Content)
-		if err == nil {
-			continue
+		switch {
+		case err == nil:
+		case transient(err) || ctx.Err() != nil:
+			return fmt.Errorf("receive %.64q of %s: %w", edu.Type, origin, errors.Join(err, ctx.Err()))
+		case asFailure(err) == nil:
+			a.Log.Error("an ephemeral data unit could not be received", "type", edu.Type, "origin", origin, "err", err)
+		default:
+			a.Log.Debug("an ephemeral data unit was refused", "type", edu.Type, "origin", origin, "err", err)
 		}
-		if asFailure(err) == nil || errors.Is(err, store.ErrClosed) || ctx.Err() != nil {
-			return fmt.Errorf("receive %.64q of %s: %w", edu.Type, origin, err)
-		}
-		a.Log.Debug("an ephemeral data unit was refused", "type", edu.Type, "origin", origin, "err", err)
 	}
 	return nil
 }
 
 // receiveEDU hands a unit to the package that it concerns, which checks that it is about the origin's users.
 // Unknown kinds are ignored, as the specification has it.
-func (a *API) receiveEDU(ctx context.Context, origin id.ServerName, kind string, content json.RawMessage) error {
+func (a *API) receiveEDU(ctx context.Context, origin id.ServerName, kind string, content json.RawMessage) (err error) {
+	defer guard(&err)
 	switch kind {
 	case "m.direct_to_device":
 		return a.Keys.ReceiveToDevice(ctx, origin, content)

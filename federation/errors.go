@@ -9,6 +9,7 @@ import (
 
 	"github.com/labstack/echo/v4"
 
+	"github.com/securecomm/securecomm/federation/keyring"
 	"github.com/securecomm/securecomm/homeserver/account"
 	"github.com/securecomm/securecomm/homeserver/canonicaljson"
 	"github.com/securecomm/securecomm/homeserver/directory"
@@ -32,6 +33,9 @@ var domainErrors = []struct {
 	code   string
 }{
 	{store.ErrClosed, http.StatusServiceUnavailable, "M_UNKNOWN"},
+	{store.ErrUnavailable, http.StatusServiceUnavailable, "M_UNKNOWN"},
+	{keyring.ErrUnreachable, http.StatusServiceUnavailable, "M_UNKNOWN"},
+	{store.ErrText, http.StatusBadRequest, "M_INVALID_PARAM"},
 	{room.ErrCannotAuthorize, http.StatusBadRequest, "M_UNABLE_TO_AUTHORISE_JOIN"},
 	{room.ErrCannotGrant, http.StatusBadRequest, "M_UNABLE_TO_GRANT_JOIN"},
 	{room.ErrForbidden, http.StatusForbidden, "M_FORBIDDEN"},

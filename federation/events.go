@@ -2,11 +2,13 @@ package federation
 
 import (
 	"encoding/json"
+	"errors"
 	"net/http"
 	"time"
 
 	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/room"
 	"github.com/securecomm/securecomm/homeserver/store"
 )
 
@@ -111,6 +113,10 @@ func (a *API) event(c *call) (any, error) {
 		return nil, err
 	}
 	e, err := a.Rooms.EventFor(c.Request().Context(), c.Origin, eventID)
+	if errors.Is(err, room.ErrForbidden) || errors.Is(err, room.ErrNotFound) || errors.Is(err, room.ErrEventNotFound) {
+		// Who may not see an event is not told either whether there is one.
+		return nil, fail(http.StatusNotFound, "M_NOT_FOUND", "there is no such event, or it is not for you")
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"runtime/debug"
 	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/securecomm/securecomm/federation/client"
+	"github.com/securecomm/securecomm/federation/keyring"
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/room"
 	"github.com/securecomm/securecomm/homeserver/store"
@@ -51,7 +53,8 @@ func (a *API) send(c *call) (any, error) {
 		return nil, fail(http.StatusBadRequest, "M_INVALID_PARAM", fmt.Sprintf("a transaction has at most %d PDUs and %d EDUs", client.MaxPDUs, client.MaxEDUs))
 	}
 	ctx, origin := c.Request().Context(), c.Origin
-	shared := a.flights.DoChan(string(origin)+" "+txnID, func() (any, error) {
+	shared := a.flights.DoChan(string(origin)+" "+txnID, func() (answer any, err error) {
+		defer guard(&err)
 		a.working.Add(1)
 		defer a.working.Done()
 		ctx, cancel := context.WithTimeout(a.ctx, transactionTimeout)
@@ -104,21 +107,9 @@ type verdict struct {
 // receiveEvents hands events to their rooms, in their order, several rooms at once. An error means that
 // the transaction should come again.
 func (a *API) receiveEvents(ctx context.Context, origin id.ServerName, pdus []json.RawMessage) (map[id.EventID]verdict, error) {
-	rooms := map[id.RoomID][]json.RawMessage{}
-	for _, raw := range pdus {
-		var head struct {
-			Room string `json:"room_id"`
-		}
-		if json.Unmarshal(raw, &head) != nil {
-			continue // it can't even be named
-		}
-		if roomID, err := id.ParseRoomID(head.Room); err == nil {
-			rooms[roomID] = append(rooms[roomID], raw)
-		}
-	}
+	rooms, out := byRoom(pdus)
 	var mu sync.Mutex
-	out := map[id.EventID]verdict{}
-	group, ctx := errgroup.WithContext(ctx)
+	var group errgroup.Group // the trouble of one room does not stop the work on others
 	group.SetLimit(parallelRooms)
 	for roomID, raw := range rooms {
 		group.Go(func() error {
@@ -126,7 +117,7 @@ func (a *API) receiveEvents(ctx context.Context, origin id.ServerName, pdus []js
 			mu.Lock()
 			defer mu.Unlock()
 			for _, r := range results {
-				if errors.Is(r.Err, store.ErrClosed) || ctx.Err() != nil {
+				if transient(r.Err) || ctx.Err() != nil {
 					return fmt.Errorf("receive events of %s: %w", roomID, errors.Join(r.Err, ctx.Err()))
 				}
 				if r.ID != "" {
@@ -139,11 +130,79 @@ func (a *API) receiveEvents(ctx context.Context, origin id.ServerName, pdus []js
 	return out, group.Wait()
 }
 
-func (a *API) receiveInRoom(ctx context.Context, origin id.ServerName, roomID id.RoomID, raw []json.RawMessage) []room.Received {
-	if err := a.allowed(ctx, roomID, origin); err != nil {
-		return a.Rooms.Refuse(ctx, roomID, raw, err)
+// byRoom sorts events by their rooms. Those without one are refused, if they say their own name: in newer room versions
+// it takes the room to know it.
+func byRoom(pdus []json.RawMessage) (map[id.RoomID][]json.RawMessage, map[id.EventID]verdict) {
+	rooms, refused := map[id.RoomID][]json.RawMessage{}, map[id.EventID]verdict{}
+	for _, raw := range pdus {
+		var head map[string]json.RawMessage
+		var room, name string
+		if json.Unmarshal(raw, &head) != nil {
+			continue
+		}
+		if json.Unmarshal(head["room_id"], &room) == nil {
+			if roomID, err := id.ParseRoomID(room); err == nil {
+				rooms[roomID] = append(rooms[roomID], raw)
+				continue
+			}
+		}
+		if json.Unmarshal(head["event_id"], &name) == nil {
+			if eventID, err := id.ParseEventID(name); err == nil {
+				refused[eventID] = verdict{"the event has no valid room_id"}
+			}
+		}
 	}
-	return a.Rooms.Receive(ctx, origin, roomID, raw)
+	return rooms, refused
+}
+
+// transient says whether the same event or unit may well be received a little later. That is no verdict, for a verdict
+// is remembered and the event would be lost: the transaction has to come again. An event whose predecessors can't be
+// had is not such a case: it would keep everything behind it waiting for as long as they are missing.
+func transient(err error) bool {
+	return errors.Is(err, store.ErrClosed) || errors.Is(err, store.ErrUnavailable) || errors.Is(err, room.ErrBusy) ||
+		errors.Is(err, keyring.ErrUnreachable)
+}
+
+// receiveInRoom hands events to their room. Should that panic, each is tried alone, so that only the one at fault is lost.
+func (a *API) receiveInRoom(ctx context.Context, origin id.ServerName, roomID id.RoomID, raw []json.RawMessage) []room.Received {
+	out, err := a.tryInRoom(ctx, origin, roomID, raw)
+	if err == nil {
+		return out
+	}
+	if len(raw) == 1 {
+		return a.refuse(ctx, roomID, raw, err)
+	}
+	for i := range raw {
+		out = append(out, a.receiveInRoom(ctx, origin, roomID, raw[i:i+1])...)
+	}
+	return out
+}
+
+func (a *API) tryInRoom(ctx context.Context, origin id.ServerName, roomID id.RoomID, raw []json.RawMessage) (out []room.Received, err error) {
+	defer guard(&err)
+	if err := a.allowed(ctx, roomID, origin); err != nil {
+		return a.Rooms.Refuse(ctx, roomID, raw, err), nil
+	}
+	return a.Rooms.Receive(ctx, origin, roomID, raw), nil
+}
+
+// refuse names events that made us panic. One that can't even be named is logged without its ID.
+func (a *API) refuse(ctx context.Context, roomID id.RoomID, raw []json.RawMessage, reason error) (out []room.Received) {
+	var err error
+	defer func() {
+		if err != nil {
+			a.Log.Error("events could not be received", "room", roomID, "events", len(raw), "err", reason)
+		}
+	}()
+	defer guard(&err)
+	return a.Rooms.Refuse(ctx, roomID, raw, reason)
+}
+
+// guard turns a panic of the function that defers it into its error.
+func guard(err *error) {
+	if p := recover(); p != nil {
+		*err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+	}
 }
 
 func (a *API) verdict(roomID id.RoomID, r room.Received) verdict {

@@ -1,0 +1,76 @@
+package federation
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+
+	"github.com/securecomm/securecomm/federation/keyring"
+	"github.com/securecomm/securecomm/homeserver/keys"
+	"github.com/securecomm/securecomm/homeserver/room"
+	"github.com/securecomm/securecomm/homeserver/store"
+	"github.com/securecomm/securecomm/homeserver/store/storetest"
+)
+
+// TestPanicsEndNoProcess has an API without any of its parts, so that whatever it is handed makes it panic.
+func TestPanicsEndNoProcess(t *testing.T) {
+	a := &API{Server: "us.test", Log: slog.New(slog.DiscardHandler)}
+	pdus := []json.RawMessage{json.RawMessage(`{"room_id":"!a:us.test"}`), json.RawMessage(`{"room_id":"!a:us.test"}`), json.RawMessage(`{"room_id":"!b:us.test"}`)}
+	if out, err := a.receiveEvents(t.Context(), "them.test", pdus); err != nil || len(out) != 0 {
+		t.Errorf("events: %v, %v", out, err)
+	}
+	edus := []json.RawMessage{json.RawMessage(`{"edu_type":"m.receipt","content":{"!a:us.test":{}}}`), json.RawMessage(`{"edu_type":"m.direct_to_device","content":{}}`)}
+	if err := a.receiveEDUs(t.Context(), "them.test", edus); err != nil {
+		t.Errorf("data units: %v", err)
+	}
+}
+
+func TestEventsWithoutARoomAreNamed(t *testing.T) {
+	rooms, refused := byRoom([]json.RawMessage{
+		json.RawMessage(`{"room_id":7,"event_id":"$a:them.test"}`), json.RawMessage(`{"event_id":"$b:them.test"}`), json.RawMessage(`{"event_id":8}`),
+		json.RawMessage(`9`), json.RawMessage(`{"room_id":"!r:them.test","event_id":"$c:them.test"}`),
+	})
+	if len(rooms) != 1 || len(refused) != 2 || refused["$a:them.test"].Error == "" || refused["$b:them.test"].Error == "" {
+		t.Errorf("got %v, %v", rooms, refused)
+	}
+}
+
+// TestTooLargeUnits has one unit that is too large between others.
+func TestTooLargeUnits(t *testing.T) {
+	a := &API{Server: "us.test", Log: slog.New(slog.DiscardHandler), Keys: &keys.Service{Server: "us.test", Store: storetest.Open(t, t.TempDir()+"/test.db")}}
+	unit := func(txn string, size int) json.RawMessage {
+		return json.RawMessage(fmt.Sprintf(`{"edu_type":"m.direct_to_device","content":{"sender":"@b:them.test","type":"t","message_id":%q,"messages":{"@a:us.test":{"*":{"x":%q}}}}}`, txn, strings.Repeat("x", size)))
+	}
+	if err := a.receiveEDUs(t.Context(), "them.test", []json.RawMessage{unit("1", maxEDU), unit("2", 100)}); err != nil {
+		t.Fatal(err)
+	}
+	for txn, want := range map[string]bool{"1": false, "2": true} {
+		err := a.Keys.Store.View(t.Context(), func(tx *store.Tx) error {
+			_, known, err := tx.Requests.Answer(store.RequestKey{User: "@b:them.test", Scope: "m.direct_to_device", TxnID: txn})
+			if known != want {
+				t.Errorf("unit %s was taken: %v", txn, known)
+			}
+			return err
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestWhatComesAgain tells what is worth a second try of a whole transaction from what is a verdict on one event.
+func TestWhatComesAgain(t *testing.T) {
+	for _, err := range []error{store.ErrClosed, store.ErrUnavailable, room.ErrBusy, keyring.ErrUnreachable} {
+		if f := asFailure(fmt.Errorf("receive: %w", err)); !transient(fmt.Errorf("receive: %w", err)) || f == nil || f.status != 503 {
+			t.Errorf("%v is a verdict, or answered with %+v", err, f)
+		}
+	}
+	for _, err := range []error{nil, room.ErrEventNotFound, room.ErrUnreachable, room.ErrForbidden, store.ErrText, errors.New("a bug")} {
+		if transient(err) {
+			t.Errorf("%v would be repeated for ever", err)
+		}
+	}
+}
