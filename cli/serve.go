@@ -55,28 +55,32 @@ func (a *app) runServer(ctx context.Context, c *config.Config) (err error) {
 			err = closeErr
 		}
 	}()
-	if err := a.welcome(ctx, c, server); err != nil {
-		return err
-	}
-	return server.Run(ctx, func(addresses map[string]net.Addr) {
-		log.Info("ready", "server", c.Server.Name, "client_api", addresses["client"].String())
-	})
-}
-
-// welcome tells how the first user gets in.
-func (a *app) welcome(ctx context.Context, c *config.Config, server *homeserver.Server) error {
-	if c.Registration.Enabled && !c.Registration.RequireToken {
-		return a.say("Registration is open. Make an account with any Matrix client, or with\n  securecomm register alice --server %s", c.BaseURL())
-	}
 	token, err := server.Account.BootstrapToken(ctx)
 	if err != nil {
 		return fmt.Errorf("make the first administrator's token: %w", err)
 	}
+	return server.Run(ctx, func(addresses map[string]net.Addr) {
+		address := addresses["client"].String()
+		if err := a.welcome(c, c.LocalURL(address), token); err != nil {
+			log.Warn("how to register could not be told", "err", err)
+		}
+		log.Info("ready", "server", c.Server.Name, "client_api", address)
+	})
+}
+
+// welcome tells how the first users get in. The token is the first administrator's, empty if there is one already.
+func (a *app) welcome(c *config.Config, server, token string) error {
+	if c.Registration.Enabled && !c.Registration.RequireToken {
+		err := a.say("Registration is open. Make an account with any Matrix client, or with\n  securecomm register alice --server %s", server)
+		if err != nil {
+			return err
+		}
+	}
 	if token == "" {
 		return nil
 	}
-	return a.say("This server has no users yet. The first administrator registers with this one-time token:\n  %s\n"+
-		"for example with\n  securecomm register alice --server %s --token %s", token, c.BaseURL(), token)
+	return a.say("This server has no administrator yet. The first one registers with this one-time token:\n  %s\n"+
+		"for example with\n  securecomm register admin --server %s --token %s", token, server, token)
 }
 
 // logger writes what the configuration asks for.

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"net"
 	"net/netip"
 	"path/filepath"
 	"time"
@@ -172,10 +173,43 @@ func (c *Config) ACMEDomains() []string {
 	return []string{c.Server.Name.Host()}
 }
 
-// BaseURL is where clients reach the server, without a slash at its end.
+// BaseURL is where clients reach the server, without a slash at its end. It is empty if that is known only when
+// the server listens: a server of this machine, on a port that the system chooses.
 func (c *Config) BaseURL() string {
-	if c.Server.BaseURL != "" {
+	switch {
+	case c.Server.BaseURL != "":
 		return c.Server.BaseURL
+	case c.local():
+		return c.urlOf(c.Listen.Client)
+	default:
+		return "https://" + string(c.Server.Name)
 	}
-	return "https://" + string(c.Server.Name)
+}
+
+// LocalURL is where a client on this machine reaches the server, given the address that it listens on for clients.
+func (c *Config) LocalURL(address string) string {
+	certified := c.TLS.Client && !c.local() // for its name, not for the address
+	if c.Server.BaseURL != "" || certified {
+		return c.BaseURL()
+	}
+	return c.urlOf(address)
+}
+
+// local says whether nobody but this machine can know the server by its name.
+func (c *Config) local() bool { return c.Dev || c.Server.Name.Host() == "localhost" }
+
+// urlOf is the URL of an address to listen on; empty if the port is not known.
+func (c *Config) urlOf(address string) string {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil || port == "0" {
+		return ""
+	}
+	if ip, err := netip.ParseAddr(host); host == "" || err == nil && ip.IsUnspecified() {
+		host = "localhost"
+	}
+	scheme := "http://"
+	if c.TLS.Client {
+		scheme = "https://"
+	}
+	return scheme + net.JoinHostPort(host, port)
 }

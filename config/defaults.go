@@ -41,7 +41,6 @@ func Dev() *Config {
 	c := Default()
 	c.Dev = true
 	c.Server.DataDir = ".securecomm-dev"
-	c.Server.BaseURL = "http://localhost:8008"
 	c.Federation.Enabled = true
 	c.Federation.AllowNetworks = []netip.Prefix{
 		netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128"),

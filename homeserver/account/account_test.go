@@ -263,7 +263,44 @@ func TestBootstrap(t *testing.T) {
 		_, err = s.Register(ctx, wanted, &account.Auth{Type: account.StageRegistrationToken, Token: token})
 		wantErr(t, "the token a second time", err, account.ErrRegistrationClosed)
 		if token, err := s.BootstrapToken(ctx); err != nil || token != "" {
-			t.Errorf("with a user: %q, %v", token, err)
+			t.Errorf("with an administrator: %q, %v", token, err)
+		}
+	})
+}
+
+// TestBootstrapWhenOpen: a server on which everybody may register gets its administrator by the token all the same.
+func TestBootstrapWhenOpen(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		ctx := t.Context()
+		s := newService(db, nil)
+		if r := mustAuthenticate(t, s, register(t, s, "alice", false).AccessToken); r.Admin {
+			t.Fatal("the first user is an administrator without a token")
+		}
+		first, err := s.BootstrapToken(ctx)
+		if err != nil || first == "" {
+			t.Fatalf("with users but no administrator: %q, %v", first, err)
+		}
+		var challenge *account.Challenge
+		_, err = s.Register(ctx, account.Account{Username: "bob", Password: password}, nil)
+		if !errors.As(err, &challenge) || len(challenge.Flows) != 2 || challenge.Flows[0][0] != account.StageDummy || challenge.Flows[1][0] != account.StageRegistrationToken {
+			t.Fatalf("got %v", err)
+		}
+		l, err := s.Register(ctx, account.Account{Username: "root", Password: password}, &account.Auth{Type: account.StageRegistrationToken, Token: first})
+		if err != nil || !mustAuthenticate(t, s, l.AccessToken).Admin {
+			t.Fatalf("the token makes no administrator: %v", err)
+		}
+		if err := s.SetAdmin(ctx, l.User, false); err != nil {
+			t.Fatal(err)
+		}
+		second, err := s.BootstrapToken(ctx)
+		if err != nil || second == "" {
+			t.Fatalf("with no administrator any more: %q, %v", second, err)
+		}
+		if err := s.SetAdmin(ctx, "@alice:example.org", true); err != nil {
+			t.Fatal(err)
+		}
+		if valid, err := s.RegistrationTokenValid(ctx, second); valid || err != nil {
+			t.Errorf("the token outlives the coming of an administrator: %v", err)
 		}
 	})
 }

@@ -193,12 +193,18 @@ func (s *Service) erase(tx *store.Tx, user id.UserID) error {
 // SetAdmin makes a user an administrator of the server, or no longer. Open sessions notice it within half a minute.
 func (s *Service) SetAdmin(ctx context.Context, user id.UserID, admin bool) error {
 	return s.DB.Update(ctx, func(tx *store.Tx) error {
-		_, ok, err := tx.Users.Get(user)
-		if err != nil {
+		u, ok, err := tx.Users.Get(user)
+		switch {
+		case err != nil:
 			return err
-		}
-		if !ok {
+		case !ok:
 			return fmt.Errorf("user: %w", ErrNotFound)
+		case admin && u.Deactivated:
+			return ErrDeactivated
+		case admin:
+			if err := tx.Passes.DeleteBootstrap(); err != nil {
+				return err
+			}
 		}
 		return tx.Users.SetAdmin(user, admin)
 	})

@@ -114,6 +114,11 @@ func (s *Service) create(ctx context.Context, user id.UserID, a Account, token [
 		if !ok {
 			return ErrUserInUse
 		}
+		if u.Admin {
+			if err := tx.Passes.DeleteBootstrap(); err != nil {
+				return err
+			}
+		}
 		if a.NoLogin {
 			return nil
 		}
@@ -153,15 +158,15 @@ func (s *Service) NewRegistrationToken(ctx context.Context, uses int, life time.
 	return token, nil
 }
 
-// BootstrapToken makes a token with which the first administrator can register, once. It returns an
-// empty string as soon as there is a user; until then, each call makes the tokens before invalid.
+// BootstrapToken makes a token with which the first administrator can register, once. It returns an empty
+// string as soon as there is an administrator; until then, each call makes the tokens before invalid.
 func (s *Service) BootstrapToken(ctx context.Context) (string, error) {
 	token := newToken(registrationPrefix)
 	err := s.DB.Update(ctx, func(tx *store.Tx) error {
 		if err := tx.Passes.DeleteBootstrap(); err != nil {
 			return err
 		}
-		any, err := tx.Users.Any()
+		any, err := tx.Users.AnyAdmin()
 		if err != nil {
 			return err
 		}

@@ -143,23 +143,27 @@ func (s *Service) confirmRegistration(ctx context.Context, auth *Auth) (token []
 var errBadRegistrationToken = fmt.Errorf("%w: the registration token is not valid", ErrForbidden)
 
 func (s *Service) registrationFlows(ctx context.Context) ([][]string, error) {
-	if s.Registration.Open && !s.Registration.RequireToken {
+	withToken := []string{StageRegistrationToken}
+	if s.Registration.Open && s.Registration.RequireToken {
+		return [][]string{withToken}, nil
+	}
+	var any bool
+	err := s.DB.View(ctx, func(tx *store.Tx) (err error) {
+		any, err = tx.Passes.AnyRegistration(nowMillis())
+		return err
+	})
+	switch {
+	case err != nil:
+		return nil, err
+	case s.Registration.Open && any: // who has a token may become more than a user by it
+		return [][]string{{StageDummy}, withToken}, nil
+	case s.Registration.Open:
 		return [][]string{{StageDummy}}, nil
+	case any:
+		return [][]string{withToken}, nil
+	default:
+		return nil, ErrRegistrationClosed
 	}
-	if !s.Registration.Open {
-		var any bool
-		err := s.DB.View(ctx, func(tx *store.Tx) (err error) {
-			any, err = tx.Passes.AnyRegistration(nowMillis())
-			return err
-		})
-		if err != nil {
-			return nil, err
-		}
-		if !any {
-			return nil, ErrRegistrationClosed
-		}
-	}
-	return [][]string{{StageRegistrationToken}}, nil
 }
 
 // Owns says whether a user is one of this server.

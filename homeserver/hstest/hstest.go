@@ -111,7 +111,6 @@ func federating(t testing.TB, ca *discoverytest.CA, options []Option) *Server {
 func start(t testing.TB, c *config.Config, options []Option) *Server {
 	t.Helper()
 	c.Server.DataDir = t.TempDir()
-	c.Server.BaseURL = ""
 	c.Listen.Client = "127.0.0.1:0"
 	for _, o := range options {
 		o(c)

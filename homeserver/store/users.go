@@ -32,10 +32,10 @@ func (s Users) Get(user id.UserID) (User, bool, error) {
 	return u, ok, err
 }
 
-// Any says whether there is a user at all.
-func (s Users) Any() (bool, error) {
+// AnyAdmin says whether there is an administrator whose account is in use.
+func (s Users) AnyAdmin() (bool, error) {
 	var one int
-	return s.tx.row([]any{&one}, `SELECT 1 FROM users LIMIT 1`)
+	return s.tx.row([]any{&one}, `SELECT 1 FROM users WHERE admin AND NOT deactivated LIMIT 1`)
 }
 
 // SetPassword replaces the hash of a user's password.
