@@ -99,7 +99,9 @@ func (a *app) root() *cobra.Command {
 			root.AddCommand(command)
 		}
 	}
-	for _, command := range a.serverCommands() {
+	admin := a.admin()
+	a.clientFlags(admin)
+	for _, command := range append(a.serverCommands(), admin) {
 		command.GroupID = groupServer
 		root.AddCommand(command)
 	}

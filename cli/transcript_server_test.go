@@ -11,7 +11,7 @@ import (
 )
 
 // TestServerTranscripts runs the transcripts that need servers: each with one of its own ($ONE is its URL,
-// $ONE_NAME its name), those named federated-* with two.
+// $ONE_NAME its name, $ADMIN_TOKEN its first administrator's token), those named federated-* with two.
 func TestServerTranscripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/server/*.txtar")
 	if err != nil || len(files) == 0 {
@@ -28,6 +28,11 @@ func TestServerTranscripts(t *testing.T) {
 			} else {
 				one := hstest.New(t)
 				env["ONE"], env["ONE_NAME"] = one.URL, string(one.Name)
+				token, err := one.Account.BootstrapToken(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				env["ADMIN_TOKEN"] = token
 			}
 			params := transcripts("", func(e *testscript.Env) {
 				for name, value := range env {

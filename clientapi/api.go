@@ -69,6 +69,7 @@ func (a *API) routes() []route {
 		a.registrationRoutes(),
 		a.loginRoutes(),
 		a.accountRoutes(),
+		a.adminRoutes(),
 		a.deviceRoutes(),
 		a.profileRoutes(),
 		a.accountDataRoutes(),

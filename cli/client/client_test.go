@@ -151,6 +151,24 @@ func TestRegisterDoesTheStages(t *testing.T) {
 	}
 }
 
+// TestTokenIsPreferred: an administrator's token must not be lost where everybody may register.
+func TestTokenIsPreferred(t *testing.T) {
+	needed := AuthNeeded{Flows: []Flow{{[]string{"m.login.dummy"}}, {[]string{"m.login.registration_token"}}}}
+	for _, test := range []struct {
+		able []string
+		want string
+	}{
+		{[]string{"m.login.registration_token", "m.login.dummy"}, "m.login.registration_token"},
+		{[]string{"m.login.dummy"}, "m.login.dummy"},
+		{[]string{"m.login.password", "m.login.dummy"}, "m.login.dummy"},
+		{[]string{"m.login.password"}, ""},
+	} {
+		if got, ok := needed.Next(test.able); got != test.want || ok != (test.want != "") {
+			t.Errorf("with %v: %q, %v", test.able, got, ok)
+		}
+	}
+}
+
 func TestMalformedEventsAreLeftOut(t *testing.T) {
 	var es Events
 	if err := json.Unmarshal([]byte(`[{"type":5},{"type":"m.ok","content":{"a":1}},"x",{}]`), &es); err != nil {

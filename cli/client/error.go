@@ -50,19 +50,25 @@ type Flow struct {
 	Stages []string `json:"stages"`
 }
 
-// Next is the first stage that is still to be done in a flow of which the client can do every stage.
+// Next is the first stage that is still to be done in a flow of which the client can do every stage. A flow that
+// has the first of these stages is preferred.
 func (a *AuthNeeded) Next(able []string) (stage string, ok bool) {
 	for _, flow := range a.Flows {
 		if slices.ContainsFunc(flow.Stages, func(s string) bool { return !slices.Contains(able, s) }) {
 			continue
 		}
-		for _, s := range flow.Stages {
-			if !slices.Contains(a.Completed, s) {
-				return s, true
+		preferred := slices.Contains(flow.Stages, able[0])
+		if ok && !preferred {
+			continue
+		}
+		if i := slices.IndexFunc(flow.Stages, func(s string) bool { return !slices.Contains(a.Completed, s) }); i >= 0 {
+			stage, ok = flow.Stages[i], true
+			if preferred {
+				break
 			}
 		}
 	}
-	return "", false
+	return stage, ok
 }
 
 // Unreachable tells failures on the way to the server, which may pass, from refusals and all others. A certificate that

@@ -47,11 +47,11 @@ func (c *Client) Login(ctx context.Context, user, password string, device id.Dev
 }
 
 // Register makes an account, completing the stages "m.login.dummy" and, if a token is given,
-// "m.login.registration_token".
+// "m.login.registration_token". A token is used wherever the server takes one: it may make an administrator.
 func (c *Client) Register(ctx context.Context, name, password, token, deviceName string) (Session, error) {
 	able := []string{"m.login.dummy"}
 	if token != "" {
-		able = append(able, "m.login.registration_token")
+		able = []string{"m.login.registration_token", "m.login.dummy"}
 	}
 	var out Session
 	err := c.interactive(able, func(auth map[string]any) error {
