@@ -11,12 +11,13 @@ import (
 
 func appendString(out []byte, s string) []byte { return canonicaljson.AppendString(out, s) }
 
-// appendTimelineEvent adds an event as the client wants it. Most events look the same to all, and are encoded once.
-func (b *builder) appendTimelineEvent(out []byte, v *visit, ev *store.Event, txns map[id.EventID]string) ([]byte, error) {
+// appendTimelineEvent adds an event as the client wants it, with what is bundled with it. Most events look the same to
+// all, and are encoded once.
+func (b *builder) appendTimelineEvent(out []byte, v *visit, ev *store.Event, txns map[id.EventID]string, bundle json.RawMessage) ([]byte, error) {
 	membership := v.membershipAt(ev)
 	txn, own := txns[ev.ID]
 	plain := len(b.f.EventFields) == 0 && b.f.EventFormat != "federation"
-	if plain && !own && ev.StateKey == nil && ev.RedactedBy == 0 && membership == "join" {
+	if plain && !own && bundle == nil && ev.StateKey == nil && ev.RedactedBy == 0 && membership == "join" {
 		return append(out, ev.SyncJSON()...), nil
 	}
 	unsigned := append(make([]byte, 0, 256), `{"membership":`...)
@@ -32,6 +33,9 @@ func (b *builder) appendTimelineEvent(out []byte, v *visit, ev *store.Event, txn
 	}
 	if own {
 		unsigned = appendString(append(unsigned, `,"transaction_id":`...), txn)
+	}
+	if bundle != nil {
+		unsigned = append(append(unsigned, `,"m.relations":`...), bundle...)
 	}
 	return b.appendFormatted(out, ev, append(unsigned, '}'))
 }

@@ -123,6 +123,12 @@ type ev struct {
 		Prev        json.RawMessage `json:"prev_content"`
 		Because     json.RawMessage `json:"redacted_because"`
 		Transaction string          `json:"transaction_id"`
+		Relations   struct {
+			Replace struct {
+				ID string `json:"event_id"`
+			} `json:"m.replace"`
+			Thread struct{ Count int } `json:"m.thread"`
+		} `json:"m.relations"`
 	} `json:"unsigned"`
 }
 

@@ -1,12 +1,14 @@
 package clientsync
 
 import (
+	"encoding/json"
 	"slices"
 
 	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/store"
 	"github.com/securecomm/securecomm/homeserver/stream"
+	history "github.com/securecomm/securecomm/homeserver/timeline"
 )
 
 const (
@@ -151,11 +153,19 @@ func (b *builder) writeTimeline(s *section, v *visit, t *timeline) error {
 	if err != nil {
 		return err
 	}
+	// A client that missed nothing has seen what relates to the events, and puts it together itself.
+	var bundles map[id.EventID]json.RawMessage
+	if t.limited {
+		reader := history.Reader{User: b.p.user, Device: b.r.Device}
+		if bundles, err = history.Bundle(b.tx, v.roomID, v.room, reader, t.events); err != nil {
+			return err
+		}
+	}
 	for i, ev := range t.events {
 		if i > 0 {
 			s.buf = append(s.buf, ',')
 		}
-		if s.buf, err = b.appendTimelineEvent(s.buf, v, ev, txns); err != nil {
+		if s.buf, err = b.appendTimelineEvent(s.buf, v, ev, txns, bundles[ev.ID]); err != nil {
 			return err
 		}
 	}

@@ -35,15 +35,7 @@ func (v *View) aggregate(events []*store.Event, how style) (map[id.EventID]map[s
 	if how.depth > maxBundled {
 		return nil, nil
 	}
-	parents := make(map[id.EventID]*store.Event, len(events))
-	var ids []id.EventID
-	for _, ev := range events {
-		if ev.StateKey == nil && ev.RedactedBy == 0 && parents[ev.ID] == nil {
-			parents[ev.ID] = ev
-			ids = append(ids, ev.ID)
-		}
-	}
-	groups, err := v.tx.Relations.Groups(v.room.NID, ids)
+	parents, groups, err := related(v.tx, v.room.NID, events)
 	if err != nil || len(groups) == 0 {
 		return nil, err
 	}
@@ -52,6 +44,44 @@ func (v *View) aggregate(events []*store.Event, how style) (map[id.EventID]map[s
 		return nil, err
 	}
 	return v.encodeSums(sums, how)
+}
+
+// related finds what relates to events of one room, and to which of them something may.
+func related(tx *store.Tx, room store.RoomNID, events []*store.Event) (map[id.EventID]*store.Event, []store.RelationGroup, error) {
+	parents := make(map[id.EventID]*store.Event, len(events))
+	var ids []id.EventID
+	for _, ev := range events {
+		if ev.StateKey == nil && ev.RedactedBy == 0 && parents[ev.ID] == nil {
+			parents[ev.ID] = ev
+			ids = append(ids, ev.ID)
+		}
+	}
+	groups, err := tx.Relations.Groups(room, ids)
+	return parents, groups, err
+}
+
+// Bundle finds what is bundled with events of one room as "m.relations", for answers that write the events
+// themselves and sort them by room. Where nothing relates to any of them, it costs one query.
+func Bundle(tx *store.Tx, name id.RoomID, room store.RoomNID, r Reader, events []*store.Event) (map[id.EventID]json.RawMessage, error) {
+	_, groups, err := related(tx, room, events)
+	if err != nil || len(groups) == 0 {
+		return nil, err
+	}
+	v, err := find(tx, name, r)
+	if err != nil || v == nil {
+		return nil, err
+	}
+	bundles, err := v.aggregate(events, style{noRoom: true})
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[id.EventID]json.RawMessage, len(bundles))
+	for event, bundle := range bundles {
+		if out[event], err = json.Marshal(bundle); err != nil {
+			return nil, fmt.Errorf("encode what relates to %s: %w", event, err)
+		}
+	}
+	return out, nil
 }
 
 // sumUp brings together what several users did to each event.
