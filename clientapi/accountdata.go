@@ -3,6 +3,7 @@ package clientapi
 import (
 	"github.com/securecomm/securecomm/homeserver/account"
 	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/pushrule"
 )
 
 func (a *API) accountDataRoutes() []route {
@@ -33,6 +34,14 @@ func (a *API) accountData(c *call) (any, error) {
 	u, room, err := c.owner()
 	if err != nil {
 		return nil, err
+	}
+	if room == "" && c.path("type") == pushrule.AccountDataType {
+		// Who never changed the rules has none stored, but the predefined ones apply.
+		set, err := a.Push.Ruleset(c.Request().Context(), u)
+		if err != nil {
+			return nil, err
+		}
+		return map[string]any{"global": set}, nil
 	}
 	content, err := a.Account.AccountData(c.Request().Context(), u, room, c.path("type"))
 	if err != nil {

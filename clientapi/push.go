@@ -147,7 +147,7 @@ func (a *API) pushers(c *call) (any, error) {
 
 func (a *API) setPusher(c *call) (any, error) {
 	var body struct {
-		Kind              *string         `json:"kind"`
+		Kind              json.RawMessage `json:"kind"` // null deletes the pusher
 		AppID             *string         `json:"app_id"`
 		PushKey           *string         `json:"pushkey"`
 		AppDisplayName    *string         `json:"app_display_name"`
@@ -160,18 +160,22 @@ func (a *API) setPusher(c *call) (any, error) {
 	if err := c.decode(&body); err != nil {
 		return nil, err
 	}
-	if body.AppID == nil || body.PushKey == nil {
-		return nil, missing("app_id or pushkey")
+	if body.AppID == nil || body.PushKey == nil || body.Kind == nil {
+		return nil, missing("app_id, pushkey or kind")
+	}
+	var kind *string
+	if err := json.Unmarshal(body.Kind, &kind); err != nil {
+		return nil, fail(http.StatusBadRequest, "M_BAD_JSON", "kind must be a string or null")
 	}
 	ctx := c.Request().Context()
-	if body.Kind == nil {
+	if kind == nil {
 		return nil, a.Push.DeletePusher(ctx, c.Requester.User, *body.AppID, *body.PushKey)
 	}
 	if body.AppDisplayName == nil || body.DeviceDisplayName == nil || body.Lang == nil || body.Data == nil {
 		return nil, missing("app_display_name, device_display_name, lang or data")
 	}
 	return nil, a.Push.SetPusher(ctx, c.Requester.User, c.Requester.Device, push.Pusher{
-		Kind: *body.Kind, AppID: *body.AppID, PushKey: *body.PushKey, AppDisplayName: *body.AppDisplayName,
+		Kind: *kind, AppID: *body.AppID, PushKey: *body.PushKey, AppDisplayName: *body.AppDisplayName,
 		DeviceDisplayName: *body.DeviceDisplayName, ProfileTag: body.ProfileTag, Lang: *body.Lang, Data: body.Data,
 	}, body.Append)
 }

@@ -2,6 +2,7 @@ package clientapi
 
 import (
 	"fmt"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -18,8 +19,12 @@ func eachWithPush(t *testing.T, test func(*tester)) {
 
 func TestPushRules(t *testing.T) {
 	eachWithPush(t, func(t *tester) {
-		_, token := t.register("alice")
+		alice, token := t.register("alice")
 		const rules = "/_matrix/client/v3/pushrules/"
+		data := v3 + "/user/" + url.PathEscape(alice) + "/account_data/m.push_rules"
+		if got := fmt.Sprint(t.want(t.call(GET, data, token, nil), 200, "").body); !strings.Contains(got, ".m.rule.master") {
+			t.Errorf("before the first change, the account data is %s", got)
+		}
 		put := func(path string, body any) answer { t.Helper(); return t.call(PUT, rules+path, token, body) }
 		get := func(path string) answer { t.Helper(); return t.call(GET, rules+path, token, nil) }
 		actions := map[string]any{"actions": []string{"dont_notify"}}
@@ -29,6 +34,9 @@ func TestPushRules(t *testing.T) {
 		t.want(put("global/room/!c:d?after=!a:b", actions), 200, "")
 		t.want(put("global/content/word", map[string]any{"actions": []string{"notify"}, "pattern": "x*"}), 200, "")
 		all := fmt.Sprint(get("").body)
+		if got := fmt.Sprint(t.call(GET, data, token, nil).body); got != all {
+			t.Errorf("the account data is %s, not %s", got, all)
+		}
 		if !strings.Contains(all, "dont_notify") || strings.Index(all, "rule_id:!a:b") > strings.Index(all, "rule_id:!c:d") {
 			t.Errorf("got %s", all)
 		}
@@ -86,6 +94,8 @@ func TestPushersAndNotifications(t *testing.T) {
 		}
 		t.want(t.call(POST, set, token, map[string]any{"kind": "http", "app_id": "app"}), 400, "M_MISSING_PARAM")
 		t.want(t.call(POST, set, token, map[string]any{"kind": "http", "app_id": "app", "pushkey": "key"}), 400, "M_MISSING_PARAM")
+		t.want(t.call(POST, set, token, map[string]any{"app_id": "app", "pushkey": "key"}), 400, "M_MISSING_PARAM")
+		t.want(t.call(POST, set, token, map[string]any{"kind": 1, "app_id": "app", "pushkey": "key"}), 400, "M_BAD_JSON")
 		pusher["kind"] = "pigeon"
 		t.want(t.call(POST, set, token, pusher), 400, "M_INVALID_PARAM")
 

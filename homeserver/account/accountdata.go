@@ -1,12 +1,12 @@
 package account
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"strconv"
 
+	"github.com/securecomm/securecomm/homeserver/canonicaljson"
 	"github.com/securecomm/securecomm/homeserver/filter"
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/store"
@@ -55,8 +55,9 @@ func putAccountData(tx *store.Tx, user id.UserID, room id.RoomID, typ string, co
 		return fmt.Errorf("%w: a type of account data has 1 to %d bytes", ErrInvalidParam, maxDataType)
 	case len(content) > MaxAccountData:
 		return fmt.Errorf("account data: %w: at most %d bytes are kept for a type", ErrTooLarge, MaxAccountData)
-	case bytes.IndexByte(content, 0) >= 0:
-		return fmt.Errorf("%w: account data must be JSON", ErrInvalidParam)
+	}
+	if err := checkJSON(content); err != nil {
+		return err
 	}
 	_, exists, err := tx.AccountData.Get(user, room, typ)
 	if err != nil {
@@ -70,6 +71,14 @@ func putAccountData(tx *store.Tx, user id.UserID, room id.RoomID, typ string, co
 		}
 	}
 	tx.AccountData.Set(user, room, typ, content)
+	return nil
+}
+
+// checkJSON refuses what some client or database could not read again, such as half of a character.
+func checkJSON(content json.RawMessage) error {
+	if _, err := canonicaljson.CanonicalizeLenient(content); err != nil {
+		return fmt.Errorf("%w: %w", ErrInvalidParam, err)
+	}
 	return nil
 }
 
@@ -106,6 +115,9 @@ func (s *Service) SetTag(ctx context.Context, user id.UserID, room id.RoomID, ta
 	if tag == "" || len(tag) > maxDataType {
 		return fmt.Errorf("%w: a tag has 1 to %d bytes", ErrInvalidParam, maxDataType)
 	}
+	if err := checkTag(content); err != nil {
+		return err
+	}
 	return s.DB.Update(ctx, func(tx *store.Tx) error {
 		t, err := readTags(tx, user, room)
 		if err != nil {
@@ -130,6 +142,20 @@ func (s *Service) SetTag(ctx context.Context, user id.UserID, room id.RoomID, ta
 	})
 }
 
+// checkTag checks what is said of a tag, which may be nothing (Client-Server API, "Room Tagging").
+func checkTag(content json.RawMessage) error {
+	var tag struct {
+		Order *float64 `json:"order"`
+	}
+	if content == nil {
+		return nil
+	}
+	if json.Unmarshal(content, &tag) != nil || tag.Order != nil && (*tag.Order < 0 || *tag.Order > 1) {
+		return fmt.Errorf("%w: the order of a tag must be a number from 0 to 1", ErrInvalidParam)
+	}
+	return nil
+}
+
 const (
 	maxFilter     = 64 << 10
 	maxFilters    = 1000 // of one user; the oldest goes
@@ -147,6 +173,9 @@ func (s *Service) PutFilter(ctx context.Context, user id.UserID, content json.Ra
 		return "", fmt.Errorf("filter: %w: at most %d bytes", ErrTooLarge, maxFilter)
 	}
 	if _, err := filter.Parse(content); err != nil {
+		return "", err
+	}
+	if err := checkJSON(content); err != nil {
 		return "", err
 	}
 	hash := hashToken(string(content))

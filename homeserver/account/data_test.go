@@ -44,10 +44,11 @@ func TestProfile(t *testing.T) {
 			t.Errorf("got %s, %v", profile, err)
 		}
 		for field, value := range map[string]string{
-			"displayname": `1`, "avatar_url": `{}`, "x": `1`, "Org.example": `1`, "": `1`, "m.tz": `[]`,
+			"displayname": `1`, "avatar_url": `{}`, "x": `1`, "Org.example": `1`, "": `1`, "m.tz": `[]`, "org.example.half": `"\ud83d"`,
 		} {
 			wantErr(t, field+" = "+value, set(field, value), account.ErrInvalidParam)
 		}
+		wantErr(t, "half of a character", set("displayname", `"\ud83d"`), account.ErrInvalidParam)
 		wantErr(t, "257 characters", set("displayname", `"`+strings.Repeat("é", 257)+`"`), account.ErrInvalidParam)
 		wantErr(t, "a long key", set("a."+strings.Repeat("a", 254), `1`), account.ErrKeyTooLarge)
 		wantErr(t, "a large profile", set("org.example.large", `"`+strings.Repeat("a", 64<<10)+`"`), account.ErrProfileTooLarge)
@@ -143,6 +144,12 @@ func TestAccountData(t *testing.T) {
 		if err := s.SetTag(ctx, alice, room, "u.gone", nil); err != nil {
 			t.Fatal(err)
 		}
+		for _, bad := range []string{`{"order":-0.1}`, `{"order":1.1}`, `{"order":"0.5"}`, `{"order":0,"x":"\ud800"}`} {
+			wantErr(t, bad, s.SetTag(ctx, alice, room, "u.bad", json.RawMessage(bad)), account.ErrInvalidParam)
+		}
+		for _, bad := range []string{`{"x":"\ud800"}`, `{"x":"\udc00\ud800"}`, `{"\udfff":1}`} {
+			wantErr(t, bad, s.SetAccountData(ctx, alice, "", "bad", json.RawMessage(bad)), account.ErrInvalidParam)
+		}
 		if tags, err := s.Tags(ctx, alice, room); err != nil || len(tags) != 2 || string(tags["u.work"]) != `{"order":0.5}` {
 			t.Errorf("got %s, %v", tags, err)
 		}
@@ -184,6 +191,8 @@ func TestFilters(t *testing.T) {
 		if err != nil || second == first {
 			t.Errorf("got %s, %v", second, err)
 		}
+		_, err = s.PutFilter(ctx, alice, json.RawMessage(`{"event_fields":["\ud800"]}`))
+		wantErr(t, "half of a character", err, account.ErrInvalidParam)
 		if raw, err := s.FilterJSON(ctx, alice, first); err != nil || string(raw) != string(content) {
 			t.Errorf("got %s, %v", raw, err)
 		}

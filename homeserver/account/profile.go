@@ -151,6 +151,9 @@ func checkField(field string, value json.RawMessage) (folded string, remove bool
 	if err := checkFieldName(field); err != nil {
 		return "", false, err
 	}
+	if err := checkJSON(value); err != nil {
+		return "", false, err
+	}
 	var limit int
 	switch field {
 	case FieldDisplayName:

@@ -151,15 +151,18 @@ func TestBadPushers(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, spoil := range map[string]func(*push.Pusher){
-		"long app":    func(p *push.Pusher) { p.AppID += "a" },
-		"no app":      func(p *push.Pusher) { p.AppID = "" },
-		"long key":    func(p *push.Pusher) { p.PushKey += "k" },
-		"kind":        func(p *push.Pusher) { p.Kind = "email" },
-		"plain http":  func(p *push.Pusher) { p.Data = json.RawMessage(`{"url":"http://push.test/_matrix/push/v1/notify"}`) },
-		"other path":  func(p *push.Pusher) { p.Data = json.RawMessage(`{"url":"https://push.test/admin"}`) },
-		"no url":      func(p *push.Pusher) { p.Data = json.RawMessage(`{}`) },
-		"no data":     func(p *push.Pusher) { p.Data = json.RawMessage(`[]`) },
-		"large data":  func(p *push.Pusher) { p.Data = json.RawMessage(`{"x":"` + strings.Repeat("x", 16<<10) + `"}`) },
+		"long app":   func(p *push.Pusher) { p.AppID += "a" },
+		"no app":     func(p *push.Pusher) { p.AppID = "" },
+		"long key":   func(p *push.Pusher) { p.PushKey += "k" },
+		"kind":       func(p *push.Pusher) { p.Kind = "email" },
+		"plain http": func(p *push.Pusher) { p.Data = json.RawMessage(`{"url":"http://push.test/_matrix/push/v1/notify"}`) },
+		"other path": func(p *push.Pusher) { p.Data = json.RawMessage(`{"url":"https://push.test/admin"}`) },
+		"no url":     func(p *push.Pusher) { p.Data = json.RawMessage(`{}`) },
+		"no data":    func(p *push.Pusher) { p.Data = json.RawMessage(`[]`) },
+		"large data": func(p *push.Pusher) { p.Data = json.RawMessage(`{"x":"` + strings.Repeat("x", 16<<10) + `"}`) },
+		"half of a character": func(p *push.Pusher) {
+			p.Data = json.RawMessage(`{"url":"https://push.test/_matrix/push/v1/notify","x":"\ud800"}`)
+		},
 		"large names": func(p *push.Pusher) { p.Lang = strings.Repeat("x", 1025) },
 	} {
 		p := good

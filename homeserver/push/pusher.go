@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/securecomm/securecomm/homeserver/canonicaljson"
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/store"
 )
@@ -97,6 +98,9 @@ func (p *Pusher) check() error {
 		return fmt.Errorf("%w: its data is larger than %d bytes", ErrBadPusher, maxData)
 	case p.Kind != "http":
 		return fmt.Errorf("%w: this server has pushers of kind http only", ErrBadPusher)
+	}
+	if _, err := canonicaljson.CanonicalizeLenient(p.Data); err != nil {
+		return fmt.Errorf("%w: data: %w", ErrBadPusher, err)
 	}
 	var data struct {
 		URL string `json:"url"`
