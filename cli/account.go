@@ -106,7 +106,7 @@ func (a *app) enter(ctx context.Context, user string, e entry, register bool) er
 		got, err = c.Login(ctx, user, password, device, e.deviceName)
 	}
 	if err != nil {
-		return err
+		return explainEntry(err, register)
 	}
 	if p.vault == nil {
 		if !e.passphrase {

@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -66,6 +68,16 @@ func TestEveryErrorHasAHint(t *testing.T) {
 		if code, hint := explain(err); code == exitOK || hint == "" || strings.Contains(hint, "\n") {
 			t.Errorf("%v: code %d, hint %q", err, code, hint)
 		}
+	}
+	if code, _ := explain(&fs.PathError{Op: "open", Path: "x", Err: syscall.EIO}); code != exitFailure {
+		t.Errorf("a broken file has code %d", code)
+	}
+	refused := &client.Error{Status: 403, Code: "M_FORBIDDEN"}
+	_, elsewhere := explain(refused)
+	_, login := explain(explainEntry(refused, false))
+	_, register := explain(explainEntry(refused, true))
+	if strings.Contains(elsewhere, "password") || !strings.Contains(login, "password") || !strings.Contains(register, "--token") {
+		t.Errorf("the hints for a refusal are %q, %q at login and %q at registration", elsewhere, login, register)
 	}
 	if code, _ := explain(&client.Error{Status: 401, Code: "M_UNKNOWN_TOKEN"}); code != exitNotLoggedIn {
 		t.Errorf("an ended session has code %d", code)

@@ -84,7 +84,10 @@ func explain(err error) (code int, hint string) {
 		return code, hint
 	}
 	var stages *client.StagesError
+	var file *fs.PathError
 	switch {
+	case errors.As(err, &file): // first, since the system's errors look like those of a network
+		return exitFailure, explainFile(file)
 	case errors.As(err, &stages):
 		return exitRefused, "a server with a registration token takes it by --token; other kinds of registration need a browser"
 	case errors.Is(err, client.ErrNoServer):
@@ -93,12 +96,32 @@ func explain(err error) (code int, hint string) {
 		return exitUnreachable, "check the network and the server's address, then try again"
 	case errors.Is(err, id.ErrInvalid):
 		return exitUsage, "users are written @name:server, rooms !id:server or #alias:server"
-	case errors.Is(err, fs.ErrPermission):
-		return exitFailure, "check the owner and mode of the file"
-	case errors.Is(err, fs.ErrNotExist):
-		return exitFailure, "check the file's name"
 	}
 	return exitFailure, "run the command again; if it fails again, report it with this message"
+}
+
+func explainFile(err *fs.PathError) string {
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return "check the owner and mode of the file"
+	case errors.Is(err, fs.ErrNotExist):
+		return "check the file's name"
+	default:
+		return "check the file and the disk that it is on"
+	}
+}
+
+// explainEntry gives refusals of a login or a registration the hint that fits there.
+func explainEntry(err error, register bool) error {
+	var refused *client.Error
+	if !errors.As(err, &refused) || refused.Code != "M_FORBIDDEN" {
+		return err
+	}
+	hint := "check the name and the password"
+	if register {
+		hint = "ask the server's administrator for a registration token, and give it by --token"
+	}
+	return &failure{code: exitRefused, err: err, hint: hint}
 }
 
 func explainRefusal(refused *client.Error) (code int, hint string) {
@@ -106,7 +129,7 @@ func explainRefusal(refused *client.Error) (code int, hint string) {
 	case "M_UNKNOWN_TOKEN", "M_MISSING_TOKEN":
 		return exitNotLoggedIn, `the session has ended; log in again with "securecomm login"`
 	case "M_FORBIDDEN":
-		return exitRefused, "check the password, or ask an administrator of the room for the permission"
+		return exitRefused, "ask who administers the room, or the server, for the permission"
 	case "M_NOT_FOUND":
 		return exitRefused, `check the name; "securecomm rooms" lists your rooms`
 	case "M_LIMIT_EXCEEDED":
