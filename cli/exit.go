@@ -8,6 +8,7 @@ import (
 	"github.com/securecomm/securecomm/cli/client"
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 const (
@@ -43,6 +44,26 @@ func fail(code int, hint, format string, args ...any) error {
 
 func usageError(cmd *cobra.Command, err error) error {
 	return &failure{code: exitUsage, err: err, hint: fmt.Sprintf("see %q", cmd.CommandPath()+" --help")}
+}
+
+// plainFlagError says what a flag takes, in place of how its value was parsed.
+func plainFlagError(err error) error {
+	var invalid *pflag.InvalidValueError
+	if !errors.As(err, &invalid) {
+		return err
+	}
+	takes := ""
+	switch invalid.GetFlag().Value.Type() {
+	case "int":
+		takes = "a whole number"
+	case "duration":
+		takes = "a time such as 90s or 24h"
+	case "bool":
+		takes = "true or false"
+	default:
+		return err
+	}
+	return fmt.Errorf("--%s takes %s, not %q", invalid.GetFlag().Name, takes, invalid.GetValue())
 }
 
 func unknownCommand(cmd *cobra.Command, name string) error {

@@ -11,7 +11,10 @@ import (
 	"sync"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/term"
+
+	"github.com/securecomm/securecomm/homeserver"
 )
 
 // Stdio is where a command reads and writes.
@@ -71,6 +74,7 @@ func (a *app) root() *cobra.Command {
 		Long:          "securecomm is a Matrix homeserver, its administrator's tool and an end-to-end encrypted\nterminal client for any Matrix server.\n\n" + exitCodes,
 		SilenceErrors: true,
 		SilenceUsage:  true,
+		Version:       homeserver.Version,
 		Args:          cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
@@ -80,9 +84,10 @@ func (a *app) root() *cobra.Command {
 		},
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usageError(cmd, err)
+		return usageError(cmd, plainFlagError(err))
 	})
 	root.CompletionOptions.HiddenDefaultCmd = true
+	a.clientFlags(root.Flags()) // so that they may also stand before the command
 	root.AddGroup(
 		&cobra.Group{ID: groupClient, Title: "Talking:"},
 		&cobra.Group{ID: groupSecurity, Title: "Session and keys:"},
@@ -95,12 +100,12 @@ func (a *app) root() *cobra.Command {
 	} {
 		for _, command := range commands {
 			command.GroupID = group
-			a.clientFlags(command)
+			a.clientFlags(command.PersistentFlags())
 			root.AddCommand(command)
 		}
 	}
 	admin := a.admin()
-	a.clientFlags(admin)
+	a.clientFlags(admin.PersistentFlags())
 	for _, command := range append(a.serverCommands(), admin) {
 		command.GroupID = groupServer
 		root.AddCommand(command)
@@ -115,8 +120,7 @@ const (
 )
 
 // clientFlags are the flags of every command of the terminal client.
-func (a *app) clientFlags(cmd *cobra.Command) {
-	flags := cmd.PersistentFlags()
+func (a *app) clientFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&a.home, "home", a.getenv("SECURECOMM_HOME"), "folder of the client's state (default: securecomm in the user's state folder) [SECURECOMM_HOME]")
 	flags.StringVar(&a.profile, "profile", orElse(a.getenv("SECURECOMM_PROFILE"), "default"), "which of several sessions to use [SECURECOMM_PROFILE]")
 	flags.StringVar(&a.caFile, "ca-file", a.getenv("SECURECOMM_CA_FILE"), "PEM file of certificate authorities to trust besides the system's [SECURECOMM_CA_FILE]")

@@ -88,8 +88,8 @@ func (s *Server) buildClientAPI() {
 	s.Client = s.around(api.Handler())
 }
 
-// version is what the server says of its software.
-const version = "0.1.0"
+// Version is what the server says of its software.
+const Version = "0.1.0"
 
 // buildOutbound makes what asks other servers.
 func (s *Server) buildOutbound(guard *discovery.Guard) (*federation.Remote, error) {
@@ -98,7 +98,7 @@ func (s *Server) buildOutbound(guard *discovery.Guard) (*federation.Remote, erro
 	if err != nil {
 		return nil, fmt.Errorf("federation.ca_files: %w", err)
 	}
-	agent := "SecureComm/" + version
+	agent := "SecureComm/" + Version
 	s.outbound = &client.Client{
 		Server: c.Server.Name, Key: s.Key, RootCAs: roots, UserAgent: agent,
 		Resolver: &discovery.Resolver{Guard: guard, RootCAs: roots, UserAgent: agent},
@@ -114,7 +114,7 @@ func (s *Server) buildOutbound(guard *discovery.Guard) (*federation.Remote, erro
 func (s *Server) buildFederation() {
 	c := s.Config
 	s.federation = &federation.API{
-		Server: c.Server.Name, Software: client.Version{Name: "SecureComm", Version: version}, Store: s.Store,
+		Server: c.Server.Name, Software: client.Version{Name: "SecureComm", Version: Version}, Store: s.Store,
 		Keyring: s.Rooms.Remote.(*federation.Remote).Keyring, Rooms: s.Rooms, Account: s.Account, Keys: s.Keys,
 		Directory: s.Directory, Media: s.Media, Ephemeral: s.Ephemeral, Log: s.Log, Allows: c.Federation.Allows, Woke: s.Sender.Woke,
 		Observe: s.metrics.observe, NearestEvent: s.Timeline.Nearest,
