@@ -29,13 +29,23 @@ func (a *API) receipt(c *call) (any, error) {
 	if err := c.decode(&body); err != nil {
 		return nil, err
 	}
-	m := ephemeral.Mark{Type: c.path("receiptType"), Event: eventID}
-	if body.Thread != nil {
-		if m.Thread = *body.Thread; m.Thread == "" {
-			return nil, fail(http.StatusBadRequest, "M_INVALID_PARAM", "thread_id must not be empty")
-		}
+	m, err := markOf(c.path("receiptType"), eventID, body.Thread)
+	if err != nil {
+		return nil, err
 	}
 	return nil, a.Ephemeral.SetMarks(c.Request().Context(), roomID, c.Requester.User, m)
+}
+
+// markOf is the receipt that a client asks for. The thread is nil if it names none.
+func markOf(typ string, event id.EventID, thread *string) (ephemeral.Mark, error) {
+	m := ephemeral.Mark{Type: typ, Event: event}
+	if thread == nil {
+		return m, nil
+	}
+	if m.Thread = *thread; m.Thread == "" {
+		return m, fail(http.StatusBadRequest, "M_INVALID_PARAM", "thread_id must not be empty")
+	}
+	return m, nil
 }
 
 func (a *API) readMarkers(c *call) (any, error) {

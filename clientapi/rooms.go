@@ -87,6 +87,14 @@ func (a *API) creationOf(c *call, body *creation) (room.Creation, error) {
 		Invite: body.Invite, IsDirect: body.IsDirect, CreationContent: body.CreationContent, InitialState: body.InitialState,
 		PowerOverride: body.PowerOverride,
 	}
+	if body.Visibility != "" && body.Visibility != "public" && body.Visibility != "private" {
+		return out, fail(http.StatusBadRequest, "M_INVALID_PARAM", "visibility must be public or private")
+	}
+	for _, s := range body.InitialState {
+		if s.Type == "" {
+			return out, fail(http.StatusBadRequest, "M_BAD_JSON", "each event of initial_state needs a type")
+		}
+	}
 	if len(body.Invite3PID) > 0 {
 		return out, fail(http.StatusForbidden, "M_THREEPID_DENIED", "this server invites nobody by e-mail or telephone")
 	}
@@ -166,7 +174,11 @@ func (a *API) putState(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	typ, key := c.path("eventType"), c.path("stateKey")
+	return a.setState(c, roomID, c.path("eventType"), c.path("stateKey"), content)
+}
+
+// setState sends a state event, by the way that its type asks for.
+func (a *API) setState(c *call, roomID id.RoomID, typ, key string, content json.RawMessage) (any, error) {
 	ctx := c.Request().Context()
 	switch typ {
 	case event.TypeMember:

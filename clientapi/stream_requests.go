@@ -117,22 +117,20 @@ func (k *connection) sendRequest(params json.RawMessage, state bool) (any, error
 	if err := unmarshal(params, &in); err != nil {
 		return nil, err
 	}
-	if _, err := id.ParseRoomID(string(in.Room)); err != nil {
+	if err := checkRoom(in.Room); err != nil {
 		return nil, err
 	}
 	if in.Type == "" || !isObject(in.Content) {
 		return nil, fail(http.StatusBadRequest, "M_BAD_JSON", "type and content are needed")
 	}
+	if state {
+		return k.a.setState(k.call, in.Room, in.Type, in.StateKey, in.Content)
+	}
 	m := room.Message{Room: in.Room, Sender: k.Requester.User, Type: in.Type, Content: in.Content}
-	switch {
-	case state && (in.Type == event.TypeMember || in.Type == "m.room.canonical_alias"):
-		return nil, fail(http.StatusBadRequest, "M_INVALID_PARAM", "this state is set through its own endpoint")
-	case state:
-		m.StateKey = &in.StateKey
-	case in.Type == event.TypeRedaction:
+	if in.Type == event.TypeRedaction {
 		m.Redacts = in.Redacts
 	}
-	if in.TxnID != "" && !state {
+	if in.TxnID != "" {
 		m.Request = &store.RequestKey{
 			User: k.Requester.User, Device: k.Requester.Device, Scope: "send " + string(in.Room) + " " + in.Type, TxnID: in.TxnID,
 		}
@@ -144,6 +142,15 @@ func (k *connection) sendRequest(params json.RawMessage, state bool) (any, error
 	return sent(eventID), nil
 }
 
+// checkRoom checks a room that is named in the parameters.
+func checkRoom(room id.RoomID) error {
+	if room == "" {
+		return missing("room_id")
+	}
+	_, err := id.ParseRoomID(string(room))
+	return err
+}
+
 func (k *connection) typing(params json.RawMessage) error {
 	var in struct {
 		Room    id.RoomID `json:"room_id"`
@@ -151,6 +158,9 @@ func (k *connection) typing(params json.RawMessage) error {
 		Timeout int64     `json:"timeout"`
 	}
 	if err := unmarshal(params, &in); err != nil {
+		return err
+	}
+	if err := checkRoom(in.Room); err != nil {
 		return err
 	}
 	timeout := time.Duration(min(max(in.Timeout, 0), maxTypingTimeout)) * time.Millisecond
@@ -162,13 +172,23 @@ func (k *connection) receipt(params json.RawMessage) error {
 		Room   id.RoomID  `json:"room_id"`
 		Type   string     `json:"type"`
 		Event  id.EventID `json:"event_id"`
-		Thread string     `json:"thread_id"`
+		Thread *string    `json:"thread_id"`
 	}
 	if err := unmarshal(params, &in); err != nil {
 		return err
 	}
+	if err := checkRoom(in.Room); err != nil {
+		return err
+	}
+	if in.Event == "" {
+		return missing("event_id")
+	}
 	if in.Type == "" {
 		in.Type = ephemeral.Read
 	}
-	return k.a.Ephemeral.SetMarks(k.ctx, in.Room, k.Requester.User, ephemeral.Mark{Type: in.Type, Event: in.Event, Thread: in.Thread})
+	m, err := markOf(in.Type, in.Event, in.Thread)
+	if err != nil {
+		return err
+	}
+	return k.a.Ephemeral.SetMarks(k.ctx, in.Room, k.Requester.User, m)
 }

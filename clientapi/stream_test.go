@@ -142,7 +142,9 @@ func TestStream(t *testing.T) {
 		b.until(func(m *message) bool {
 			return len(m.Rooms.Join[room].Ephemeral.Events) > 0 && strings.Contains(string(m.Rooms.Join[room].Ephemeral.Events[0]), string(one))
 		})
-		for method, code := range map[string]string{"dance": "M_UNRECOGNIZED", "send": "M_INVALID_PARAM", "receipt": "M_INVALID_PARAM"} {
+		for method, code := range map[string]string{
+			"dance": "M_UNRECOGNIZED", "send": "M_MISSING_PARAM", "receipt": "M_MISSING_PARAM", "typing": "M_MISSING_PARAM",
+		} {
 			if m := a.ask("x", method, map[string]any{}); m.Error.Code != code {
 				t.Errorf("%s was answered with %+v", method, m)
 			}
@@ -154,6 +156,38 @@ func TestStream(t *testing.T) {
 		b.conn.Close()
 		two := alice.Send(room, "m.room.message", map[string]any{"body": "missed"})
 		dial(t, s, url.Values{"since": {b.next}, "access_token": {bob.Token}}, nil).hasEvent(room, two)
+	})
+}
+
+// TestStreamIsLikeHTTP: the same requests have the same effects and refusals on both ways.
+func TestStreamIsLikeHTTP(t *testing.T) {
+	hstest.Each(t, func(t *testing.T, s *hstest.Server) {
+		alice, bob := s.Register("alice"), s.Register("bob")
+		room := alice.CreateRoom(map[string]any{"preset": "public_chat", "room_alias_name": "here"})
+		hi := alice.Send(room, "m.room.message", map[string]any{"msgtype": "m.text", "body": "hi"})
+		a := dial(t, s, nil, bearer(alice))
+		for name, test := range map[string]struct {
+			method string
+			params map[string]any
+			code   string
+		}{
+			"an invite":          {"state", map[string]any{"type": "m.room.member", "state_key": bob.ID, "content": map[string]any{"membership": "invite"}}, ""},
+			"no user":            {"state", map[string]any{"type": "m.room.member", "state_key": "bob", "content": map[string]any{"membership": "invite"}}, "M_INVALID_PARAM"},
+			"no membership":      {"state", map[string]any{"type": "m.room.member", "state_key": bob.ID, "content": map[string]any{}}, "M_BAD_JSON"},
+			"the room's alias":   {"state", map[string]any{"type": "m.room.canonical_alias", "content": map[string]any{"alias": "#here:" + string(s.Name)}}, ""},
+			"nobody's alias":     {"state", map[string]any{"type": "m.room.canonical_alias", "content": map[string]any{"alias": "#there:" + string(s.Name)}}, "M_BAD_ALIAS"},
+			"a receipt":          {"receipt", map[string]any{"event_id": hi, "thread_id": "main"}, ""},
+			"an empty thread":    {"receipt", map[string]any{"event_id": hi, "thread_id": ""}, "M_INVALID_PARAM"},
+			"no thread":          {"receipt", map[string]any{"event_id": hi, "thread_id": "zz"}, "M_INVALID_PARAM"},
+			"nothing to receive": {"receipt", map[string]any{"event_id": "$" + strings.Repeat("a", 43)}, "M_NOT_FOUND"},
+			"no event":           {"receipt", map[string]any{}, "M_MISSING_PARAM"},
+		} {
+			test.params["room_id"] = room
+			if m := a.ask(name, test.method, test.params); m.Error.Code != test.code {
+				t.Errorf("%s on a websocket: %q, want %q", name, m.Error.Code, test.code)
+			}
+		}
+		bob.Must("POST", "/v3/join/"+string(room), nil, nil)
 	})
 }
 

@@ -192,9 +192,15 @@ func TestReceivedUnits(t *testing.T) {
 func TestMarks(t *testing.T) {
 	w := newWorld(t, storetest.Open(t, t.TempDir()+"/test.db"))
 	ctx := context.Background()
+	hi, err := w.Rooms.Send(ctx, room.Message{Room: w.room, Sender: "@alice:one.test", Type: "m.room.message", Content: json.RawMessage(`{}`)})
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, m := range []ephemeral.Mark{
-		{Type: "m.other", Event: "$x"}, {Type: ephemeral.Read, Event: "x"}, {Type: ephemeral.FullyRead, Event: "$x", Thread: "main"},
-		{Type: ephemeral.Read, Event: "$x", Thread: strings.Repeat("x", 256)}, {Type: ephemeral.Read, Event: "$x", Thread: "\x00"},
+		{Type: "m.other", Event: hi}, {Type: ephemeral.Read, Event: "x"}, {Type: ephemeral.FullyRead, Event: hi, Thread: "main"},
+		{Type: ephemeral.Read, Event: hi, Thread: "$" + strings.Repeat("x", 255)}, {Type: ephemeral.Read, Event: hi, Thread: "zz"},
+		{Type: ephemeral.Read, Event: "$x"}, {Type: ephemeral.FullyRead, Event: "$x"},
+		{Type: ephemeral.Read, Event: hi, Thread: "\x00"},
 	} {
 		if err := w.SetMarks(ctx, w.room, "@alice:one.test", m); err == nil {
 			t.Errorf("%+v was accepted", m)
@@ -204,14 +210,15 @@ func TestMarks(t *testing.T) {
 		t.Errorf("a receipt of who is not in the room: %v", err)
 	}
 	var queued []store.OutboxRow
-	err := w.SetMarks(ctx, w.room, "@alice:one.test", ephemeral.Mark{Type: ephemeral.Read, Event: "$x"}, ephemeral.Mark{Type: ephemeral.ReadPrivate, Event: "$x"})
+	err = w.SetMarks(ctx, w.room, "@alice:one.test", ephemeral.Mark{Type: ephemeral.Read, Event: hi}, ephemeral.Mark{Type: ephemeral.ReadPrivate, Event: hi})
 	if err == nil {
 		err = w.Store.View(ctx, func(tx *store.Tx) (err error) {
 			queued, err = tx.Outbox.Next("two.test", 0, 10)
 			return err
 		})
 	}
-	if err != nil || len(queued) != 1 || !strings.Contains(string(queued[0].EDU), `"m.read":`) {
+	// The first is the message itself.
+	if err != nil || len(queued) != 2 || !strings.Contains(string(queued[1].EDU), `"m.read":`) {
 		t.Errorf("queued is %+v, %v", queued, err)
 	}
 }

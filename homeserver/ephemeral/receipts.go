@@ -28,6 +28,7 @@ const (
 	// maxReceipts bounds the receipts in one data unit.
 	maxReceipts = 1000
 	maxThreadID = 255
+	mainThread  = "main"
 	// Each receipt goes in a data unit of its own: a unit cannot say two things of one user.
 	receiptEDU = "m.receipt"
 )
@@ -51,12 +52,17 @@ func (m *Mark) check() error {
 	case strings.IndexByte(m.Thread, 0) >= 0:
 		return fmt.Errorf("%w: the thread ID has a NUL character", ErrInvalid)
 	}
+	if m.Thread != "" && m.Thread != mainThread {
+		if _, err := id.ParseEventID(m.Thread); err != nil {
+			return fmt.Errorf("%w: a thread is %q or the event at its root", ErrInvalid, mainThread)
+		}
+	}
 	_, err := id.ParseEventID(string(m.Event))
 	return err
 }
 
 // SetMarks sets receipts and the fully-read marker of a local user, all in one transaction. What would move backwards is
-// left as it is.
+// left as it is. Errors: ErrInvalid, room.ErrForbidden, room.ErrEventNotFound for an event that is not in the room.
 func (s *Service) SetMarks(ctx context.Context, roomID id.RoomID, user id.UserID, marks ...Mark) error {
 	for i := range marks {
 		if err := marks[i].check(); err != nil {
@@ -77,6 +83,9 @@ func (s *Service) SetMarks(ctx context.Context, roomID id.RoomID, user id.UserID
 	}
 	return s.Store.Update(ctx, func(tx *store.Tx) error {
 		for _, m := range marks {
+			if err := inRoom(tx, roomID, m.Event); err != nil {
+				return err
+			}
 			if m.Type == FullyRead {
 				if err := setFullyRead(tx, roomID, user, m.Event); err != nil {
 					return err
@@ -98,6 +107,18 @@ func (s *Service) SetMarks(ctx context.Context, roomID id.RoomID, user id.UserID
 		}
 		return nil
 	})
+}
+
+// inRoom refuses events that are not in a room's history here.
+func inRoom(tx *store.Tx, roomID id.RoomID, eventID id.EventID) error {
+	ev, err := tx.Events.Get(eventID)
+	if err != nil {
+		return err
+	}
+	if ev == nil || ev.RoomID != roomID || ev.Rejected {
+		return fmt.Errorf("%w: %s", room.ErrEventNotFound, eventID)
+	}
+	return nil
 }
 
 // setReceipt writes a receipt; nil if there is a newer one.

@@ -1,0 +1,45 @@
+package clientapi_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/securecomm/securecomm/homeserver/hstest"
+)
+
+// TestRefusals: what makes no sense is told to the client, and not taken for something else.
+func TestRefusals(t *testing.T) {
+	hstest.Each(t, func(t *testing.T, s *hstest.Server) {
+		alice := s.Register("alice")
+		room := alice.CreateRoom(map[string]any{})
+		in := "/v3/rooms/" + string(room)
+		elsewhere := alice.Send(alice.CreateRoom(map[string]any{}), "m.room.message", map[string]any{"msgtype": "m.text", "body": "hi"})
+		here := alice.Send(room, "m.room.message", map[string]any{"msgtype": "m.text", "body": "hi"})
+		nowhere := "$" + strings.Repeat("a", 43)
+		for _, r := range []struct {
+			method, path string
+			body         any
+			status       int
+			code         string
+		}{
+			{"POST", in + "/receipt/m.read/" + nowhere, nil, 404, "M_NOT_FOUND"},
+			{"POST", in + "/receipt/m.read/" + string(elsewhere), nil, 404, "M_NOT_FOUND"},
+			{"POST", in + "/receipt/m.read/" + string(here), map[string]any{"thread_id": "zz"}, 400, "M_INVALID_PARAM"},
+			{"POST", in + "/read_markers", map[string]any{"m.fully_read": nowhere}, 404, "M_NOT_FOUND"},
+			{"POST", in + "/read_markers", map[string]any{"m.read": here, "m.read.private": elsewhere}, 404, "M_NOT_FOUND"},
+			{"GET", "/v3/user/" + string(alice.ID) + "/rooms/" + string(room) + "/account_data/m.fully_read", nil, 404, "M_NOT_FOUND"},
+			{"POST", "/v3/createRoom", map[string]any{"visibility": "x"}, 400, "M_INVALID_PARAM"},
+			{"POST", "/v3/createRoom", map[string]any{"initial_state": []any{map[string]any{"content": map[string]any{}}}}, 400, "M_BAD_JSON"},
+		} {
+			alice.Refused(r.method, r.path, r.body, r.status, r.code)
+		}
+		alice.Must("POST", in+"/read_markers", map[string]any{"m.fully_read": here, "m.read": here}, nil)
+		var marker struct {
+			Event string `json:"event_id"`
+		}
+		alice.Must("GET", "/v3/user/"+string(alice.ID)+"/rooms/"+string(room)+"/account_data/m.fully_read", nil, &marker)
+		if marker.Event != string(here) {
+			t.Errorf("the marker is at %s", marker.Event)
+		}
+	})
+}
