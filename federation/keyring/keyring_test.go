@@ -81,7 +81,7 @@ func message(t *testing.T, version id.RoomVersion, o *origin, at time.Time) *eve
 	if err != nil {
 		t.Fatal(err)
 	}
-	return e
+	return e.Event()
 }
 
 func TestVerifyRequest(t *testing.T) {

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
+	"unicode/utf8"
 )
 
 const (
@@ -30,12 +32,24 @@ func Encode(v any) ([]byte, error) {
 // Canonicalize brings JSON into canonical form. It refuses invalid UTF-8, unpaired surrogates, keys that
 // occur twice, fractions, exponents, -0, integers outside ±MaxInteger and nesting beyond MaxDepth. The
 // result does not share memory with raw.
-func Canonicalize(raw []byte) ([]byte, error) { return canonicalize(raw, true) }
+func Canonicalize(raw []byte) ([]byte, error) { return Form(raw, true) }
 
 // CanonicalizeLenient is for events of room versions 1 to 5, which have numbers that canonical JSON has
 // not. It leaves fractions and large integers as they are, writes -0 as 0 and resolves exponents of whole
 // numbers where the result is within ±MaxInteger; in everything else it is Canonicalize.
-func CanonicalizeLenient(raw []byte) ([]byte, error) { return canonicalize(raw, false) }
+func CanonicalizeLenient(raw []byte) ([]byte, error) { return Form(raw, false) }
+
+// Form is Canonicalize if strict, else CanonicalizeLenient.
+func Form(raw []byte, strict bool) ([]byte, error) {
+	c := canonicalizer{src: raw, strict: strict, dst: make([]byte, 0, len(raw)), spans: make([]span, 0, 32)}
+	if err := c.value(0); err != nil {
+		return nil, err
+	}
+	if c.next(); c.pos < len(c.src) {
+		return nil, c.refuse("data after the value")
+	}
+	return c.dst, nil
+}
 
 // Valid reports why Canonicalize would refuse the JSON; nil if it would not.
 func Valid(raw []byte) error {
@@ -43,15 +57,19 @@ func Valid(raw []byte) error {
 	return err
 }
 
-func canonicalize(raw []byte, strict bool) ([]byte, error) {
-	c := canonicalizer{src: raw, strict: strict, dst: make([]byte, 0, len(raw)), spans: make([]span, 0, 32)}
-	if err := c.value(0); err != nil {
-		return nil, err
+// AppendString writes a string in canonical form, quotes included. What is not UTF-8 becomes U+FFFD.
+func AppendString(dst []byte, s string) []byte {
+	dst = append(dst, '"')
+	plain := 0
+	for i := range len(s) {
+		if b := s[i]; b < ' ' || b == '"' || b == '\\' {
+			dst = append(dst, strings.ToValidUTF8(s[plain:i], "\uFFFD")...)
+			dst = appendRune(dst, rune(b))
+			plain = i + 1
+		}
 	}
-	if c.skipSpace(); c.pos < len(c.src) {
-		return nil, c.refuse("data after the value")
-	}
-	return c.dst, nil
+	dst = append(dst, strings.ToValidUTF8(s[plain:], "\uFFFD")...)
+	return append(dst, '"')
 }
 
 // canonicalizer copies src to dst in one pass. An object whose keys turn out not to be in order is
@@ -72,21 +90,15 @@ func (c *canonicalizer) refuse(why string) error {
 	return fmt.Errorf("%w: %s at byte %d", ErrInvalid, why, c.pos)
 }
 
-func (c *canonicalizer) skipSpace() {
+// next is the next byte that is no white space, which is not consumed; 0 at the end.
+func (c *canonicalizer) next() byte {
 	for c.pos < len(c.src) {
-		switch c.src[c.pos] {
+		switch b := c.src[c.pos]; b {
 		case ' ', '\t', '\n', '\r':
 			c.pos++
 		default:
-			return
+			return b
 		}
-	}
-}
-
-// next is the next byte that is no white space, which is not consumed; 0 at the end.
-func (c *canonicalizer) next() byte {
-	if c.skipSpace(); c.pos < len(c.src) {
-		return c.src[c.pos]
 	}
 	return 0
 }
@@ -112,6 +124,37 @@ func (c *canonicalizer) value(depth int) error {
 		return c.literal("null")
 	default:
 		return c.refuse("no value")
+	}
+}
+
+// str copies a string, resolving the escapes that canonical JSON does not need.
+func (c *canonicalizer) str() error {
+	start := len(c.dst)
+	c.pos++
+	c.dst = append(c.dst, '"')
+	for {
+		plain := c.pos
+		for c.pos < len(c.src) && c.src[c.pos] >= ' ' && c.src[c.pos] != '"' && c.src[c.pos] != '\\' {
+			c.pos++
+		}
+		c.dst = append(c.dst, c.src[plain:c.pos]...)
+		switch {
+		case c.pos == len(c.src):
+			return c.refuse("unfinished string")
+		case c.src[c.pos] == '"':
+			c.pos++
+			if !utf8.Valid(c.dst[start:]) {
+				return c.refuse("invalid UTF-8")
+			}
+			c.dst = append(c.dst, '"')
+			return nil
+		case c.src[c.pos] == '\\':
+			if err := c.escape(); err != nil {
+				return err
+			}
+		default:
+			return c.refuse("a control character in a string")
+		}
 	}
 }
 
@@ -151,20 +194,36 @@ func (c *canonicalizer) object(depth int) error {
 	c.pos++
 	c.dst = append(c.dst, '{')
 	base, sorted := len(c.spans), true
+	var last []byte // the key before
 	if c.next() != '}' {
 		for {
-			s, err := c.member(depth)
-			if err != nil {
+			s := span{start: len(c.dst)}
+			if c.next() != '"' {
+				return c.refuse("no key")
+			}
+			if err := c.str(); err != nil {
 				return err
 			}
+			s.keyEnd = len(c.dst)
+			key := c.dst[s.start+1 : s.keyEnd-1]
 			if len(c.spans) > base {
-				switch order := c.compare(c.spans[len(c.spans)-1], s); {
+				switch order := CompareKeys(last, key); {
 				case order == 0:
 					return c.refuse("a key that occurs twice")
 				case order > 0:
 					sorted = false
 				}
 			}
+			last = key
+			if c.next() != ':' {
+				return c.refuse("no colon")
+			}
+			c.pos++
+			c.dst = append(c.dst, ':')
+			if err := c.value(depth + 1); err != nil {
+				return err
+			}
+			s.end = len(c.dst)
 			c.spans = append(c.spans, s)
 			if c.next() != ',' {
 				break
@@ -185,25 +244,6 @@ func (c *canonicalizer) object(depth int) error {
 	c.spans = c.spans[:base]
 	c.dst = append(c.dst, '}')
 	return nil
-}
-
-func (c *canonicalizer) member(depth int) (span, error) {
-	s := span{start: len(c.dst)}
-	if c.next() != '"' {
-		return s, c.refuse("no key")
-	}
-	if err := c.str(); err != nil {
-		return s, err
-	}
-	s.keyEnd = len(c.dst)
-	if c.next() != ':' {
-		return s, c.refuse("no colon")
-	}
-	c.pos++
-	c.dst = append(c.dst, ':')
-	err := c.value(depth + 1)
-	s.end = len(c.dst)
-	return s, err
 }
 
 // rearrange sorts the members of the object that has just been written.

@@ -123,18 +123,3 @@ func unescapeFrom(s []byte, first int) []byte {
 	}
 	return out
 }
-
-// AppendString writes a string in canonical form, quotes included. What is not UTF-8 becomes U+FFFD.
-func AppendString(dst []byte, s string) []byte {
-	dst = append(dst, '"')
-	plain := 0
-	for i := range len(s) {
-		if b := s[i]; b < ' ' || b == '"' || b == '\\' {
-			dst = append(dst, strings.ToValidUTF8(s[plain:i], "\uFFFD")...)
-			dst = appendRune(dst, rune(b))
-			plain = i + 1
-		}
-	}
-	dst = append(dst, strings.ToValidUTF8(s[plain:], "\uFFFD")...)
-	return append(dst, '"')
-}

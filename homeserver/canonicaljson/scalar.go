@@ -7,37 +7,6 @@ import (
 	"unicode/utf8"
 )
 
-// str copies a string, resolving the escapes that canonical JSON does not need.
-func (c *canonicalizer) str() error {
-	start := len(c.dst)
-	c.pos++
-	c.dst = append(c.dst, '"')
-	for {
-		plain := c.pos
-		for c.pos < len(c.src) && c.src[c.pos] >= ' ' && c.src[c.pos] != '"' && c.src[c.pos] != '\\' {
-			c.pos++
-		}
-		c.dst = append(c.dst, c.src[plain:c.pos]...)
-		switch {
-		case c.pos == len(c.src):
-			return c.refuse("unfinished string")
-		case c.src[c.pos] == '"':
-			c.pos++
-			if !utf8.Valid(c.dst[start:]) {
-				return c.refuse("invalid UTF-8")
-			}
-			c.dst = append(c.dst, '"')
-			return nil
-		case c.src[c.pos] == '\\':
-			if err := c.escape(); err != nil {
-				return err
-			}
-		default:
-			return c.refuse("a control character in a string")
-		}
-	}
-}
-
 // escape reads what follows a backslash.
 func (c *canonicalizer) escape() error {
 	if c.pos+1 >= len(c.src) {

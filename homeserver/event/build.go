@@ -31,16 +31,16 @@ type Proto struct {
 	Hashes map[id.EventID]string
 }
 
-// Build makes an event of our own: in canonical form, hashed and signed. It refuses, with ErrMalformed, what
-// Parse would refuse. Names are taken to be valid, which their types stand for.
-func Build(v *Version, p Proto, server id.ServerName, key sign.Key) (*Event, error) {
+// Build makes an event of our own: in canonical form, hashed and signed, so that there is nothing for Verify to
+// find. It refuses, with ErrMalformed, what Parse would refuse. Names are taken to be valid, which their types stand for.
+func Build(v *Version, p Proto, server id.ServerName, key sign.Key) (Verified, error) {
 	var eventID id.EventID
 	if v.EventIDs == EventIDInEvent {
 		eventID = id.EventID("$" + rand.Text() + ":" + string(server))
 	}
 	d, err := v.draft(p, eventID)
 	if err != nil {
-		return nil, err
+		return Verified{}, err
 	}
 	hash := sha256.Sum256(d.buf)
 	hashes := base64.RawStdEncoding.AppendEncode([]byte(`,"hashes":{"sha256":"`), hash[:])
@@ -65,12 +65,12 @@ func Build(v *Version, p Proto, server id.ServerName, key sign.Key) (*Event, err
 	whole = append(whole, `"}}`...)
 	whole = append(whole, d.buf[d.signatures:]...)
 	if len(whole) > MaxSize {
-		return nil, tooLarge("the event", MaxSize)
+		return Verified{}, tooLarge("the event", MaxSize)
 	}
 	if v.EventIDs != EventIDInEvent {
 		eventID = v.eventID(sha256.Sum256(redacted))
 	}
-	return p.event(v, eventID, whole, whole[d.content:d.contentEnd:d.contentEnd]), nil
+	return Verified{p.event(v, eventID, whole, whole[d.content:d.contentEnd:d.contentEnd])}, nil
 }
 
 // event is the event that came of a Proto.
@@ -78,7 +78,7 @@ func (p *Proto) event(v *Version, eventID id.EventID, whole, content []byte) *Ev
 	e := &Event{
 		Version: v, ID: eventID, RoomID: p.RoomID, Type: p.Type, StateKey: p.StateKey, Sender: p.Sender,
 		Content: content, PrevEvents: slices.Clone(p.PrevEvents), AuthEvents: slices.Clone(p.AuthEvents),
-		Depth: p.Depth, OriginServerTS: p.OriginServerTS, JSON: whole, built: true,
+		Depth: p.Depth, OriginServerTS: p.OriginServerTS, JSON: whole,
 	}
 	if p.StateKey != nil {
 		stateKey := *p.StateKey

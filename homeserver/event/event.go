@@ -58,8 +58,14 @@ type Event struct {
 	JSON []byte
 
 	membership string
-	built      bool // by Build of this process
 }
+
+// Verified is an event whose hash and signatures were checked against keys that were valid for it, or that was
+// hashed and signed here. Only Verify and Build make it.
+type Verified struct{ ev *Event }
+
+// Event is the event; nil for the zero Verified.
+func (v Verified) Event() *Event { return v.ev }
 
 // StateKeyTuple names a piece of a room's state.
 type StateKeyTuple struct{ Type, StateKey string }

@@ -131,7 +131,7 @@ func TestCreateOfVersion12(t *testing.T) {
 	withRoom.RoomID, keyed.StateKey, elsewhere.RoomID = "!r:domain", nil, ""
 	for _, p := range []Proto{withRoom, keyed, elsewhere} {
 		if e, err := Build(v, p, "domain", vectorKey(t)); !errors.Is(err, ErrMalformed) {
-			t.Errorf("%+v was built: %v, %v", p, e, err)
+			t.Errorf("%+v was built: %v, %v", p, e.Event(), err)
 		}
 	}
 }
@@ -181,7 +181,7 @@ func TestBuildRefuses(t *testing.T) {
 		p := message(`{}`)
 		change(&p)
 		if e, err := Build(version(t, "11"), p, "domain", vectorKey(t)); !errors.Is(err, ErrMalformed) {
-			t.Errorf("%s: %v, %v", what, e, err)
+			t.Errorf("%s: %v, %v", what, e.Event(), err)
 		}
 	}
 	p := message(`{"a":1.5}`)

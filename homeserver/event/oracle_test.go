@@ -105,10 +105,11 @@ func TestOracleReadsOurs(t *testing.T) {
 			v := version(t, name)
 			theirs := gomatrixserverlib.MustGetRoomVersion(gomatrixserverlib.RoomVersion(name))
 			rapid.Check(t, func(t *rapid.T) {
-				ours, err := Build(v, drawProto(t, v), "domain", key)
+				built, err := Build(v, drawProto(t, v), "domain", key)
 				if err != nil {
 					t.Fatal(err)
 				}
+				ours := built.Event()
 				read, err := theirs.NewEventFromUntrustedJSON(ours.JSON)
 				if err != nil {
 					t.Fatalf("%s: %v", ours.JSON, err)

@@ -56,24 +56,6 @@ func ParseTrusted(v *Version, eventID id.EventID, raw []byte) (*Event, error) {
 	return r.ev, nil
 }
 
-func (v *Version) canonicalize(raw []byte) ([]byte, error) {
-	if len(raw) > maxForeignSize {
-		return nil, tooLarge("the event with its unsigned data", maxForeignSize)
-	}
-	canonicalize := canonicaljson.CanonicalizeLenient
-	if v.StrictJSON {
-		canonicalize = canonicaljson.Canonicalize
-	}
-	canonical, err := canonicalize(raw)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
-	}
-	if canonical[0] != '{' {
-		return nil, malformed("it is no object")
-	}
-	return canonical, nil
-}
-
 // foreignMembers are those that servers put beside an event for their own use, and the ID where it is a
 // hash. They are in no signature.
 func (v *Version) foreignMembers() []string {

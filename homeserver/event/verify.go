@@ -13,25 +13,9 @@ import (
 // maxSignatures is how many signatures of one server are looked at.
 const maxSignatures = 20
 
-// Verified is an event whose hash and signatures were checked against keys that were valid for it. Only
-// Verify and Own make it.
-type Verified struct{ ev *Event }
-
-// Event is the event; nil for the zero Verified.
-func (v Verified) Event() *Event { return v.ev }
-
 // KeyFunc gives a server's signing key for an event of that origin_server_ts in milliseconds, if it is known
 // and was valid then. In room versions without EnforceKeyValidity it is free to pass over the validity.
 type KeyFunc func(server id.ServerName, keyID id.KeyID, at int64) (ed25519.PublicKey, bool)
-
-// Own is for what Build has just made: it was hashed and signed here, so there is nothing that a check could
-// find. It panics on an event that came from anywhere else.
-func Own(e *Event) Verified {
-	if !e.built {
-		panic("event.Own of an event that was not built here")
-	}
-	return Verified{e}
-}
 
 // Sign is Event.Sign; the event is as genuine as before.
 func (v Verified) Sign(server id.ServerName, key sign.Key) (Verified, error) {

@@ -144,7 +144,7 @@ func TestSign(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	twice, err := Own(e).Sign("other", key)
+	twice, err := Verified{e}.Sign("other", key)
 	if err != nil {
 		t.Fatal(err)
 	}

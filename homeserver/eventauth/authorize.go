@@ -2,6 +2,7 @@ package eventauth
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 
 	"github.com/securecomm/securecomm/homeserver/event"
@@ -21,8 +22,11 @@ func (c *Context) Authorize(e *event.Event, state State) error {
 	if e.Type == event.TypeCreate {
 		return authorizeCreate(e)
 	}
-	if err := c.checkRoom(e); err != nil {
-		return err
+	if c.create == nil || c.create.event.RoomID != e.RoomID {
+		return c.refuseRoom(e)
+	}
+	if !c.create.federate && e.Sender.Server() != c.create.event.Sender.Server() {
+		return refuse("the room is closed to other servers", numbersOf(e.Version).federate)
 	}
 	switch {
 	case e.Type == event.TypeAliases && e.Version.AliasesAuth:
@@ -30,7 +34,7 @@ func (c *Context) Authorize(e *event.Event, state State) error {
 	case e.Type == event.TypeMember:
 		return c.authorizeMember(e, state)
 	}
-	if memberOf(state, e.Sender) != join {
+	if sender := state.Get(event.TypeMember, string(e.Sender)); sender == nil || sender.Membership() != join {
 		return refuse("the sender is not in the room", numbersOf(e.Version).joined)
 	}
 	level := c.UserLevel(e.Sender)
@@ -63,21 +67,16 @@ func (c *Context) MayRedact(redaction, target *event.Event) bool {
 	return c.UserLevel(redaction.Sender) >= c.levels.Redact() || redaction.Sender.Server() == target.Sender.Server()
 }
 
-// checkRoom is the rules about the room itself: that it was created, is the event's, and is open to the sender's server.
-func (c *Context) checkRoom(e *event.Event) error {
-	if e.Version.RoomIDIsCreateHash {
-		if c.create == nil || len(e.RoomID) < 1 || len(c.create.event.ID) < 1 || e.RoomID[1:] != id.RoomID(c.create.event.ID[1:]) {
-			return refuse("the room ID is not that of an accepted create event", numbersOf(e.Version).roomID)
-		}
-	} else if c.create == nil {
+// refuseRoom refuses an event that is not of the room that was created.
+func (c *Context) refuseRoom(e *event.Event) error {
+	switch {
+	case e.Version.RoomIDIsCreateHash:
+		return refuse("the room ID is not that of an accepted create event", numbersOf(e.Version).roomID)
+	case c.create == nil:
 		return refuse("the room has no create event", numbersOf(e.Version).authEvents, 4)
-	} else if c.create.event.RoomID != e.RoomID {
+	default:
 		return refuse("the create event is of another room", numbersOf(e.Version).authEvents, 5)
 	}
-	if !c.create.federate && e.Sender.Server() != c.create.event.Sender.Server() {
-		return refuse("the room is closed to other servers", numbersOf(e.Version).federate)
-	}
-	return nil
 }
 
 func authorizeCreate(e *event.Event) error {
@@ -141,4 +140,81 @@ func authorizeAliases(e *event.Event) error {
 		return refuse("the aliases are another server's", numbersOf(e.Version).aliases, 2)
 	}
 	return nil
+}
+
+// AuthEventsNeeded is which pieces of the state before an event become its auth events, as far as they
+// exist (Server-Server API, "Auth events selection").
+func AuthEventsNeeded(v *event.Version, typ string, stateKey *string, sender id.UserID, content json.RawMessage) []event.StateKeyTuple {
+	if typ == event.TypeCreate {
+		return nil
+	}
+	needed := make([]event.StateKeyTuple, 0, 6)
+	if !v.NoCreateInAuthEvents {
+		needed = append(needed, event.StateKeyTuple{Type: event.TypeCreate})
+	}
+	needed = append(needed, event.StateKeyTuple{Type: event.TypePowerLevels}, event.StateKeyTuple{Type: event.TypeMember, StateKey: string(sender)})
+	if typ != event.TypeMember {
+		return needed
+	}
+	member := func(user string) {
+		if tuple := (event.StateKeyTuple{Type: event.TypeMember, StateKey: user}); !slices.Contains(needed, tuple) {
+			needed = append(needed, tuple)
+		}
+	}
+	if stateKey != nil {
+		member(*stateKey)
+	}
+	var members map[string]json.RawMessage
+	if json.Unmarshal(content, &members) != nil {
+		return needed
+	}
+	membership := stringMember(members, "membership")
+	if membership == join || membership == "invite" || membership == "knock" {
+		needed = append(needed, event.StateKeyTuple{Type: event.TypeJoinRules})
+	}
+	if third, ok := members["third_party_invite"]; ok && membership == "invite" {
+		var invite, signed map[string]json.RawMessage
+		if json.Unmarshal(third, &invite) == nil && json.Unmarshal(invite["signed"], &signed) == nil {
+			if token := stringMember(signed, "token"); token != "" {
+				needed = append(needed, event.StateKeyTuple{Type: event.TypeThirdPartyInvite, StateKey: token})
+			}
+		}
+	}
+	if via := stringMember(members, authorisedVia); via != "" && membership == join && v.RestrictedJoin {
+		member(via)
+	}
+	return needed
+}
+
+// CheckAuthEvents is the rule about an event's auth events, all of which the caller has fetched. The
+// caller knows which of them were rejected; for that part of the rule see RefuseRejected.
+func CheckAuthEvents(e *event.Event, auth []*event.Event) error {
+	if e.Type == event.TypeCreate {
+		return nil
+	}
+	needed := AuthEventsNeeded(e.Version, e.Type, e.StateKey, e.Sender, e.Content)
+	seen := make([]event.StateKeyTuple, 0, len(needed))
+	for _, a := range auth {
+		if a.StateKey != nil && slices.Contains(seen, a.Tuple()) {
+			return refuse("two auth events are of the same type and state key", numbersOf(e.Version).authEvents, 1)
+		}
+		if a.StateKey == nil || !slices.Contains(needed, a.Tuple()) {
+			return refuse("an auth event has no bearing on the event", numbersOf(e.Version).authEvents, 2)
+		}
+		seen = append(seen, a.Tuple())
+	}
+	if !e.Version.NoCreateInAuthEvents && !slices.Contains(seen, event.StateKeyTuple{Type: event.TypeCreate}) {
+		return refuse("the create event is not among the auth events", numbersOf(e.Version).authEvents, 4)
+	}
+	for _, a := range auth {
+		if a.RoomID != e.RoomID {
+			return refuse("an auth event is of another room", numbersOf(e.Version).authEvents, 5)
+		}
+	}
+	return nil
+}
+
+// RefuseRejected is the refusal of an event one of whose auth events was rejected.
+func RefuseRejected(e *event.Event) *Refusal {
+	return refuse("an auth event was rejected", numbersOf(e.Version).authEvents, 3).(*Refusal)
 }

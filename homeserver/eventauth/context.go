@@ -2,7 +2,6 @@ package eventauth
 
 import (
 	"encoding/json"
-	"slices"
 
 	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/id"
@@ -68,19 +67,6 @@ func (c *Context) Levels() *PowerLevels { return c.levels }
 
 // JoinRule is the room's join rule; "invite" if it has none.
 func (c *Context) JoinRule() string { return c.joinRule }
-
-// UserLevel is the power level of a user, creators included.
-func (c *Context) UserLevel(user id.UserID) int64 {
-	if c.create != nil {
-		if len(c.create.privileged) > 0 && slices.Contains(c.create.privileged, user) {
-			return CreatorLevel
-		}
-		if !c.hasLevels && user == c.create.creator {
-			return 100
-		}
-	}
-	return c.levels.User(user)
-}
 
 // CreatorsOf names the creators of a room: one, or in version 12 and later also the additional ones.
 func CreatorsOf(create *event.Event) []id.UserID {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -158,6 +159,19 @@ func (p *PowerLevels) Event(typ string, state bool) int64 {
 		return p.levels[stateDefault]
 	}
 	return p.levels[eventsDefault]
+}
+
+// UserLevel is the power level of a user, creators included.
+func (c *Context) UserLevel(user id.UserID) int64 {
+	if c.create != nil {
+		if len(c.create.privileged) > 0 && slices.Contains(c.create.privileged, user) {
+			return CreatorLevel
+		}
+		if !c.hasLevels && user == c.create.creator {
+			return 100
+		}
+	}
+	return c.levels.User(user)
 }
 
 // User is the level of a user who is not a creator.

@@ -42,8 +42,10 @@ func (d *draft) write(tx *store.Tx) error {
 		if err := a.write(tx); err != nil {
 			return err
 		}
-		if err := d.tellJoined(tx, a); err != nil {
-			return err
+		if len(a.members) > 0 {
+			if err := d.tellJoined(tx, a); err != nil {
+				return err
+			}
 		}
 	}
 	if d.summaryChanged {
@@ -89,12 +91,16 @@ func (d *draft) unused() []store.StateNID {
 }
 
 func (a *addition) write(tx *store.Tx) error {
+	var then func(stream.Position) error
+	if len(a.members) > 0 {
+		then = func(p stream.Position) error { return a.writeMembers(tx, p) }
+	}
 	if a.aside {
 		if err := tx.Events.InsertAside(a.ev); err != nil {
 			return err
 		}
 	} else {
-		tx.Events.Append(a.ev, a.wake, a.servers, a.memberships(tx))
+		tx.Events.Append(a.ev, a.wake, a.servers, then)
 	}
 	if a.request != nil {
 		fresh, err := tx.Requests.Insert(*a.request, string(a.ev.ID), time.Now())
@@ -122,7 +128,10 @@ func (a *addition) write(tx *store.Tx) error {
 			return err
 		}
 	}
-	return a.redact(tx)
+	if a.redacts != nil {
+		return a.redact(tx)
+	}
+	return nil
 }
 
 // arrive forgets that the event was waited for.
@@ -147,8 +156,8 @@ func (d *draft) tellJoined(tx *store.Tx, a *addition) error {
 		if !m.local || m.Membership.Membership != "join" || m.former == "join" {
 			continue
 		}
-		if others := d.others(); len(others) > 0 {
-			if err := d.e.Joined(tx, m.User, others); err != nil {
+		if len(d.others) > 0 {
+			if err := d.e.Joined(tx, m.User, d.others); err != nil {
 				return err
 			}
 		}
@@ -156,28 +165,20 @@ func (d *draft) tellJoined(tx *store.Tx, a *addition) error {
 	return nil
 }
 
-// memberships writes the changes of memberships once their position is known; nil if there are none.
-func (a *addition) memberships(tx *store.Tx) func(stream.Position) error {
-	if len(a.members) == 0 {
-		return nil
-	}
-	return func(p stream.Position) error {
-		for _, m := range a.members {
-			m.Position = p
-			if err := tx.Memberships.Set(m.Membership, m.former, m.local); err != nil {
-				return fmt.Errorf("membership: %w", err)
-			}
+// writeMembers writes the changes of memberships, now that their position is known.
+func (a *addition) writeMembers(tx *store.Tx, p stream.Position) error {
+	for _, m := range a.members {
+		m.Position = p
+		if err := tx.Memberships.Set(m.Membership, m.former, m.local); err != nil {
+			return fmt.Errorf("membership: %w", err)
 		}
-		return nil
 	}
+	return nil
 }
 
 // redact carries out a redaction, or one that came before this event.
 func (a *addition) redact(tx *store.Tx) error {
 	r := a.redacts
-	if r == nil {
-		return nil
-	}
 	if r.target == nil {
 		return tx.Relations.AwaitTarget(a.ev.Room, a.ev.Redacts, a.ev.NID)
 	}

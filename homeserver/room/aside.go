@@ -34,7 +34,8 @@ func (e *Engine) leaveHere(ctx context.Context, room *store.Room, c Change) (*ev
 			p.Hashes = map[id.EventID]string{former.ID: former.ReferenceHash()}
 		}
 	}
-	return event.Build(room.Version, p, e.Server, e.Key)
+	built, err := event.Build(room.Version, p, e.Server, e.Key)
+	return built.Event(), err
 }
 
 // membershipEvent is the event that made a user's membership what it is; nil if it is not here.

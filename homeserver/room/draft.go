@@ -25,6 +25,7 @@ type draft struct {
 	face             // the room as it will be
 
 	additions      []*addition
+	joined         []id.UserID // local users who come into the room
 	snapshots      []newSnapshot
 	summaryChanged bool
 	knownOwned     bool
@@ -67,10 +68,14 @@ type redaction struct {
 
 // draft begins a change of a room. The caller holds the room's lock.
 func (e *Engine) draft(ctx context.Context, l *live) (*draft, error) {
-	if err := e.load(ctx, l); err != nil {
-		return nil, err
+	if !l.loaded {
+		if err := e.load(ctx, l); err != nil {
+			return nil, err
+		}
 	}
-	l.forget()
+	if len(l.known) > maxKnown && l.queued == 0 {
+		l.forget()
+	}
 	head := l.head
 	return &draft{e: e, room: l.room, base: &head, face: l.face}, nil
 }
@@ -97,31 +102,10 @@ func (d *draft) build(ctx context.Context, p event.Proto) (event.Verified, error
 		p.Depth = max(p.Depth, x.Depth)
 	}
 	p.Depth = d.room.Version.DepthAfter(p.Depth)
-	state, err := d.authState(ctx, &p)
-	if err != nil {
-		return event.Verified{}, err
-	}
-	if d.room.Version.EventIDs == event.EventIDInEvent {
-		if p.Hashes, err = d.hashes(ctx, state, extremities); err != nil {
-			return event.Verified{}, err
-		}
-	}
-	ev, err := event.Build(d.room.Version, p, d.e.Server, d.e.Key)
-	if err != nil {
-		return event.Verified{}, err
-	}
-	if err := d.auth.Authorize(ev, state); err != nil {
-		return event.Verified{}, fmt.Errorf("%w: %w", ErrForbidden, err)
-	}
-	return event.Own(ev), nil
-}
-
-// authState reads the state that bears on an event and names it in the event.
-func (d *draft) authState(ctx context.Context, p *event.Proto) (knownState, error) {
 	needed := eventauth.AuthEventsNeeded(d.room.Version, p.Type, p.StateKey, p.Sender, p.Content)
 	state, err := d.e.lookUp(ctx, &d.face, needed)
 	if err != nil {
-		return nil, err
+		return event.Verified{}, err
 	}
 	p.AuthEvents = make([]id.EventID, 0, len(needed))
 	for _, t := range needed {
@@ -129,7 +113,19 @@ func (d *draft) authState(ctx context.Context, p *event.Proto) (knownState, erro
 			p.AuthEvents = append(p.AuthEvents, a.ID)
 		}
 	}
-	return state, nil
+	if d.room.Version.EventIDs == event.EventIDInEvent {
+		if p.Hashes, err = d.hashes(ctx, state, extremities); err != nil {
+			return event.Verified{}, err
+		}
+	}
+	v, err := event.Build(d.room.Version, p, d.e.Server, d.e.Key)
+	if err != nil {
+		return event.Verified{}, err
+	}
+	if err := d.auth.Authorize(v.Event(), state); err != nil {
+		return event.Verified{}, fmt.Errorf("%w: %w", ErrForbidden, err)
+	}
+	return v, nil
 }
 
 // hashes are what events of room versions 1 and 2 say of the events that they name.
@@ -162,13 +158,15 @@ func (d *draft) hashes(ctx context.Context, state knownState, extremities []stor
 	return out, err
 }
 
-// add places an event at the end of the room: it follows all extremities.
+// add places an event of ours at the end of the room: it follows all extremities.
 func (d *draft) add(ctx context.Context, v event.Verified) (*addition, error) {
 	nid, err := d.e.Store.NextNumber(ctx)
 	if err != nil {
 		return nil, err
 	}
-	a := d.place(v, store.EventNID(nid))
+	ev := &store.Event{Event: v.Event(), NID: store.EventNID(nid), Room: d.room.NID, StateBefore: d.head.State}
+	a := &addition{ev: ev, verified: v, wake: d.local, servers: d.others}
+	d.additions = append(d.additions, a)
 	d.head.Extremities = []store.Extremity{{NID: a.ev.NID, ID: a.ev.ID, Depth: a.ev.Depth}}
 	if a.ev.StateKey == nil {
 		return a, nil
@@ -181,25 +179,11 @@ func (d *draft) add(ctx context.Context, v event.Verified) (*addition, error) {
 	return a, d.setState(ctx, a, []stateSet{change})
 }
 
-// place makes the addition of an event whose state before is the draft's.
-func (d *draft) place(v event.Verified, nid store.EventNID) *addition {
-	ev := &store.Event{Event: v.Event(), NID: nid, Room: d.room.NID, StateBefore: d.head.State}
-	a := &addition{ev: ev, verified: v, wake: d.local}
-	if ev.Sender.Server() == d.e.Server {
-		a.servers = d.others()
-	}
-	d.additions = append(d.additions, a)
-	return a
-}
-
-// others are the other servers in the room.
-func (d *draft) others() []id.ServerName {
-	if len(d.servers) == 0 || len(d.servers) == 1 && d.servers[d.e.Server] > 0 {
-		return nil
-	}
-	out := make([]id.ServerName, 0, len(d.servers))
-	for s := range d.servers {
-		if s != d.e.Server {
+// others are the servers of a room but this one.
+func (e *Engine) others(servers map[id.ServerName]int) []id.ServerName {
+	var out []id.ServerName
+	for s := range servers {
+		if s != e.Server {
 			out = append(out, s)
 		}
 	}
@@ -334,29 +318,28 @@ func (d *draft) setMember(a *addition, user id.UserID, before, now *store.Event)
 	}
 	if membership == "join" {
 		d.summary.JoinedMembers++
-		d.servers[user.Server()]++
+		if d.servers[user.Server()]++; d.servers[user.Server()] == 1 {
+			d.others = d.e.others(d.servers)
+		}
 		if local {
 			d.local = append(slices.Clip(d.local), user)
+			d.joined = append(d.joined, user)
 		}
 		return
 	}
 	d.summary.JoinedMembers--
 	if d.servers[user.Server()]--; d.servers[user.Server()] <= 0 {
 		delete(d.servers, user.Server())
+		d.others = d.e.others(d.servers)
 	}
 	if i := slices.Index(d.local, user); i >= 0 {
 		d.local = slices.Delete(slices.Clone(d.local), i, i+1)
 	}
 }
 
-// queue hands the draft to the writer and makes it the room's face; the function returned waits for the outcome.
-// The caller holds the room's lock and may release it at once.
-func (d *draft) queue(ctx context.Context, l *live) (func() error, error) {
-	return d.queueAs(ctx, l, d.write)
-}
-
-// queueAs is queue with an update that writes more than the draft.
-func (d *draft) queueAs(ctx context.Context, l *live, write func(*store.Tx) error) (func() error, error) {
+// queue hands the draft to the writer, with an update that writes it and perhaps more, and makes it the room's face;
+// the function returned waits for the outcome. The caller holds the room's lock and may release it at once.
+func (d *draft) queue(ctx context.Context, l *live, write func(*store.Tx) error) (func() error, error) {
 	d.head.Seq++
 	wait, err := d.e.Store.Queue(ctx, write)
 	if err != nil {
@@ -404,8 +387,11 @@ func (e *Engine) tryChange(ctx context.Context, l *live, makeIt func(*draft) err
 		l.mu.Unlock()
 		return err
 	}
-	newcomers := d.newcomers()
-	wait, err := d.queue(ctx, l)
+	var newcomers []newcomer
+	if len(d.joined) > 0 {
+		newcomers = d.newcomers()
+	}
+	wait, err := d.queue(ctx, l, d.write)
 	l.mu.Unlock()
 	if err != nil {
 		return err
@@ -413,7 +399,9 @@ func (e *Engine) tryChange(ctx context.Context, l *live, makeIt func(*draft) err
 	if err := wait(); err != nil {
 		return err
 	}
-	e.follow(ctx, newcomers)
+	if len(newcomers) > 0 {
+		e.follow(ctx, newcomers)
+	}
 	return nil
 }
 

@@ -3,7 +3,6 @@ package room
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 
@@ -50,55 +49,4 @@ type Engine struct {
 	mu       sync.Mutex
 	rooms    map[id.RoomID]*live
 	lastTime int64 // what uniqueTime gave out last
-}
-
-// maxLive is how many rooms are kept in memory; beyond it, those that nobody uses at the moment are let go.
-const maxLive = 4096
-
-// live finds the room in memory or reads it from the database.
-func (e *Engine) live(ctx context.Context, roomID id.RoomID) (*live, error) {
-	e.mu.Lock()
-	l := e.rooms[roomID]
-	e.mu.Unlock()
-	if l != nil {
-		return l, nil
-	}
-	var room *store.Room
-	err := e.Store.View(ctx, func(tx *store.Tx) (err error) {
-		room, err = tx.Rooms.ByID(roomID)
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("find room %s: %w", roomID, err)
-	}
-	if room == nil {
-		return nil, fmt.Errorf("%w: %s", ErrNotFound, roomID)
-	}
-	return e.keep(&live{room: room}), nil
-}
-
-func (e *Engine) keep(l *live) *live {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if known := e.rooms[l.room.ID]; known != nil {
-		return known
-	}
-	if e.rooms == nil {
-		e.rooms = map[id.RoomID]*live{}
-	}
-	if len(e.rooms) >= maxLive {
-		for k, old := range e.rooms {
-			// Dropping a room in use is harmless for what is right, since the stored head is compared on every
-			// write; it only costs retries. So only idle ones go.
-			if old.mu.TryLock() {
-				delete(e.rooms, k)
-				old.mu.Unlock()
-			}
-			if len(e.rooms) < maxLive/2 {
-				break
-			}
-		}
-	}
-	e.rooms[l.room.ID] = l
-	return l
 }

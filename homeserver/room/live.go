@@ -35,7 +35,59 @@ type face struct {
 	summary store.Summary
 	local   []id.UserID                          // the joined users of this server
 	servers map[id.ServerName]int                // how many users of each server are joined
+	others  []id.ServerName                      // all of these but this one
 	known   map[event.StateKeyTuple]*store.Event // part of the current state, read before
+}
+
+// maxLive is how many rooms are kept in memory; beyond it, those that nobody uses at the moment are let go.
+const maxLive = 4096
+
+// live finds the room in memory or reads it from the database.
+func (e *Engine) live(ctx context.Context, roomID id.RoomID) (*live, error) {
+	e.mu.Lock()
+	l := e.rooms[roomID]
+	e.mu.Unlock()
+	if l != nil {
+		return l, nil
+	}
+	var room *store.Room
+	err := e.Store.View(ctx, func(tx *store.Tx) (err error) {
+		room, err = tx.Rooms.ByID(roomID)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("find room %s: %w", roomID, err)
+	}
+	if room == nil {
+		return nil, fmt.Errorf("%w: %s", ErrNotFound, roomID)
+	}
+	return e.keep(&live{room: room}), nil
+}
+
+func (e *Engine) keep(l *live) *live {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if known := e.rooms[l.room.ID]; known != nil {
+		return known
+	}
+	if e.rooms == nil {
+		e.rooms = map[id.RoomID]*live{}
+	}
+	if len(e.rooms) >= maxLive {
+		for k, old := range e.rooms {
+			// Dropping a room in use is harmless for what is right, since the stored head is compared on every
+			// write; it only costs retries. So only idle ones go.
+			if old.mu.TryLock() {
+				delete(e.rooms, k)
+				old.mu.Unlock()
+			}
+			if len(e.rooms) < maxLive/2 {
+				break
+			}
+		}
+	}
+	e.rooms[l.room.ID] = l
+	return l
 }
 
 // maxKnown bounds face.known while nothing is under way. Until then nothing is forgotten: what is not committed yet
@@ -73,9 +125,6 @@ func (l *live) turn(ctx context.Context, origin id.ServerName) (func(), error) {
 
 // forget makes room in known. The caller holds the lock.
 func (l *live) forget() {
-	if len(l.known) <= maxKnown || l.queued > 0 {
-		return
-	}
 	known := make(map[event.StateKeyTuple]*store.Event, maxKnown)
 	for _, typ := range ruleTypes {
 		t := event.StateKeyTuple{Type: typ}
@@ -116,6 +165,7 @@ func (e *Engine) load(ctx context.Context, l *live) error {
 				f.local = append(f.local, u)
 			}
 		}
+		f.others = e.others(f.servers)
 		for _, typ := range ruleTypes {
 			t := event.StateKeyTuple{Type: typ}
 			ev, err := tx.States.Event(f.state.Map, t)

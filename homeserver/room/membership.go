@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/securecomm/securecomm/homeserver/canonicaljson"
 	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/eventauth"
 	"github.com/securecomm/securecomm/homeserver/id"
@@ -118,7 +119,7 @@ func (c *Change) fits(former *store.Event) error {
 var participle = map[string]string{"ban": "banned", "join": "joined", "invite": "invited", "knock": "knocking", "leave": "gone"}
 
 func sameContent(v *event.Version, former *store.Event, content json.RawMessage) bool {
-	c, err := canonical(v, content)
+	c, err := canonicaljson.Form(content, v.StrictJSON)
 	return err == nil && bytes.Equal(c, former.Content)
 }
 
@@ -461,12 +462,12 @@ func (e *Engine) knockThrough(ctx context.Context, server id.ServerName, c Chang
 	if err != nil {
 		return err
 	}
-	stripped, err := e.Remote.SendKnock(ctx, server, knock)
+	stripped, err := e.Remote.SendKnock(ctx, server, knock.Event())
 	if err != nil {
 		return err
 	}
 	if len(stripped) > maxStripped {
 		stripped = stripped[:maxStripped]
 	}
-	return e.keepAside(ctx, v, c.Sender, knock, stripped)
+	return e.keepAside(ctx, v, c.Sender, knock.Event(), stripped)
 }

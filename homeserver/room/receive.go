@@ -291,7 +291,7 @@ func (e *Engine) appendReceived(ctx context.Context, l *live, a arrival) error {
 			return nil
 		}
 		if a.spread {
-			add.servers = d.others()
+			add.servers = slices.Clone(d.others)
 			if i := slices.Index(add.servers, add.ev.Sender.Server()); i >= 0 {
 				add.servers = slices.Delete(add.servers, i, i+1)
 			}

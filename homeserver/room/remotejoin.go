@@ -63,11 +63,10 @@ func (e *Engine) joinThrough(ctx context.Context, server id.ServerName, c Change
 	// Once the other server has the join, this one has to come to know of it too, whether the client still waits or not.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), maxEnter)
 	defer cancel()
-	joined, err := e.Remote.SendJoin(ctx, server, join)
+	joined, err := e.Remote.SendJoin(ctx, server, join.Event())
 	if err != nil {
 		return err
 	}
-	verified := event.Own(join)
 	room, err := e.ensureRoom(ctx, c.Room, v)
 	if err != nil {
 		return err
@@ -75,11 +74,11 @@ func (e *Engine) joinThrough(ctx context.Context, server id.ServerName, c Change
 	if len(joined.Event) > 0 {
 		// Of a restricted join, the other server's signature is part.
 		checked := e.check(ctx, room, []json.RawMessage{joined.Event})
-		if len(checked) == 1 && checked[0].Event().ID == join.ID {
-			verified = checked[0]
+		if len(checked) == 1 && checked[0].Event().ID == join.Event().ID {
+			join = checked[0]
 		}
 	}
-	return e.enter(ctx, room, verified, joined)
+	return e.enter(ctx, room, join, joined)
 }
 
 // template asks for the template of a membership event and checks each of its fields that we did not choose.
@@ -305,7 +304,7 @@ func (e *Engine) leaveThrough(ctx context.Context, server id.ServerName, c Chang
 	if err != nil {
 		return nil, err
 	}
-	return leave, e.Remote.SendLeave(ctx, server, leave)
+	return leave.Event(), e.Remote.SendLeave(ctx, server, leave.Event())
 }
 
 // inviteRemotely invites a user of another server, which has to sign the invite.

@@ -42,12 +42,16 @@ func (e *Engine) Send(ctx context.Context, m Message) (id.EventID, error) {
 	}
 	var eventID id.EventID
 	err := e.change(ctx, m.Room, func(d *draft) error {
-		same, err := d.unchanged(ctx, m)
-		if err != nil || same != "" {
-			eventID = same
-			return err
+		if m.StateKey != nil {
+			same, err := d.unchanged(ctx, m)
+			if err != nil || same != "" {
+				eventID = same
+				return err
+			}
 		}
-		v, err := d.build(ctx, m.proto())
+		v, err := d.build(ctx, event.Proto{
+			Type: m.Type, StateKey: m.StateKey, Sender: m.Sender, Content: m.Content, Redacts: m.Redacts, OriginServerTS: m.Timestamp,
+		})
 		var refusal *eventauth.Refusal
 		if errors.As(err, &refusal) && refusal.Malformed {
 			return fmt.Errorf("%w: %w", ErrBadRequest, refusal)
@@ -76,15 +80,8 @@ func (e *Engine) Send(ctx context.Context, m Message) (id.EventID, error) {
 	return eventID, nil
 }
 
-func (m *Message) proto() event.Proto {
-	return event.Proto{Type: m.Type, StateKey: m.StateKey, Sender: m.Sender, Content: m.Content, Redacts: m.Redacts, OriginServerTS: m.Timestamp}
-}
-
 // unchanged is the event that already sets a piece of state as the message would; empty if there is none.
 func (d *draft) unchanged(ctx context.Context, m Message) (id.EventID, error) {
-	if m.StateKey == nil {
-		return "", nil
-	}
 	t := event.StateKeyTuple{Type: m.Type, StateKey: *m.StateKey}
 	state, err := d.e.lookUp(ctx, &d.face, []event.StateKeyTuple{t})
 	if err != nil {
@@ -94,7 +91,7 @@ func (d *draft) unchanged(ctx context.Context, m Message) (id.EventID, error) {
 	if now == nil || now.Sender != m.Sender || now.RedactedBy != 0 {
 		return "", nil
 	}
-	canonical, err := canonical(d.room.Version, m.Content)
+	canonical, err := canonicaljson.Form(m.Content, d.room.Version.StrictJSON)
 	if err != nil || !bytes.Equal(now.Content, canonical) {
 		return "", nil
 	}
@@ -177,12 +174,4 @@ func (d *draft) redactionOf(by, target *store.Event) (*redaction, error) {
 // Redact removes the content of an event. The reason may be empty.
 func (e *Engine) Redact(ctx context.Context, room id.RoomID, sender id.UserID, target id.EventID, content json.RawMessage, request *store.RequestKey) (id.EventID, error) {
 	return e.Send(ctx, Message{Room: room, Sender: sender, Type: event.TypeRedaction, Content: content, Redacts: target, Request: request})
-}
-
-// canonical is a content as an event of that version would hold it.
-func canonical(v *event.Version, content json.RawMessage) (json.RawMessage, error) {
-	if v.StrictJSON {
-		return canonicaljson.Canonicalize(content)
-	}
-	return canonicaljson.CanonicalizeLenient(content)
 }

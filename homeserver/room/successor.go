@@ -259,18 +259,13 @@ type newcomer struct {
 
 // newcomers are those that a draft brings. It is asked under the room's lock.
 func (d *draft) newcomers() []newcomer {
-	var out []newcomer
-	for _, a := range d.additions {
-		for _, m := range a.members {
-			if !m.local || m.Membership.Membership != "join" || m.former == "join" {
-				continue
-			}
-			from := predecessor(d.known[event.StateKeyTuple{Type: event.TypeCreate}])
-			if from == "" {
-				return nil
-			}
-			out = append(out, newcomer{m.User, from, d.room.ID})
-		}
+	from := predecessor(d.known[event.StateKeyTuple{Type: event.TypeCreate}])
+	if from == "" {
+		return nil
+	}
+	out := make([]newcomer, len(d.joined))
+	for i, user := range d.joined {
+		out[i] = newcomer{user, from, d.room.ID}
 	}
 	return out
 }

@@ -95,7 +95,7 @@ func (e *Engine) tryUpgrade(ctx context.Context, l *live, v *event.Version, u Up
 	newcomers := created.newcomers()
 	listed := old.summary.Published
 	old.summary.Published, created.summary.Published = false, listed
-	wait, err := old.queueAs(ctx, l, func(tx *store.Tx) error {
+	wait, err := old.queue(ctx, l, func(tx *store.Tx) error {
 		if err := old.write(tx); err != nil {
 			return err
 		}

@@ -40,7 +40,9 @@ func NewKey() (Key, error) {
 func (k Key) Public() PublicKey { return k.Private.Public().(ed25519.PublicKey) }
 
 // Sign is the signature of a message, in unpadded base64.
-func (k Key) Sign(message []byte) string { return Base64(ed25519.Sign(k.Private, message)) }
+func (k Key) Sign(message []byte) string {
+	return base64.RawStdEncoding.EncodeToString(ed25519.Sign(k.Private, message))
+}
 
 // String names the key and hides the secret, also from logs.
 func (k Key) String() string { return string(k.ID) }

@@ -167,7 +167,8 @@ func (r *Room) build(p event.Proto) *event.Event {
 	for _, eventID := range append(p.PrevEvents, p.AuthEvents...) {
 		p.Hashes[eventID] = sign.Base64(make([]byte, sha256.Size))
 	}
-	e, err := event.Build(r.Version, p, p.Sender.Server(), r.key)
+	built, err := event.Build(r.Version, p, p.Sender.Server(), r.key)
+	e := built.Event()
 	if err == nil && r.Version.EventIDs == event.EventIDInEvent {
 		// Such an ID is random. The signature may be wrong after this; nobody looks at it.
 		hash := sha256.Sum256([]byte(fmt.Sprint(len(r.All))))

@@ -1,10 +1,68 @@
 package event
 
 import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
 	"fmt"
 
 	"github.com/securecomm/securecomm/homeserver/canonicaljson"
+	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/sign"
 )
+
+// canonicalize brings an event, or the content of one, into the canonical form of its version.
+func (v *Version) canonicalize(raw []byte) ([]byte, error) {
+	if len(raw) > maxForeignSize {
+		return nil, tooLarge("the event with its unsigned data", maxForeignSize)
+	}
+	canonical, err := canonicaljson.Form(raw, v.StrictJSON)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+	}
+	if canonical[0] != '{' {
+		return nil, malformed("it is no object")
+	}
+	return canonical, nil
+}
+
+// ReferenceHash is the hash by which later events of room versions 1 and 2 name this one beside its ID, in
+// unpadded standard base64 (Server-Server API, "Calculating the reference hash for an event").
+func (e *Event) ReferenceHash() string {
+	hash := referenceHash(e.Version, e.Type, e.JSON)
+	return sign.Base64(hash[:])
+}
+
+// CheckContentHash reports whether the event is what its "hashes" say. If not, all that is genuine of it is
+// what remains when it is redacted.
+func CheckContentHash(e *Event) bool {
+	encoded, _ := canonicaljson.String(canonicaljson.Get(canonicaljson.Get(e.JSON, "hashes"), "sha256"))
+	claimed, err := sign.DecodeBase64(encoded)
+	if err != nil {
+		return false
+	}
+	hash := contentHash(e.JSON)
+	return subtle.ConstantTimeCompare(hash[:], claimed) == 1
+}
+
+func contentHash(canonical []byte) [sha256.Size]byte {
+	return sha256.Sum256(canonicaljson.Without(canonical, "hashes", "signatures", "unsigned"))
+}
+
+func referenceHash(v *Version, typ string, canonical []byte) [sha256.Size]byte {
+	return sha256.Sum256(appendRedacted(make([]byte, 0, min(len(canonical), 2048)), v, typ, canonical, false))
+}
+
+// eventID is the ID of an event of that reference hash.
+func (v *Version) eventID(hash [sha256.Size]byte) id.EventID {
+	encoding := base64.RawURLEncoding
+	if v.EventIDs == EventIDBase64 {
+		encoding = base64.RawStdEncoding
+	}
+	b := make([]byte, 1, 1+base64.RawURLEncoding.EncodedLen(len(hash)))
+	b[0] = '$'
+	return id.EventID(encoding.AppendEncode(b, hash[:]))
+}
 
 // Redact is the event without what the redaction algorithm of its version strips. ID, hashes and signatures
 // stay the same and valid.
@@ -53,17 +111,20 @@ func appendRedacted(dst []byte, v *Version, typ string, canonical []byte, signat
 }
 
 func appendRedactedContent(dst []byte, v *Version, typ string, content []byte) []byte {
+	switch typ {
+	case TypeMember, TypeCreate, TypeJoinRules, TypePowerLevels, TypeHistoryVisibility, TypeAliases, TypeRedaction:
+	default:
+		return append(dst, "{}"...) // most events are messages, which lose all content: nobody has to look into it
+	}
 	dst = append(dst, '{')
-	if v.keepsSomeContent(typ) {
-		for key, value := range canonicaljson.Members(content) {
-			if !v.keepsContent(typ, string(key)) {
-				continue
-			}
-			if typ != TypeMember || string(key) != "third_party_invite" {
-				dst = append(appendKey(dst, key), value...)
-			} else if value[0] == '{' {
-				dst = appendSigned(appendKey(dst, key), value)
-			}
+	for key, value := range canonicaljson.Members(content) {
+		if !v.keepsContent(typ, string(key)) {
+			continue
+		}
+		if typ != TypeMember || string(key) != "third_party_invite" {
+			dst = append(appendKey(dst, key), value...)
+		} else if value[0] == '{' {
+			dst = appendSigned(appendKey(dst, key), value)
 		}
 	}
 	return append(dst, '}')
@@ -95,19 +156,6 @@ func (v *Version) keepsMember(key string) bool {
 		return true
 	case "prev_state", "origin", "membership":
 		return !v.UpdatedRedaction
-	}
-	return false
-}
-
-// keepsSomeContent spares messages, which are most events and lose all content, a look into it.
-func (v *Version) keepsSomeContent(typ string) bool {
-	switch typ {
-	case TypeMember, TypeCreate, TypeJoinRules, TypePowerLevels, TypeHistoryVisibility:
-		return true
-	case TypeAliases:
-		return v.AliasesRedaction
-	case TypeRedaction:
-		return v.UpdatedRedaction
 	}
 	return false
 }
