@@ -13,10 +13,10 @@ import (
 	"github.com/securecomm/securecomm/homeserver/store"
 )
 
-// await waits until this server has an event in its history.
-func (p *peer) await(eventID id.EventID) {
+// await waits until this server has an event in its history that one of its users may see.
+func (p *peer) await(user id.UserID, eventID id.EventID) {
 	p.Helper()
-	w := p.store.Hub.Subscribe("")
+	w := p.store.Hub.Subscribe(user)
 	defer w.Close()
 	ctx := p.Context()
 	for {
@@ -78,8 +78,8 @@ func TestTwoServersShareRooms(t *testing.T) {
 			if err := them.join(roomID, bob, "us.test"); err != nil {
 				t.Fatalf("version %s: %v", version, err)
 			}
-			them.await(us.say(roomID, alice, "hello"))
-			us.await(them.say(roomID, bob, "hello yourself"))
+			them.await(bob, us.say(roomID, alice, "hello"))
+			us.await(alice, them.say(roomID, bob, "hello yourself"))
 			c := them.remote.Client
 			state, err := c.StateIDs(t.Context(), us.name, roomID, before)
 			if err != nil || len(state.PDUIDs) != 5 || len(state.AuthChainIDs) == 0 {
@@ -125,7 +125,7 @@ func TestInvitesOverFederation(t *testing.T) {
 		if err := them.join(roomID, bob, "us.test"); err != nil {
 			t.Fatal(err)
 		}
-		us.await(them.say(roomID, bob, "thanks"))
+		us.await(alice, them.say(roomID, bob, "thanks"))
 	})
 }
 
@@ -232,7 +232,7 @@ func TestOutsidersGetNothing(t *testing.T) {
 		if err := them.join(roomID, bob, "us.test"); err != nil {
 			t.Fatal(err)
 		}
-		them.await(us.set(roomID, alice, "m.room.server_acl", `{"allow":["*"],"deny":["them.*"]}`))
+		them.await(bob, us.set(roomID, alice, "m.room.server_acl", `{"allow":["*"],"deny":["them.*"]}`))
 		if _, _, err := r.State(t.Context(), us.name, roomID, said); !errors.Is(err, room.ErrForbidden) {
 			t.Errorf("state for a barred server: %v", err)
 		}

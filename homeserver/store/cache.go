@@ -34,7 +34,7 @@ type caches struct {
 func (c *caches) init() {
 	c.events = otter.Must(&otter.Options[EventNID, *Event]{
 		MaximumWeight: eventCacheBytes,
-		Weigher:       func(_ EventNID, e *Event) uint32 { return uint32(2*len(e.JSON) + 600) },
+		Weigher:       weigh,
 	})
 	c.eventIDs = sized[id.EventID, EventNID](cachedIDs)
 	c.keys = sized[event.StateKeyTuple, int64](cachedKeys)

@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -36,14 +35,20 @@ func (c *conn) close() error {
 	return c.bun.Close()
 }
 
-// inlined says whether an argument is one that only bun can write into the text, such as bun.In.
-func inlined(args []any) bool {
+// checkArgs refuses text that PostgreSQL does not take, on both databases alike and before it spoils a transaction. It
+// says whether an argument is one that only bun can write into the text, such as bun.In.
+func checkArgs(args []any) (inlined bool, err error) {
 	for _, a := range args {
-		if _, ok := a.(schema.QueryAppender); ok {
-			return true
+		switch a := a.(type) {
+		case string:
+			if strings.IndexByte(a, 0) >= 0 || !utf8.ValidString(a) {
+				return false, ErrText
+			}
+		case schema.QueryAppender:
+			inlined = true
 		}
 	}
-	return false
+	return inlined, nil
 }
 
 func (c *conn) statement(text string) (*sql.Stmt, error) {
@@ -80,14 +85,14 @@ func (c *conn) number(text string) string {
 
 // exec runs a statement and returns how many rows it changed.
 func (c *conn) exec(text string, args ...any) (int64, error) {
-	if err := storable(args); err != nil {
+	inlined, err := checkArgs(args)
+	if err != nil {
 		return 0, fmt.Errorf("%s: %w", brief(text), err)
 	}
 	var result sql.Result
-	var err error
 	ctx := context.Background()
 	switch {
-	case inlined(args):
+	case inlined:
 		result, err = c.bun.ExecContext(ctx, text, args...)
 	case c.postgres:
 		result, err = c.bun.Conn.ExecContext(ctx, c.number(text), args...)
@@ -103,16 +108,16 @@ func (c *conn) exec(text string, args ...any) (int64, error) {
 	return result.RowsAffected()
 }
 
-// query runs a query and calls scan for each row.
-func (c *conn) query(scan func(*sql.Rows) error, text string, args ...any) error {
-	if err := storable(args); err != nil {
-		return fmt.Errorf("%s: %w", brief(text), err)
+// rows runs a query.
+func (c *conn) rows(text string, args []any) (*sql.Rows, error) {
+	inlined, err := checkArgs(args)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", brief(text), err)
 	}
 	var rows *sql.Rows
-	var err error
 	ctx := context.Background()
 	switch {
-	case inlined(args):
+	case inlined:
 		rows, err = c.bun.QueryContext(ctx, text, args...)
 	case c.postgres:
 		rows, err = c.bun.Conn.QueryContext(ctx, c.number(text), args...)
@@ -123,7 +128,16 @@ func (c *conn) query(scan func(*sql.Rows) error, text string, args ...any) error
 		}
 	}
 	if err != nil {
-		return fault(text, err)
+		return nil, fault(text, err)
+	}
+	return rows, nil
+}
+
+// query runs a query and calls scan for each row.
+func (c *conn) query(scan func(*sql.Rows) error, text string, args ...any) error {
+	rows, err := c.rows(text, args)
+	if err != nil {
+		return err
 	}
 	defer rows.Close()
 	for rows.Next() {
@@ -137,16 +151,6 @@ func (c *conn) query(scan func(*sql.Rows) error, text string, args ...any) error
 	return nil
 }
 
-// storable refuses text that PostgreSQL does not take, on both databases alike and before it spoils a transaction.
-func storable(args []any) error {
-	for _, a := range args {
-		if s, ok := a.(string); ok && (strings.IndexByte(s, 0) >= 0 || !utf8.ValidString(s)) {
-			return ErrText
-		}
-	}
-	return nil
-}
-
 // fault says which statement failed, and whether it may succeed when it is tried again.
 func fault(text string, err error) error {
 	if passing(err) {
@@ -155,21 +159,23 @@ func fault(text string, err error) error {
 	return fmt.Errorf("%s: %w", brief(text), err)
 }
 
-// errOneRow ends a query behind its first row.
-var errOneRow = errors.New("one row is enough")
-
 // row reads the first row of a query into dest and says whether there was one.
 func (c *conn) row(dest []any, text string, args ...any) (bool, error) {
-	err := c.query(func(rows *sql.Rows) error {
-		if err := rows.Scan(dest...); err != nil {
-			return err
-		}
-		return errOneRow
-	}, text, args...)
-	if errors.Is(err, errOneRow) {
-		return true, nil
+	rows, err := c.rows(text, args)
+	if err != nil {
+		return false, err
 	}
-	return false, err
+	defer rows.Close()
+	found := rows.Next()
+	if found {
+		err = rows.Scan(dest...)
+	} else {
+		err = rows.Err()
+	}
+	if err != nil {
+		return false, fault(text, err)
+	}
+	return found, nil
 }
 
 // brief is the beginning of a statement for an error: never its arguments.

@@ -104,18 +104,12 @@ var (
 	unescapeNUL = strings.NewReplacer("\x010", "\x00", "\x011", "\x01")
 )
 
-func beginWrite(postgres bool) string {
+// begins are the statements that begin a transaction.
+func begins(postgres bool) (write, read string) {
 	if postgres {
-		return "BEGIN"
+		return "BEGIN", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 	}
-	return "BEGIN IMMEDIATE"
-}
-
-func beginRead(postgres bool) string {
-	if postgres {
-		return "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
-	}
-	return "BEGIN"
+	return "BEGIN IMMEDIATE", "BEGIN"
 }
 
 // shareRow ends a query whose row nobody may delete until the transaction ends. SQLite has one writer at a time.

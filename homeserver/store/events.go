@@ -49,16 +49,8 @@ const (
 	bitSoftFailed = 2
 )
 
-func (e *Event) status() int64 {
-	var s int64
-	if e.Rejected {
-		s |= bitRejected
-	}
-	if e.SoftFailed {
-		s |= bitSoftFailed
-	}
-	return s
-}
+// weigh says how many bytes an event takes in the cache, about.
+func weigh(_ EventNID, e *Event) uint32 { return uint32(2*len(e.JSON) + 600) }
 
 // Events are all events of all rooms.
 type Events struct{ tx *Tx }
@@ -76,15 +68,19 @@ func (s Events) Append(e *Event, wake []id.UserID, servers []id.ServerName, then
 	}
 	s.tx.Log(change, func(p stream.Position) error {
 		e.Position = p
-		if err := s.insert(e); err != nil {
+		if err := s.insert(e, insertEvent); err != nil {
 			return err
 		}
-		if err := s.tx.Outbox.AddEvent(servers, p, e.NID); err != nil || then == nil {
-			return err
+		if len(servers) > 0 {
+			if err := s.tx.Outbox.AddEvent(servers, p, e.NID); err != nil {
+				return err
+			}
 		}
-		return then(p)
+		if then != nil {
+			return then(p)
+		}
+		return nil
 	})
-	s.remember(e)
 }
 
 // Prepend adds an event of a room's past, behind what was fetched before.
@@ -94,45 +90,47 @@ func (s Events) Prepend(e *Event) error {
 		return err
 	}
 	e.Position = stream.Position(-n)
-	s.remember(e)
-	return s.insert(e)
+	return s.insert(e, insertEvent)
 }
 
 // InsertAside adds an event that gets no position: an outlier (without StateBefore), or one that was refused.
 func (s Events) InsertAside(e *Event) error {
 	e.Position = 0
-	return s.insert(e)
+	if e.Outlier() {
+		return s.insert(e, insertEvent+` ON CONFLICT (event_id) DO NOTHING`)
+	}
+	return s.insert(e, insertEvent)
 }
 
-func (s Events) insert(e *Event) error {
+// insert writes a new event with a statement, or the place of one that is known, and has memory keep what has a position.
+func (s Events) insert(e *Event, statement string) (err error) {
+	var position any // NULL if there is none
+	if e.Position != 0 {
+		position = int64(e.Position)
+	}
+	status := int64(0)
+	if e.Rejected {
+		status |= bitRejected
+	}
+	if e.SoftFailed {
+		status |= bitSoftFailed
+	}
 	if e.Known {
-		_, err := s.tx.exec(`UPDATE events SET position = ?, state_before = ?, status = ? WHERE nid = ? AND position IS NULL`,
-			nullable(int64(e.Position)), int64(e.StateBefore), e.status(), int64(e.NID))
+		_, err = s.tx.exec(`UPDATE events SET position = ?, state_before = ?, status = ? WHERE nid = ? AND position IS NULL`,
+			position, int64(e.StateBefore), status, int64(e.NID))
 		if err == nil && e.RedactedBy != 0 {
 			_, err = s.tx.exec(`UPDATE events SET json = ?, redacted_by = ? WHERE nid = ?`, e.JSON, int64(e.RedactedBy), int64(e.NID))
 		}
-		return err
+	} else {
+		_, err = s.tx.exec(statement, int64(e.NID), string(e.ID), int64(e.Room), position, int64(e.StateBefore), status, int64(e.RedactedBy), e.JSON)
 	}
-	text := insertEvent
-	if e.Outlier() {
-		text += ` ON CONFLICT (event_id) DO NOTHING`
+	if e.Position != 0 {
+		s.tx.AfterCommit(func() {
+			s.tx.db.cache.events.Set(e.NID, e)
+			s.tx.db.cache.eventIDs.Set(e.ID, e.NID)
+		})
 	}
-	_, err := s.tx.exec(text, int64(e.NID), string(e.ID), int64(e.Room), nullable(int64(e.Position)), int64(e.StateBefore), e.status(), int64(e.RedactedBy), e.JSON)
 	return err
-}
-
-func (s Events) remember(e *Event) {
-	s.tx.AfterCommit(func() {
-		s.tx.db.cache.events.Set(e.NID, e)
-		s.tx.db.cache.eventIDs.Set(e.ID, e.NID)
-	})
-}
-
-func nullable(n int64) any {
-	if n == 0 {
-		return nil
-	}
-	return n
 }
 
 // Redact replaces the stored form of an event by its redacted form.

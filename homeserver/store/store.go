@@ -32,6 +32,7 @@ type DB struct {
 
 	log      *slog.Logger
 	postgres bool
+	begin    struct{ write, read string } // the statements
 	pools    []*bun.DB
 	writer   *conn
 	readers  chan *conn
@@ -66,6 +67,7 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 	if db.log == nil {
 		db.log = slog.Default()
 	}
+	db.begin.write, db.begin.read = begins(db.postgres)
 	readers := o.Readers
 	if readers <= 0 {
 		readers = defaultReaders(db.postgres)
@@ -184,9 +186,9 @@ func (tx *Tx) open() error {
 	case <-db.stop:
 		return ErrClosed
 	}
-	if _, err := c.exec(beginRead(db.postgres)); err != nil {
+	if _, err := c.exec(db.begin.read); err != nil {
 		c = db.reopen(c)
-		if _, err := c.exec(beginRead(db.postgres)); err != nil {
+		if _, err := c.exec(db.begin.read); err != nil {
 			db.readers <- c
 			return fmt.Errorf("%w: %w", ErrUnavailable, err)
 		}
@@ -246,27 +248,4 @@ func (db *DB) checkpoint(path string) {
 			db.foldNow.Store(true)
 		}
 	}
-}
-
-// numberBlock is how many numbers a process reserves at once; what it does not use is lost.
-const numberBlock = 4096
-
-// NextNumber hands out a number that no row of this database has: for events, rooms, states and state
-// keys, whose numbers have to be known before they are written. It must not be called inside Update.
-func (db *DB) NextNumber(ctx context.Context) (int64, error) {
-	db.numbers.mu.Lock()
-	defer db.numbers.mu.Unlock()
-	if db.numbers.next == db.numbers.end {
-		var end int64
-		err := db.Update(ctx, func(tx *Tx) error {
-			_, err := tx.row([]any{&end}, `UPDATE counters SET value = value + ? WHERE name = 'number' RETURNING value`, int64(numberBlock))
-			return err
-		})
-		if err != nil {
-			return 0, fmt.Errorf("reserve numbers: %w", err)
-		}
-		db.numbers.next, db.numbers.end = end-numberBlock, end
-	}
-	db.numbers.next++
-	return db.numbers.next, nil
 }

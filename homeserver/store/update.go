@@ -14,12 +14,11 @@ const maxBatch = 128
 
 // job is one queued update.
 type job struct {
-	ctx    context.Context
-	fn     func(*Tx) error
-	done   chan struct{}
-	err    error
-	logged []logged // what it wants to write to the log
-	after  []func() // what it wants done once committed
+	ctx  context.Context
+	fn   func(*Tx) error
+	done chan struct{}
+	err  error
+	tx   *Tx // what it has written, if it has not failed
 }
 
 // logged is a change that waits for its position.
@@ -130,9 +129,9 @@ func (db *DB) runBatch(batch []*job) {
 
 // transact runs a batch. An error of the whole batch is returned, one of a single update set in it.
 func (db *DB) transact(batch []*job) error {
-	if _, err := db.writer.exec(beginWrite(db.postgres)); err != nil {
+	if _, err := db.writer.exec(db.begin.write); err != nil {
 		db.writer = db.reopenWriter(db.writer)
-		if _, err := db.writer.exec(beginWrite(db.postgres)); err != nil {
+		if _, err := db.writer.exec(db.begin.write); err != nil {
 			return fmt.Errorf("begin a transaction: %w: %w", ErrUnavailable, err)
 		}
 	}
@@ -151,8 +150,8 @@ func (db *DB) transact(batch []*job) error {
 		return fmt.Errorf("commit: %w", err)
 	}
 	for _, j := range batch {
-		if j.err == nil {
-			for _, f := range j.after {
+		if j.tx != nil {
+			for _, f := range j.tx.after {
 				f()
 			}
 		}
@@ -165,51 +164,44 @@ func (db *DB) transact(batch []*job) error {
 
 // runJob runs one update under a savepoint. The error returned is one of the transaction, not of the update.
 func (db *DB) runJob(j *job) error {
-	j.err, j.logged, j.after = j.ctx.Err(), nil, nil
-	if j.err != nil {
+	if j.err, j.tx = j.ctx.Err(), nil; j.err != nil {
 		return nil
 	}
 	if _, err := db.writer.exec("SAVEPOINT update_"); err != nil {
 		return err
 	}
 	tx := newTx(context.Background(), db, db.writer, true)
-	j.err = call(j.fn, tx)
-	if j.err != nil {
-		if _, err := db.writer.exec("ROLLBACK TO SAVEPOINT update_"); err != nil {
-			return err
-		}
-	} else {
-		j.logged, j.after = tx.logged, tx.after
+	func() {
+		defer func() {
+			if p := recover(); p != nil {
+				j.err = fmt.Errorf("panic in an update: %v\n%s", p, debug.Stack())
+			}
+		}()
+		j.err = j.fn(tx)
+	}()
+	if j.err == nil {
+		j.tx = tx
+	} else if _, err := db.writer.exec("ROLLBACK TO SAVEPOINT update_"); err != nil {
+		return err
 	}
 	_, err := db.writer.exec("RELEASE SAVEPOINT update_")
 	return err
 }
 
-func call(fn func(*Tx) error, tx *Tx) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("panic in an update: %v\n%s", p, debug.Stack())
-		}
-	}()
-	return fn(tx)
-}
-
-// writeAt writes a change at its position. A panic fails the batch, and then the one update that has it.
-func (l logged) writeAt(p stream.Position) (err error) {
+// flush takes the positions of a batch's changes and writes them. From here to the commit the counter
+// row is locked, so that other processes' positions come before or after all of these. A panic fails the batch, and then
+// the one update that has it.
+func (db *DB) flush(batch []*job) (upto stream.Position, changes []stream.Change, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("panic in writing a change: %v\n%s", p, debug.Stack())
 		}
 	}()
-	return l.write(p)
-}
-
-// flush takes the positions of a batch's changes and writes them. From here to the commit the counter
-// row is locked, so that other processes' positions come before or after all of these.
-func (db *DB) flush(batch []*job) (stream.Position, []stream.Change, error) {
 	n := 0
 	for _, j := range batch {
-		n += len(j.logged)
+		if j.tx != nil {
+			n += len(j.tx.logged)
+		}
 	}
 	if n == 0 {
 		return 0, nil, nil
@@ -219,11 +211,14 @@ func (db *DB) flush(batch []*job) (stream.Position, []stream.Change, error) {
 		return 0, nil, err
 	}
 	p := stream.Position(last - int64(n))
-	changes := make([]stream.Change, 0, n)
+	changes = make([]stream.Change, 0, n)
 	for _, j := range batch {
-		for _, l := range j.logged {
+		if j.tx == nil {
+			continue
+		}
+		for _, l := range j.tx.logged {
 			p++
-			if err := l.writeAt(p); err != nil {
+			if err := l.write(p); err != nil {
 				return 0, nil, err
 			}
 			l.change.Position = p
@@ -259,4 +254,27 @@ func (db *DB) Prune(ctx context.Context, prune func(tx *Tx, limit int) (int64, e
 		}
 	}
 	return nil
+}
+
+// numberBlock is how many numbers a process reserves at once; what it does not use is lost.
+const numberBlock = 4096
+
+// NextNumber hands out a number that no row of this database has: for events, rooms, states and state
+// keys, whose numbers have to be known before they are written. It must not be called inside Update.
+func (db *DB) NextNumber(ctx context.Context) (int64, error) {
+	db.numbers.mu.Lock()
+	defer db.numbers.mu.Unlock()
+	if db.numbers.next == db.numbers.end {
+		var end int64
+		err := db.Update(ctx, func(tx *Tx) error {
+			_, err := tx.row([]any{&end}, `UPDATE counters SET value = value + ? WHERE name = 'number' RETURNING value`, int64(numberBlock))
+			return err
+		})
+		if err != nil {
+			return 0, fmt.Errorf("reserve numbers: %w", err)
+		}
+		db.numbers.next, db.numbers.end = end-numberBlock, end
+	}
+	db.numbers.next++
+	return db.numbers.next, nil
 }

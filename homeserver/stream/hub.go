@@ -18,14 +18,14 @@ type Hub struct {
 	floor   Position // changes at and below it are not in recent
 	recent  []Change // in order of position
 	waiters map[id.UserID]map[*Waiter]struct{}
-	all     map[*Waiter]struct{} // those who want to hear of every change
+	outward map[*Waiter]struct{} // those who deliver to other servers
 }
 
 // NewHub makes a Hub for a log that stands at a position.
 func NewHub(current Position) *Hub {
 	return &Hub{
 		current: current, floor: current,
-		waiters: map[id.UserID]map[*Waiter]struct{}{}, all: map[*Waiter]struct{}{},
+		waiters: map[id.UserID]map[*Waiter]struct{}{}, outward: map[*Waiter]struct{}{},
 	}
 }
 
@@ -37,13 +37,13 @@ type Waiter struct {
 	user id.UserID
 }
 
-// Subscribe makes a Waiter for a user; an empty user hears of every change. Close it after use.
+// Subscribe makes a Waiter for a user; an empty user hears of what other servers have to be told. Close it after use.
 func (h *Hub) Subscribe(user id.UserID) *Waiter {
 	w := &Waiter{C: make(chan struct{}, 1), hub: h, user: user}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if user == "" {
-		h.all[w] = struct{}{}
+		h.outward[w] = struct{}{}
 		return w
 	}
 	if h.waiters[user] == nil {
@@ -57,7 +57,7 @@ func (h *Hub) Subscribe(user id.UserID) *Waiter {
 func (w *Waiter) Close() {
 	w.hub.mu.Lock()
 	defer w.hub.mu.Unlock()
-	delete(w.hub.all, w)
+	delete(w.hub.outward, w)
 	if set := w.hub.waiters[w.user]; set != nil {
 		delete(set, w)
 		if len(set) == 0 {
@@ -97,11 +97,15 @@ func (h *Hub) Publish(upto Position, changes []Change) {
 		h.floor = h.recent[cut-1].Position
 		h.recent = slices.Clone(h.recent[cut:])
 	}
+	outward := false
 	for i := range changes {
 		h.wake(changes[i].Wake)
+		outward = outward || len(changes[i].Servers) > 0
 	}
-	for w := range h.all {
-		w.signal()
+	if outward {
+		for w := range h.outward {
+			w.signal()
+		}
 	}
 }
 

@@ -60,7 +60,7 @@ func TestHubKnowsItsGaps(t *testing.T) {
 
 func TestHubWakesWhoIsConcerned(t *testing.T) {
 	h := NewHub(0)
-	alice, bob, every := h.Subscribe("@alice:h"), h.Subscribe("@bob:h"), h.Subscribe("")
+	alice, bob, outward := h.Subscribe("@alice:h"), h.Subscribe("@bob:h"), h.Subscribe("")
 	h.Publish(1, []Change{{Position: 1, Kind: Event, Wake: []id.UserID{"@alice:h"}}})
 	h.Publish(2, []Change{{Position: 2, Kind: Event, Wake: []id.UserID{"@alice:h"}}})
 	woken := func(w *Waiter) bool {
@@ -74,8 +74,12 @@ func TestHubWakesWhoIsConcerned(t *testing.T) {
 	if !woken(alice) || woken(alice) {
 		t.Error("alice has to be woken once for all that happened")
 	}
-	if woken(bob) || !woken(every) {
-		t.Error("bob was woken, or who hears everything was not")
+	if woken(bob) || woken(outward) {
+		t.Error("somebody was woken by what concerns only alice")
+	}
+	h.Publish(3, []Change{{Position: 3, Kind: Event, Servers: []id.ServerName{"other"}}})
+	if woken(alice) || !woken(outward) {
+		t.Error("what another server has to be told woke alice, or not those who deliver it")
 	}
 	bob.Close()
 	h.Wake("@bob:h", "@alice:h")
@@ -83,8 +87,8 @@ func TestHubWakesWhoIsConcerned(t *testing.T) {
 		t.Error("a closed waiter was woken, or an open one was not")
 	}
 	alice.Close()
-	every.Close()
-	if len(h.waiters) != 0 || len(h.all) != 0 {
+	outward.Close()
+	if len(h.waiters) != 0 || len(h.outward) != 0 {
 		t.Error("closed waiters are kept")
 	}
 }
