@@ -2,7 +2,6 @@ package clientapi
 
 import (
 	"log/slog"
-	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
@@ -91,7 +90,7 @@ func (a *API) routes() []route {
 func (a *API) Register(e *echo.Echo) {
 	a.limiter = newLimiter(a.Limits)
 	e.HTTPErrorHandler = a.answerError
-	e.Pre(crossOrigin)
+	e.Pre(a.around)
 	for _, r := range a.routes() {
 		handler := a.serve(r)
 		for _, path := range r.paths() {
@@ -112,19 +111,5 @@ func (r route) paths() []string {
 		return []string{prefix + r.path, prefix + "/r0/" + strings.TrimPrefix(r.path, "/v3/")}
 	default:
 		return []string{prefix + r.path}
-	}
-}
-
-// crossOrigin lets web clients of any origin in (Client-Server API, "Web Browser Clients").
-func crossOrigin(next echo.HandlerFunc) echo.HandlerFunc {
-	return func(c echo.Context) error {
-		h := c.Response().Header()
-		h["Access-Control-Allow-Origin"] = allowOrigin
-		if c.Request().Method != http.MethodOptions {
-			return next(c)
-		}
-		h["Access-Control-Allow-Methods"] = allowMethods
-		h["Access-Control-Allow-Headers"] = allowHeaders
-		return c.NoContent(http.StatusNoContent)
 	}
 }

@@ -74,13 +74,17 @@ func (c *call) object(limit int64) (json.RawMessage, error) {
 	if err != nil {
 		return nil, err
 	}
+	return data, checkObject(data)
+}
+
+func checkObject(data []byte) error {
 	if !json.Valid(data) || !utf8.Valid(data) {
-		return nil, errNotJSON
+		return errNotJSON
 	}
 	if !isObject(data) {
-		return nil, fail(http.StatusBadRequest, "M_BAD_JSON", "the body must be a JSON object")
+		return fail(http.StatusBadRequest, "M_BAD_JSON", "the body must be a JSON object")
 	}
-	return data, nil
+	return nil
 }
 
 func unmarshal(data []byte, into any) error {

@@ -15,22 +15,8 @@ type Observe func(method, route string, status int, took time.Duration)
 func (a *API) Handler() http.Handler {
 	e := echo.New()
 	e.IPExtractor = a.addressOf()
-	if a.Observe != nil {
-		e.Use(a.observe)
-	}
 	a.Register(e)
 	return e
-}
-
-func (a *API) observe(next echo.HandlerFunc) echo.HandlerFunc {
-	return func(c echo.Context) error {
-		began := time.Now()
-		if err := next(c); err != nil {
-			c.Error(err)
-		}
-		a.Observe(c.Request().Method, c.Path(), c.Response().Status, time.Since(began))
-		return nil
-	}
 }
 
 // addressOf finds the address of a client: the connection's, or what a trusted proxy says of it.

@@ -1,6 +1,7 @@
 package clientapi
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -133,7 +134,7 @@ func (a *API) sendEvent(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	content, err := c.object(maxEventBody)
+	content, err := c.body(maxEventBody) // that it is an object is checked when the event is built
 	if err != nil {
 		return nil, err
 	}
@@ -149,6 +150,9 @@ func (a *API) sendEvent(c *call) (any, error) {
 		m.Redacts = body.Redacts
 	}
 	eventID, err := a.Rooms.Send(c.Request().Context(), m)
+	if errors.Is(err, event.ErrMalformed) {
+		err = cmp.Or(checkObject(content), err)
+	}
 	if err != nil {
 		return nil, err
 	}

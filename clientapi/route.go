@@ -7,7 +7,9 @@ import (
 	"net/http"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"sync"
+	"time"
 
 	"github.com/labstack/echo/v4"
 )
@@ -59,6 +61,28 @@ var (
 	emptyObject  = json.RawMessage("{}")
 )
 
+// around is what happens to every request, also to one that no route is for: web clients of any origin are let in
+// (Client-Server API, "Web Browser Clients"), and Observe is told.
+func (a *API) around(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		began := time.Now()
+		h := c.Response().Header()
+		h["Access-Control-Allow-Origin"] = allowOrigin
+		if c.Request().Method == http.MethodOptions {
+			h["Access-Control-Allow-Methods"] = allowMethods
+			h["Access-Control-Allow-Headers"] = allowHeaders
+			return c.NoContent(http.StatusNoContent)
+		}
+		if err := next(c); err != nil {
+			c.Error(err)
+		}
+		if a.Observe != nil {
+			a.Observe(c.Request().Method, c.Path(), c.Response().Status, time.Since(began))
+		}
+		return nil
+	}
+}
+
 // serve is all that happens to a request around its handler.
 func (a *API) serve(r route) echo.HandlerFunc {
 	return func(c echo.Context) (err error) {
@@ -81,52 +105,88 @@ func (a *API) serve(r route) echo.HandlerFunc {
 		if err != nil {
 			return err
 		}
-		return k.answer(answer)
+		return writeAnswer(c, answer)
 	}
 }
 
-func (c *call) answer(answer any) error {
-	if c.Response().Committed {
+// authenticate finds out who calls, as far as the route asks for it.
+func (a *API) authenticate(c *call, need auth) error {
+	if need == public {
 		return nil
 	}
-	code := http.StatusOK
+	token := accessToken(c)
+	if token == "" {
+		if need == optional {
+			return nil
+		}
+		return fail(http.StatusUnauthorized, "M_MISSING_TOKEN", "an access token is needed")
+	}
+	requester, err := a.Account.Authenticate(c.Request().Context(), token)
+	if err != nil {
+		return err
+	}
+	if need == admin && !requester.Admin {
+		return fail(http.StatusForbidden, "M_FORBIDDEN", "this is for administrators of the server")
+	}
+	if requester.Unseen {
+		a.Account.Seen(requester, c.RealIP(), c.Request().UserAgent())
+	}
+	c.Requester = requester
+	return nil
+}
+
+// accessToken reads the token from the header, or from the query as old clients send it.
+func accessToken(c *call) string {
+	if header := c.Request().Header.Get("Authorization"); header != "" {
+		scheme, token, _ := strings.Cut(header, " ")
+		if strings.EqualFold(scheme, "Bearer") {
+			return token
+		}
+		return ""
+	}
+	return c.query("access_token")
+}
+
+// writeAnswer writes what a handler returned, unless the handler has written its answer itself.
+func writeAnswer(c echo.Context, answer any) error {
+	w, code := c.Response(), http.StatusOK
+	if w.Committed {
+		return nil
+	}
 	if s, ok := answer.(status); ok {
 		code, answer = s.code, s.body
 	}
-	if answer == nil {
-		answer = emptyObject
-	}
-	if raw, ok := answer.(json.RawMessage); ok {
-		return writeJSON(c.Context, code, raw)
-	}
-	buffer := buffers.Get().(*bytes.Buffer)
-	defer func() {
-		if buffer.Cap() <= maxKeptBuffer {
-			buffers.Put(buffer)
+	var body []byte
+	switch answer := answer.(type) {
+	case nil:
+		body = emptyObject
+	case json.RawMessage:
+		body = answer
+	default:
+		buffer := buffers.Get().(*bytes.Buffer)
+		defer func() {
+			if buffer.Cap() <= maxKeptBuffer {
+				buffers.Put(buffer)
+			}
+		}()
+		buffer.Reset()
+		encoder := json.NewEncoder(buffer)
+		encoder.SetEscapeHTML(false)
+		if err := encoder.Encode(answer); err != nil {
+			return fmt.Errorf("encode an answer: %w", err)
 		}
-	}()
-	buffer.Reset()
-	encoder := json.NewEncoder(buffer)
-	encoder.SetEscapeHTML(false)
-	if err := encoder.Encode(answer); err != nil {
-		return fmt.Errorf("encode an answer: %w", err)
+		body = bytes.TrimSuffix(buffer.Bytes(), []byte("\n"))
 	}
-	return writeJSON(c.Context, code, bytes.TrimSuffix(buffer.Bytes(), []byte("\n")))
+	h := w.Header()
+	h["Content-Type"] = jsonType
+	h["Content-Length"] = []string{strconv.Itoa(len(body))}
+	w.WriteHeader(code)
+	if c.Request().Method != http.MethodHead {
+		_, _ = w.Write(body) // the client has gone: there is nobody to tell
+	}
+	return nil
 }
 
 const maxKeptBuffer = 256 << 10
 
 var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
-
-func writeJSON(c echo.Context, code int, body []byte) error {
-	w := c.Response()
-	h := w.Header()
-	h["Content-Type"] = jsonType
-	h["Content-Length"] = []string{strconv.Itoa(len(body))}
-	w.WriteHeader(code)
-	if c.Request().Method == http.MethodHead {
-		return nil
-	}
-	_, _ = w.Write(body) // the client has gone: there is nobody to tell
-	return nil
-}

@@ -212,3 +212,17 @@ func readAll(u *hstest.User, room string) []id.EventID {
 	slices.Reverse(got)
 	return got
 }
+
+// TestSendRefusesBadContent: what is no JSON, no object, or no canonical JSON is told apart.
+func TestSendRefusesBadContent(t *testing.T) {
+	s := hstest.New(t)
+	alice := s.Register("alice")
+	room := "/v3/rooms/" + string(alice.CreateRoom(map[string]any{"preset": "private_chat"}))
+	for content, code := range map[string]string{
+		``: "M_NOT_JSON", `{"body":`: "M_NOT_JSON", "{\"body\":\"\x81\"}": "M_NOT_JSON", `{} {}`: "M_NOT_JSON",
+		`[]`: "M_BAD_JSON", ` null`: "M_BAD_JSON", `{"n":1.5}`: "M_BAD_JSON", `{"n":1,"n":2}`: "M_BAD_JSON",
+	} {
+		alice.Refused("PUT", room+"/send/m.room.message/1", []byte(content), 400, code)
+		alice.Refused("PUT", room+"/state/m.room.topic", []byte(content), 400, code)
+	}
+}

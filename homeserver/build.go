@@ -65,17 +65,19 @@ func (s *Server) build() error {
 	s.Account = account.New(accounts)
 	s.Ephemeral = ephemeral.New(volatile)
 	s.Sync = clientsync.New(clientsync.Options{Store: s.Store, Server: name, Keys: s.Keys, Ephemeral: s.Ephemeral, Log: s.Log, Draining: s.draining.Done()})
+	var others http.Handler
 	if c.Federation.Enabled {
-		s.buildFederation()
+		others = s.buildFederation()
+		s.Federation = s.around(others, nil)
 	}
-	s.buildClientAPI()
+	s.Client = s.around(s.buildClientAPI(), others)
 	return nil
 }
 
 // previewTimeout bounds the fetching of a page for a preview.
 const previewTimeout = 20 * time.Second
 
-func (s *Server) buildClientAPI() {
+func (s *Server) buildClientAPI() http.Handler {
 	c := s.Config
 	api := &clientapi.API{
 		Server: c.Server.Name, Store: s.Store, Log: s.Log, Limits: limitsOf(c.Limits),
@@ -85,7 +87,7 @@ func (s *Server) buildClientAPI() {
 		},
 		Observe: s.metrics.observe, TrustedProxies: c.Listen.TrustedProxies,
 	}
-	s.Client = s.around(api.Handler())
+	return api.Handler()
 }
 
 // Version is what the server says of its software.
@@ -111,7 +113,7 @@ func (s *Server) buildOutbound(guard *discovery.Guard) (*federation.Remote, erro
 }
 
 // buildFederation makes what answers other servers.
-func (s *Server) buildFederation() {
+func (s *Server) buildFederation() http.Handler {
 	c := s.Config
 	s.federation = &federation.API{
 		Server: c.Server.Name, Software: client.Version{Name: "SecureComm", Version: Version}, Store: s.Store,
@@ -122,7 +124,7 @@ func (s *Server) buildFederation() {
 	s.federation.Hierarchy = func(ctx context.Context, origin id.ServerName, room id.RoomID, suggestedOnly bool) (any, error) {
 		return s.Directory.HierarchyFor(ctx, origin, room, suggestedOnly)
 	}
-	s.Federation = s.around(s.federation.Handler())
+	return s.federation.Handler()
 }
 
 func limitsOf(c config.Limits) clientapi.Limits {

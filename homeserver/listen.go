@@ -86,16 +86,12 @@ func (s *Server) listen(ctx context.Context) ([]listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	client := s.Client
-	if c.Federation.Enabled {
-		client = s.both()
-	}
 	wanted := []struct {
 		name, address string
 		handler       http.Handler
 		tls           bool
 	}{
-		{"client", c.Listen.Client, client, c.TLS.Mode != config.TLSOff && c.TLS.Client},
+		{"client", c.Listen.Client, s.Client, c.TLS.Mode != config.TLSOff && c.TLS.Client},
 		{"federation", c.Listen.Federation, s.Federation, c.TLS.Mode != config.TLSOff},
 		{"metrics", c.Listen.Metrics, http.HandlerFunc(s.metrics.handler.ServeHTTP), false},
 		{"acme", c.Listen.ACME, nil, false},
@@ -197,23 +193,4 @@ func (f *certificateFiles) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	}
 	f.current, f.changed = &pair, info.ModTime()
 	return f.current, nil
-}
-
-// both serves the two APIs on one listener: paths tell them apart.
-func (s *Server) both() http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if isFederation(r.URL.Path) {
-			s.Federation.ServeHTTP(w, r)
-			return
-		}
-		s.Client.ServeHTTP(w, r)
-	})
-}
-
-func isFederation(path string) bool {
-	return len(path) > 9 && path[:9] == "/_matrix/" && (hasSegment(path[9:], "federation") || hasSegment(path[9:], "key"))
-}
-
-func hasSegment(path, segment string) bool {
-	return len(path) > len(segment) && path[:len(segment)] == segment && path[len(segment)] == '/'
 }

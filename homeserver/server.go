@@ -108,21 +108,6 @@ func (s *Server) claimDatabase(ctx context.Context) error {
 	return err
 }
 
-// around adds to an API what both listeners serve besides.
-func (s *Server) around(api http.Handler) http.Handler {
-	metrics := s.guardMetrics(s.metrics.handler)
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch {
-		case r.URL.Path == "/health":
-			s.health(w, r)
-		case r.URL.Path == "/metrics" && s.Config.Listen.Metrics == "":
-			metrics.ServeHTTP(w, r)
-		default:
-			api.ServeHTTP(w, r)
-		}
-	})
-}
-
 // start begins what runs in the background until Close.
 func (s *Server) start(ctx context.Context) error {
 	s.running.Go(func() { s.Account.Run(ctx) })
@@ -147,22 +132,6 @@ func (s *Server) Close() error {
 	}
 	s.running.Wait()
 	return s.Store.Close()
-}
-
-// health says whether the database answers.
-func (s *Server) health(w http.ResponseWriter, r *http.Request) {
-	err := s.Store.View(r.Context(), func(tx *store.Tx) error {
-		_, err := tx.Position()
-		return err
-	})
-	w.Header().Set("Content-Type", "application/json")
-	if err != nil {
-		s.Log.Error("unhealthy", "err", err)
-		w.WriteHeader(http.StatusServiceUnavailable)
-		_, _ = w.Write([]byte(`{"status":"the database does not answer"}`))
-		return
-	}
-	_, _ = w.Write([]byte(`{"status":"ok"}`))
 }
 
 // showProfile brings a user's new profile into all rooms that the user is in.

@@ -101,5 +101,3 @@ func New(o Options) *Service {
 		errands:  make(chan struct{}, 1),
 	}
 }
-
-func nowMillis() int64 { return time.Now().UnixMilli() }

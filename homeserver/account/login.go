@@ -116,7 +116,7 @@ func (s *Service) LoginWithToken(ctx context.Context, token string, d DeviceRequ
 	hash := hashToken(token)
 	var user id.UserID
 	err := s.DB.View(ctx, func(tx *store.Tx) error {
-		pass, ok, err := tx.Passes.Get(hash, purposeLogin, nowMillis())
+		pass, ok, err := tx.Passes.Get(hash, purposeLogin, time.Now().UnixMilli())
 		if err == nil && !ok {
 			return fmt.Errorf("%w: the login token is not valid", ErrBadLogin)
 		}
@@ -127,7 +127,7 @@ func (s *Service) LoginWithToken(ctx context.Context, token string, d DeviceRequ
 		return Login{}, err
 	}
 	return s.login(ctx, user, d, func(tx *store.Tx) error {
-		_, ok, err := tx.Passes.Get(hash, purposeLogin, nowMillis())
+		_, ok, err := tx.Passes.Get(hash, purposeLogin, time.Now().UnixMilli())
 		if err != nil {
 			return err
 		}
@@ -189,7 +189,7 @@ func (s *Service) openSession(tx *store.Tx, t store.Token, name string) error {
 	if len(gone) > 0 {
 		tx.AfterCommit(func() { s.sessions.forget(gone) })
 	}
-	fresh, err := tx.Devices.Insert(store.Device{User: t.User, ID: t.Device, DisplayName: name, CreatedAt: nowMillis()})
+	fresh, err := tx.Devices.Insert(store.Device{User: t.User, ID: t.Device, DisplayName: name, CreatedAt: time.Now().UnixMilli()})
 	if err != nil {
 		return err
 	}
@@ -260,7 +260,7 @@ func (s *Service) OpenIDToken(ctx context.Context, user id.UserID) (string, erro
 func (s *Service) issuePass(ctx context.Context, user id.UserID, purpose, prefix string, life time.Duration) (string, error) {
 	token := newToken(prefix)
 	p := store.Pass{Hash: hashToken(token), Purpose: purpose, User: user, ExpiresAt: time.Now().Add(life).UnixMilli()}
-	err := s.DB.Update(ctx, func(tx *store.Tx) error { return tx.Passes.Insert(p, nowMillis()) })
+	err := s.DB.Update(ctx, func(tx *store.Tx) error { return tx.Passes.Insert(p, time.Now().UnixMilli()) })
 	if err != nil {
 		return "", fmt.Errorf("issue a %s token: %w", purpose, err)
 	}
@@ -271,7 +271,7 @@ func (s *Service) issuePass(ctx context.Context, user id.UserID, purpose, prefix
 func (s *Service) OpenIDUser(ctx context.Context, token string) (id.UserID, error) {
 	var user id.UserID
 	err := s.DB.View(ctx, func(tx *store.Tx) error {
-		pass, ok, err := tx.Passes.Get(hashToken(token), purposeOpenID, nowMillis())
+		pass, ok, err := tx.Passes.Get(hashToken(token), purposeOpenID, time.Now().UnixMilli())
 		if err == nil && !ok {
 			return ErrUnknownToken
 		}

@@ -93,9 +93,9 @@ func (s *Service) create(ctx context.Context, user id.UserID, a Account, token [
 	}
 	l, t := s.newLogin(user, a.Device)
 	err = s.DB.Update(ctx, func(tx *store.Tx) error {
-		u := store.User{ID: user, PasswordHash: hash, Admin: a.Admin, CreatedAt: nowMillis()}
+		u := store.User{ID: user, PasswordHash: hash, Admin: a.Admin, CreatedAt: time.Now().UnixMilli()}
 		if token != nil {
-			valid, ok, err := tx.Passes.Registration(token, nowMillis())
+			valid, ok, err := tx.Passes.Registration(token, time.Now().UnixMilli())
 			if err != nil {
 				return err
 			}
@@ -137,7 +137,7 @@ func (s *Service) create(ctx context.Context, user id.UserID, a Account, token [
 func (s *Service) RegistrationTokenValid(ctx context.Context, token string) (bool, error) {
 	var ok bool
 	err := s.DB.View(ctx, func(tx *store.Tx) (err error) {
-		_, ok, err = tx.Passes.Registration(hashToken(token), nowMillis())
+		_, ok, err = tx.Passes.Registration(hashToken(token), time.Now().UnixMilli())
 		return err
 	})
 	return ok, err
@@ -151,7 +151,7 @@ func (s *Service) NewRegistrationToken(ctx context.Context, uses int, life time.
 	if life > 0 {
 		t.ExpiresAt = time.Now().Add(life).UnixMilli()
 	}
-	err := s.DB.Update(ctx, func(tx *store.Tx) error { return tx.Passes.InsertRegistration(t, nowMillis()) })
+	err := s.DB.Update(ctx, func(tx *store.Tx) error { return tx.Passes.InsertRegistration(t, time.Now().UnixMilli()) })
 	if err != nil {
 		return "", fmt.Errorf("make a registration token: %w", err)
 	}
@@ -175,7 +175,7 @@ func (s *Service) BootstrapToken(ctx context.Context) (string, error) {
 			return nil
 		}
 		t := store.RegistrationToken{Hash: hashToken(token), Uses: 1, Admin: true, Bootstrap: true}
-		return tx.Passes.InsertRegistration(t, nowMillis())
+		return tx.Passes.InsertRegistration(t, time.Now().UnixMilli())
 	})
 	if err != nil {
 		return "", fmt.Errorf("make the token for the first administrator: %w", err)

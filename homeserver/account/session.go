@@ -20,6 +20,7 @@ type Requester struct {
 	User   id.UserID
 	Device id.DeviceID
 	Admin  bool
+	Unseen bool // it is time to call Seen
 
 	session *session
 }
@@ -90,10 +91,13 @@ func (s *Service) Authenticate(ctx context.Context, token string) (Requester, er
 			return Requester{}, err
 		}
 	}
-	if found.expiresAt > 0 && found.expiresAt <= nowMillis() {
+	now := time.Now().UnixMilli()
+	if found.expiresAt > 0 && found.expiresAt <= now {
 		return Requester{}, ErrTokenExpired
 	}
-	return found.requester, nil
+	r := found.requester
+	r.Unseen = now-found.seenAt.Load() >= seenEvery.Milliseconds()
+	return r, nil
 }
 
 func (s *Service) loadSession(ctx context.Context, hash tokenHash) (*session, error) {
@@ -149,17 +153,12 @@ func (s *Service) confirm(ctx context.Context, t store.Token) error {
 // maxAgent is how much of a client's description of itself is kept.
 const maxAgent = 256
 
-// Unseen says that it is time to call Seen.
-func (r Requester) Unseen() bool {
-	return r.session != nil && nowMillis()-r.session.seenAt.Load() >= seenEvery.Milliseconds()
-}
-
 // Seen notes that a requester's device is in use. It does not wait.
 func (s *Service) Seen(r Requester, address, agent string) {
 	if r.session == nil {
 		return
 	}
-	now, last := nowMillis(), r.session.seenAt.Load()
+	now, last := time.Now().UnixMilli(), r.session.seenAt.Load()
 	if !r.session.seenAt.CompareAndSwap(last, now) {
 		return // somebody else does
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/store"
@@ -149,7 +150,7 @@ func (s *Service) registrationFlows(ctx context.Context) ([][]string, error) {
 	}
 	var any bool
 	err := s.DB.View(ctx, func(tx *store.Tx) (err error) {
-		any, err = tx.Passes.AnyRegistration(nowMillis())
+		any, err = tx.Passes.AnyRegistration(time.Now().UnixMilli())
 		return err
 	})
 	switch {
