@@ -35,8 +35,10 @@ func (d *draft) write(tx *store.Tx) error {
 	} else if ok, err := tx.Rooms.SwapHead(d.room.NID, *d.base, d.head); err != nil || !ok {
 		return errors.Join(err, errStale)
 	}
-	if err := d.writeStates(tx); err != nil {
-		return err
+	if len(d.snapshots) > 0 {
+		if err := d.writeStates(tx); err != nil {
+			return err
+		}
 	}
 	for _, a := range d.additions {
 		if err := a.write(tx); err != nil {
@@ -70,9 +72,6 @@ func (d *draft) writeStates(tx *store.Tx) error {
 // unused are the states, among the former head's and those of the draft, that no event of it and no child needs. An
 // earlier event may need the former head's.
 func (d *draft) unused() []store.StateNID {
-	if len(d.snapshots) == 0 {
-		return nil
-	}
 	needed := map[store.StateNID]bool{0: true, d.head.State: true}
 	for _, a := range d.additions {
 		needed[a.ev.StateBefore] = true
@@ -112,8 +111,10 @@ func (a *addition) write(tx *store.Tx) error {
 			return errors.Join(err, &repeated{answer})
 		}
 	}
-	if err := a.arrive(tx); err != nil {
-		return err
+	if a.came || a.awaited {
+		if err := a.arrive(tx); err != nil {
+			return err
+		}
 	}
 	for _, m := range a.missing {
 		if err := tx.Relations.AddMissing(a.ev.Room, store.Missing{ID: m, Child: a.ev.NID}); err != nil {

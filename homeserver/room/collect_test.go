@@ -264,9 +264,11 @@ func joinedThere(t *testing.T, one, two *room.Engine) id.RoomID {
 		content := json.RawMessage(fmt.Sprintf(`{"body":"%d","m.relates_to":{"rel_type":"m.thread","event_id":"%s"}}`, i, root.ID))
 		send(t, one, room.Message{Room: roomID, Sender: user("alice"), Type: "m.room.message", Content: content})
 	}
-	send(t, one, room.Message{Room: roomID, Sender: user("alice"), Type: event.TypeRedaction, Redacts: "$nosuch"})
 	err = one.Store.Update(context.Background(), func(tx *store.Tx) error {
 		tx.Receipts.Set(store.Receipt{Room: root.Room, User: user("alice"), Type: "m.read", Event: root.ID, EventAt: root.Position}, roomID, nil)
+		if err := tx.Relations.AwaitTarget(root.Room, "$nosuch", root.NID); err != nil {
+			return err
+		}
 		return tx.Relations.AddMissing(root.Room, store.Missing{ID: "$older", Child: root.NID})
 	})
 	if err != nil {
