@@ -127,7 +127,10 @@ func TestDeviceFlow(t *testing.T) {
 		if a.body["flows"] == nil || a.body["error"] == nil {
 			t.Errorf("got %v", a.body)
 		}
-		t.want(t.call(DELETE, path, token, map[string]any{"auth": passwordAuth(bob, "superuser")}), 403, "M_FORBIDDEN")
+		// Whether it is another user's password is not told.
+		for _, password := range []string{"superuser", "wrong"} {
+			t.want(t.call(DELETE, path, token, map[string]any{"auth": passwordAuth(bob, password)}), 403, "M_FORBIDDEN")
+		}
 		t.want(t.call(GET, path, token, nil), 200, "")
 		t.want(t.call(DELETE, path, token, map[string]any{"auth": passwordAuth(alice, "superuser")}), 200, "")
 		t.want(t.call(GET, path, token, nil), 404, "M_NOT_FOUND")

@@ -69,23 +69,21 @@ func (s *Service) Confirm(ctx context.Context, r Requester, operation string, au
 	if err := s.checkStage(ctx, purpose, flows, auth); err != nil {
 		return err
 	}
-	user := r.User
 	if name := auth.Name(); name != "" {
-		var err error
-		if user, err = s.LocalUser(name); err != nil {
+		user, err := s.LocalUser(name)
+		if err != nil {
 			return s.challenge(ctx, purpose, flows, err)
 		}
+		// Refused before the password is looked at, so that nobody tries out another user's here.
+		if user != r.User {
+			return fmt.Errorf("%w: only the user who asks can authenticate", ErrForbidden)
+		}
 	}
-	err := s.CheckPassword(ctx, user, auth.Password)
-	switch {
-	case errors.Is(err, ErrBadLogin), errors.Is(err, ErrDeactivated):
+	err := s.CheckPassword(ctx, r.User, auth.Password)
+	if errors.Is(err, ErrBadLogin) || errors.Is(err, ErrDeactivated) {
 		return s.challenge(ctx, purpose, flows, err)
-	case err != nil:
-		return err
-	case user != r.User:
-		return fmt.Errorf("%w: another user has authenticated", ErrForbidden)
 	}
-	return nil
+	return err
 }
 
 // checkStage sends a challenge unless a client tries to pass a stage that is offered.
