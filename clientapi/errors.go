@@ -28,8 +28,7 @@ import (
 )
 
 // domainErrors is the one table of what an error of a domain package means to a client. The first line
-// that matches by errors.Is counts. The text of the error is told to the client. What is not in the table
-// is a fault of ours: status 500 and a line in the log.
+// that matches by errors.Is counts. The text of the error is told to the client, as far as told lets it. What is not in the table is a fault of ours: status 500 and a line in the log.
 var domainErrors = []struct {
 	err    error
 	status int
@@ -102,6 +101,15 @@ var domainErrors = []struct {
 	{context.DeadlineExceeded, http.StatusGatewayTimeout, "M_UNKNOWN"},
 }
 
+// told is the text of an error for a client. What went wrong on the way to another server is not told: it could
+// name addresses of the network that this one is in.
+func told(err, as error) string {
+	if as == room.ErrUnreachable || as == context.DeadlineExceeded {
+		return as.Error()
+	}
+	return err.Error()
+}
+
 // failure is an error as a client gets it.
 type failure struct {
 	status  int
@@ -148,7 +156,7 @@ func asFailure(err error) *failure {
 	}
 	for _, d := range domainErrors {
 		if errors.Is(err, d.err) {
-			return &failure{status: d.status, code: d.code, message: err.Error()}
+			return &failure{status: d.status, code: d.code, message: told(err, d.err)}
 		}
 	}
 	var h *echo.HTTPError
@@ -203,6 +211,9 @@ func (a *API) answerError(err error, c echo.Context) {
 			a.Log.Error("a request failed", "method", c.Request().Method, "route", c.Path(), "err", err)
 		}
 		f = &failure{status: http.StatusInternalServerError, code: "M_UNKNOWN", message: "internal error; the server's log says more"}
+	}
+	if errors.Is(err, room.ErrUnreachable) {
+		a.Log.Info("another server could not be reached", "method", c.Request().Method, "route", c.Path(), "err", err)
 	}
 	body := map[string]any{"errcode": f.code, "error": f.message}
 	if f.code == "" {

@@ -104,7 +104,11 @@ func asFailure(err error) *failure {
 	}
 	for _, d := range domainErrors {
 		if errors.Is(err, d.err) {
-			return &failure{status: d.status, code: d.code, message: err.Error()}
+			message := err.Error()
+			if d.err == room.ErrUnreachable || d.err == context.DeadlineExceeded {
+				message = d.err.Error() // the whole could name addresses of the network that this server is in
+			}
+			return &failure{status: d.status, code: d.code, message: message}
 		}
 	}
 	var refusal *eventauth.Refusal

@@ -19,7 +19,7 @@ var (
 	ErrUnknownVersion  = errors.New("this room version is not supported")
 	ErrBadRequest      = errors.New("the request makes no sense")
 	ErrAliasTaken      = errors.New("the room alias is taken")
-	ErrUnreachable     = errors.New("no server that knows the room could be reached")
+	ErrUnreachable     = errors.New("no server that could answer was reached")
 	ErrCannotAuthorize = errors.New("this server cannot tell whether the join is allowed")
 	ErrCannotGrant     = errors.New("no user of this server may authorise the join")
 	ErrBusy            = errors.New("the room changes too fast; try again")
