@@ -10,8 +10,8 @@ import (
 func (a *API) accountRoutes() []route {
 	return []route{
 		{GET, "/v3/account/whoami", user, none, a.whoami},
-		{POST, "/v3/account/password", user, limitLogin, a.changePassword},
-		{POST, "/v3/account/deactivate", user, limitLogin, a.deactivate},
+		{POST, "/v3/account/password", user, limitConfirm, a.changePassword},
+		{POST, "/v3/account/deactivate", user, limitConfirm, a.deactivate},
 		{GET, "/v3/account/3pid", user, none, a.thirdPartyIDs},
 		{POST, "/v3/account/3pid", user, none, a.noThirdParty},
 		{POST, "/v3/account/3pid/add", user, none, a.noThirdParty},
@@ -23,7 +23,7 @@ func (a *API) accountRoutes() []route {
 		{POST, "/v3/account/password/email/requestToken", public, limitLogin, a.unknownThirdParty},
 		{POST, "/v3/account/password/msisdn/requestToken", public, limitLogin, a.unknownThirdParty},
 		{GET, "/v3/admin/whois/:userId", user, none, a.whois},
-		{POST, "/v3/user/:userId/openid/request_token", user, none, a.openIDToken},
+		{POST, "/v3/user/:userId/openid/request_token", user, limitCostly, a.openIDToken},
 	}
 }
 

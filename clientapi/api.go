@@ -92,9 +92,19 @@ func (a *API) Register(e *echo.Echo) {
 	e.HTTPErrorHandler = a.answerError
 	e.Pre(a.around)
 	for _, r := range a.routes() {
-		handler := a.serve(r)
-		for _, path := range r.paths() {
-			e.Add(r.method, path, handler)
+		a.add(e, r)
+	}
+}
+
+func (a *API) add(e *echo.Echo, r route) {
+	if r.limit == none && (r.auth == user || r.auth == admin) {
+		r.limit = limitOther
+	}
+	handler := a.serve(r)
+	for _, path := range r.paths() {
+		e.Add(r.method, path, handler)
+		if r.method == GET {
+			e.Add(http.MethodHead, path, handler) // the body is left out where the answer is written
 		}
 	}
 }

@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -19,6 +21,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/securecomm/securecomm/homeserver/account"
+	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/store"
 	"github.com/securecomm/securecomm/homeserver/store/storetest"
 )
@@ -185,12 +188,93 @@ func TestPanicIsAnswered(t *testing.T) {
 	test.want(test.call(GET, "/boom", "", nil), 500, "M_UNKNOWN")
 }
 
+// from is a call from an address.
+func from(address string) *call {
+	c := &call{Context: echo.New().NewContext(httptest.NewRequest(GET, "/", nil), nil)}
+	c.Request().RemoteAddr = net.JoinHostPort(address, "1")
+	return c
+}
+
+func TestLoginLimits(t *testing.T) {
+	l := newLimiter(Limits{Enabled: true, Login: Class{PerUser: Rate{2, time.Hour}}})
+	for i := range 3 {
+		if err := l.checkLogin(from("1.2.3.4"), "@alice:h"); (err != nil) != (i == 2) {
+			t.Errorf("attempt %d from one address: %v", i, err)
+		}
+	}
+	if err := l.checkLogin(from("1.2.3.5"), "@alice:h"); err != nil {
+		t.Errorf("who fails from one address locks the user out at another: %v", err)
+	}
+	if err := l.check(limitConfirm, &call{Context: from("1.2.3.4").Context, Requester: account.Requester{User: "@alice:h"}}); err != nil {
+		t.Errorf("failed logins keep a user from giving the password: %v", err)
+	}
+	let := 3
+	for i := range 40 {
+		if l.checkLogin(from("2.0.0."+strconv.Itoa(i)), "@alice:h") == nil {
+			let++
+		}
+	}
+	if let != 2*loginAddresses {
+		t.Errorf("%d attempts from everywhere were let through", let)
+	}
+	for i := range loginSlots + 1000 {
+		if err := l.checkLogin(from("1.2.3.4"), id.UserID("@u"+strconv.Itoa(i)+":h")); err != nil && i < 2 {
+			t.Errorf("another user: %v", err)
+		}
+	}
+	if n := l.buckets.EstimatedSize(); n > 2*loginSlots+100 {
+		t.Errorf("made-up names made %d buckets", n)
+	}
+}
+
+func TestIPv6CountsByNetwork(t *testing.T) {
+	l := newLimiter(Limits{Enabled: true, Lookup: Class{PerAddress: Rate{1, time.Hour}}})
+	for _, test := range []struct {
+		address string
+		refused bool
+	}{
+		{"2001:db8:0:1::1", false}, {"2001:db8:0:1:ffff::2", true}, {"2001:db8:0:2::1", false}, {"192.0.2.1", false}, {"192.0.2.2", false}, {"192.0.2.1", true},
+	} {
+		if err := l.check(limitLookup, from(test.address)); (err != nil) != test.refused {
+			t.Errorf("%s: %v", test.address, err)
+		}
+	}
+}
+
+// TestEveryRouteHasALimit calls with a rate of one in each class: the second call of anything is refused.
+func TestEveryRouteHasALimit(t *testing.T) {
+	one := Class{PerUser: Rate{1, time.Hour}, PerAddress: Rate{1, time.Hour}}
+	test := newTester(t, storetest.Open(t, t.TempDir()+"/test.db"), nil)
+	_, token := test.register("alice")
+	unlimited := map[string]bool{"/versions": true, "/v3/login": true}
+	for _, r := range test.api.routes() {
+		if r.auth == public && (r.method == GET && unlimited[r.path] || strings.HasPrefix(r.path, "/.well-known/")) {
+			continue
+		}
+		limited := *test.api
+		limited.Limits = Limits{
+			Enabled: true, Login: one, Registration: one, Message: one, Join: one, Media: one, Download: one, Lookup: one, Costly: one, Other: one,
+		}
+		e := echo.New()
+		r.handle = func(*call) (any, error) { return nil, nil }
+		limited.limiter = newLimiter(limited.Limits)
+		e.HTTPErrorHandler = limited.answerError
+		limited.add(e, r)
+		again := &tester{t, &limited, e}
+		for i, want := range []int{200, 429, 429} {
+			if a := again.call(r.method, r.paths()[0], token, nil); a.code != want {
+				t.Errorf("%s %s, call %d: %d", r.method, r.path, i, a.code)
+				break
+			}
+		}
+	}
+}
+
 func TestLimits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLimiter(Limits{Enabled: true, Login: Class{PerUser: Rate{2, time.Minute}, PerAddress: Rate{3, time.Minute}}})
 		at := func(user, address string) error {
-			c := &call{Context: echo.New().NewContext(httptest.NewRequest(GET, "/", nil), nil)}
-			c.Request().RemoteAddr = address + ":1"
+			c := from(address)
 			c.Requester.User = "@" + "a" + ":h"
 			if user == "" {
 				c.Requester.User = ""
@@ -218,8 +302,10 @@ func TestLimits(t *testing.T) {
 				t.Errorf("call %d of a user from everywhere: %v", i, err)
 			}
 		}
-		if err := newLimiter(Limits{Login: Class{PerUser: Rate{1, time.Hour}}}).checkUser(limitLogin, "x"); err != nil {
-			t.Errorf("switched off: %v", err)
+		for range 2 {
+			if err := newLimiter(Limits{Login: Class{PerUser: Rate{1, time.Hour}}}).checkLogin(from("1.2.3.4"), "@x:h"); err != nil {
+				t.Errorf("switched off: %v", err)
+			}
 		}
 	})
 }

@@ -11,7 +11,7 @@ import (
 
 func (a *API) crossSigningRoutes() []route {
 	return []route{
-		{POST, "/v3/keys/device_signing/upload", user, limitLogin, a.uploadSigningKeys},
+		{POST, "/v3/keys/device_signing/upload", user, limitConfirm, a.uploadSigningKeys},
 		{POST, "/v3/keys/signatures/upload", user, none, a.uploadSignatures},
 	}
 }

@@ -13,8 +13,8 @@ func (a *API) deviceRoutes() []route {
 		{GET, "/v3/devices", user, none, a.devices},
 		{GET, "/v3/devices/:deviceId", user, none, a.device},
 		{PUT, "/v3/devices/:deviceId", user, none, a.renameDevice},
-		{DELETE, "/v3/devices/:deviceId", user, limitLogin, a.deleteDevice},
-		{POST, "/v3/delete_devices", user, limitLogin, a.deleteDevices},
+		{DELETE, "/v3/devices/:deviceId", user, limitConfirm, a.deleteDevice},
+		{POST, "/v3/delete_devices", user, limitConfirm, a.deleteDevices},
 	}
 }
 

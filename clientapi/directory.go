@@ -11,14 +11,14 @@ import (
 // directoryRoutes are Client-Server API, "Room aliases" and "Published room directory".
 func (a *API) directoryRoutes() []route {
 	return []route{
-		{GET, "/v3/directory/room/:roomAlias", public, none, a.resolveAlias},
+		{GET, "/v3/directory/room/:roomAlias", public, limitLookup, a.resolveAlias},
 		{PUT, "/v3/directory/room/:roomAlias", user, limitMessage, a.putAlias},
 		{DELETE, "/v3/directory/room/:roomAlias", user, limitMessage, a.deleteAlias},
 		{GET, "/v3/rooms/:roomId/aliases", user, none, a.roomAliases},
-		{GET, "/v3/directory/list/room/:roomId", public, none, a.listing},
+		{GET, "/v3/directory/list/room/:roomId", public, limitLookup, a.listing},
 		{PUT, "/v3/directory/list/room/:roomId", user, limitMessage, a.setListing},
-		{GET, "/v3/publicRooms", public, none, a.publicRooms},
-		{POST, "/v3/publicRooms", user, none, a.searchPublicRooms},
+		{GET, "/v3/publicRooms", public, limitLookup, a.publicRooms},
+		{POST, "/v3/publicRooms", user, limitCostly, a.searchPublicRooms},
 	}
 }
 

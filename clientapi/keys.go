@@ -13,8 +13,8 @@ import (
 func (a *API) keyRoutes() []route {
 	return []route{
 		{POST, "/v3/keys/upload", user, none, a.uploadKeys},
-		{POST, "/v3/keys/query", user, none, a.queryKeys},
-		{POST, "/v3/keys/claim", user, none, a.claimKeys},
+		{POST, "/v3/keys/query", user, limitCostly, a.queryKeys},
+		{POST, "/v3/keys/claim", user, limitCostly, a.claimKeys},
 		{GET, "/v3/keys/changes", user, none, a.keyChanges},
 	}
 }

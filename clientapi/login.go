@@ -11,7 +11,7 @@ func (a *API) loginRoutes() []route {
 	return []route{
 		{GET, "/v3/login", public, none, a.loginFlows},
 		{POST, "/v3/login", public, limitLogin, a.login},
-		{POST, "/v1/login/get_token", user, limitLogin, a.loginToken},
+		{POST, "/v1/login/get_token", user, limitConfirm, a.loginToken},
 		{POST, "/v3/refresh", public, limitLogin, a.refresh},
 		{POST, "/v3/logout", user, none, a.logout},
 		{POST, "/v3/logout/all", user, none, a.logoutAll},
@@ -63,7 +63,7 @@ func (a *API) loginWithPassword(c *call, in *account.Auth, d account.DeviceReque
 	if err != nil {
 		return account.Login{}, err
 	}
-	if err := a.limiter.checkUser(limitLogin, string(u)); err != nil {
+	if err := a.limiter.checkLogin(c, u); err != nil {
 		return account.Login{}, err
 	}
 	return a.Account.LoginWithPassword(c.Request().Context(), u, in.Password, d)

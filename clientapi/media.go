@@ -13,20 +13,21 @@ func (a *API) mediaRoutes() []route {
 		{POST, "/_matrix/media/v1/create", user, limitMedia, a.createMedia},
 		{GET, "/v1/media/config", user, none, a.mediaConfig},
 		{GET, "/v1/media/preview_url", user, limitMedia, a.previewURL},
-		{GET, "/v1/media/download/:serverName/:mediaId", user, none, a.download},
-		{GET, "/v1/media/download/:serverName/:mediaId/:fileName", user, none, a.download},
-		{GET, "/v1/media/thumbnail/:serverName/:mediaId", user, none, a.thumbnail},
+		{GET, "/v1/media/download/:serverName/:mediaId", user, limitDownload, a.download},
+		{GET, "/v1/media/download/:serverName/:mediaId/:fileName", user, limitDownload, a.download},
+		{GET, "/v1/media/thumbnail/:serverName/:mediaId", user, limitDownload, a.thumbnail},
 	}
-	// The deprecated paths, with the names that they had before version 1.1 of the specification.
+	// The deprecated paths, with the names that they had before version 1.1 of the specification. Who gives a token can do
+	// there what the newer ones do; who does not is a stranger.
 	for _, old := range []string{"/_matrix/media/v3", "/_matrix/media/r0", "/_matrix/media/v1"} {
 		routes = append(routes,
 			route{POST, old + "/upload", user, limitMedia, a.upload},
 			route{PUT, old + "/upload/:serverName/:mediaId", user, limitMedia, a.uploadLater},
 			route{GET, old + "/config", user, none, a.mediaConfig},
 			route{GET, old + "/preview_url", user, limitMedia, a.previewURL},
-			route{GET, old + "/download/:serverName/:mediaId", public, none, a.downloadUnnamed},
-			route{GET, old + "/download/:serverName/:mediaId/:fileName", public, none, a.downloadUnnamed},
-			route{GET, old + "/thumbnail/:serverName/:mediaId", public, none, a.thumbnailUnnamed},
+			route{GET, old + "/download/:serverName/:mediaId", optional, limitDownload, a.download},
+			route{GET, old + "/download/:serverName/:mediaId/:fileName", optional, limitDownload, a.download},
+			route{GET, old + "/thumbnail/:serverName/:mediaId", optional, limitDownload, a.thumbnail},
 		)
 	}
 	return routes
@@ -89,6 +90,7 @@ func (c *call) wantedMedia() (media.Wanted, error) {
 	wait, err := c.intQuery("timeout_ms", int(media.DefaultWait.Milliseconds()), int(time.Minute.Milliseconds()))
 	return media.Wanted{
 		Origin: origin, ID: c.path("mediaId"), Wait: time.Duration(wait) * time.Millisecond, LocalOnly: c.query("allow_remote") == "false",
+		Stranger: c.Requester.User == "",
 	}, err
 }
 
@@ -123,22 +125,6 @@ func (a *API) thumbnail(c *call) (any, error) {
 		return nil, err
 	}
 	return nil, c.content(content, "")
-}
-
-// downloadUnnamed is download without an access token, which a server may stop at some time
-// (Client-Server API, "Content repository": freezing).
-func (a *API) downloadUnnamed(c *call) (any, error) {
-	if a.Media.Frozen {
-		return nil, media.ErrNotFound
-	}
-	return a.download(c)
-}
-
-func (a *API) thumbnailUnnamed(c *call) (any, error) {
-	if a.Media.Frozen {
-		return nil, media.ErrNotFound
-	}
-	return a.thumbnail(c)
 }
 
 // mediaPolicy is what the specification recommends, so that no browser runs anything that it finds in media.

@@ -2,8 +2,10 @@ package clientapi
 
 import (
 	"bytes"
+	"context"
 	"image"
 	"image/png"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -11,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/media"
 	"github.com/securecomm/securecomm/homeserver/store/storetest"
 )
@@ -82,17 +85,14 @@ func TestUploadAndDownload(t *testing.T) {
 	if got := test.raw(GET, download+path+"/other.txt", token, "", nil).Header().Get("Content-Disposition"); got != "inline; filename=other.txt" {
 		t.Errorf("with another name: %s", got)
 	}
-	if w := test.raw(GET, "/_matrix/media/r0/download"+path, "", "", nil); w.Code != 200 {
-		t.Errorf("without a token: %d", w.Code)
+	if w := test.raw(GET, "/_matrix/media/r0/download"+path, token, "", nil); w.Code != 200 {
+		t.Errorf("at an old path: %d", w.Code)
 	}
 	test.want(test.call(GET, download+path, "", nil), 401, "M_MISSING_TOKEN")
 	test.want(test.call(GET, download+"/example.org/unknown", token, nil), 404, "M_NOT_FOUND")
 	test.want(test.call(GET, download+"/elsewhere.test/unknown", token, nil), 404, "M_NOT_FOUND")
 	test.want(test.call(GET, download+"/no%20server/unknown", token, nil), 400, "M_INVALID_PARAM")
 	test.want(test.call(GET, download+"/example.org/..%2F..%2Fx", token, nil), 404, "M_NOT_FOUND")
-	test.api.Media.Frozen = true
-	test.want(test.call(GET, "/_matrix/media/v3/download"+path, "", nil), 404, "M_NOT_FOUND")
-	test.want(test.call(GET, "/_matrix/media/v3/thumbnail"+path+"?width=1&height=1", "", nil), 404, "M_NOT_FOUND")
 	test.want(test.call(POST, "/_matrix/media/v3/upload", token, strings.Repeat("x", 1001)), 413, "M_TOO_LARGE")
 	test.want(test.call(POST, "/_matrix/media/v3/upload", "", "x"), 401, "M_MISSING_TOKEN")
 	for _, config := range []string{"/_matrix/media/v3/config", "/_matrix/client/v1/media/config"} {
@@ -102,6 +102,54 @@ func TestUploadAndDownload(t *testing.T) {
 	}
 	test.want(test.call(GET, "/_matrix/client/v1/media/preview_url?url=https://x.test/", token, nil), 404, "M_UNRECOGNIZED")
 	test.want(test.call(GET, "/_matrix/client/v1/media/preview_url", token, nil), 400, "M_MISSING_PARAM")
+}
+
+// elsewhere counts the downloads from another server.
+type elsewhere struct{ asked int }
+
+func (e *elsewhere) Download(context.Context, id.ServerName, string, int64) (*media.RemoteFile, error) {
+	e.asked++
+	return &media.RemoteFile{ContentType: "text/plain", Body: io.NopCloser(strings.NewReader("far"))}, nil
+}
+
+func TestStrangersGetNoMediaUnlessAllowed(t *testing.T) {
+	test := newMediaTester(t)
+	remote := &elsewhere{}
+	test.api.Media.Remote = remote
+	_, token := test.register("alice")
+	var picture bytes.Buffer
+	if err := png.Encode(&picture, image.NewGray(image.Rect(0, 0, 20, 20))); err != nil {
+		t.Fatal(err)
+	}
+	path := test.upload(token, "", "", picture.String())
+	const old = "/_matrix/media/v3"
+	thumbnail := old + "/thumbnail" + path + "?width=32&height=32"
+	test.want(test.call(GET, old+"/download"+path, "", nil), 404, "M_NOT_FOUND")
+	test.want(test.call(GET, thumbnail, "", nil), 404, "M_NOT_FOUND")
+
+	test.api.Media.Unauthenticated = true
+	if w := test.raw(GET, old+"/download"+path, "", "", nil); w.Code != 200 {
+		t.Errorf("what was uploaded here: %d", w.Code)
+	}
+	test.want(test.call(GET, thumbnail, "", nil), 404, "M_NOT_FOUND") // it has yet to be drawn
+	if w := test.raw(GET, thumbnail, token, "", nil); w.Code != 200 {
+		t.Errorf("a thumbnail for a user: %d", w.Code)
+	}
+	if w := test.raw(GET, thumbnail, "", "", nil); w.Code != 200 {
+		t.Errorf("a thumbnail that is there: %d", w.Code)
+	}
+	for range 2 { // not even what a user has had fetched meanwhile
+		test.want(test.call(GET, old+"/download/far.test/x", "", nil), 404, "M_NOT_FOUND")
+		test.want(test.call(GET, old+"/thumbnail/far.test/x?width=32&height=32", "", nil), 404, "M_NOT_FOUND")
+		if w := test.raw(GET, old+"/download/far.test/x", token, "", nil); w.Body.String() != "far" {
+			t.Errorf("a user gets %d %s", w.Code, w.Body)
+		}
+	}
+	if remote.asked != 1 {
+		t.Errorf("the other server was asked %d times", remote.asked)
+	}
+	pending := test.want(test.call(POST, "/_matrix/media/v1/create", token, nil), 200, "").body["content_uri"].(string)
+	test.want(test.call(GET, old+"/download"+strings.TrimPrefix(pending, "mxc:/"), "", nil), 504, "M_NOT_YET_UPLOADED") // at once
 }
 
 func TestUploadLater(t *testing.T) {

@@ -8,8 +8,8 @@ import (
 
 func (a *API) profileRoutes() []route {
 	return []route{
-		{GET, "/v3/profile/:userId", public, none, a.profile},
-		{GET, "/v3/profile/:userId/:keyName", public, none, a.profile},
+		{GET, "/v3/profile/:userId", public, limitLookup, a.profile},
+		{GET, "/v3/profile/:userId/:keyName", public, limitLookup, a.profile},
 		{PUT, "/v3/profile/:userId/:keyName", user, limitMessage, a.setProfileField},
 		{DELETE, "/v3/profile/:userId/:keyName", user, limitMessage, a.deleteProfileField},
 		{POST, "/v3/user_directory/search", user, limitMessage, a.searchUsers},

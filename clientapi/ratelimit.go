@@ -1,23 +1,33 @@
 package clientapi
 
 import (
+	"hash/maphash"
 	"net/http"
+	"net/netip"
+	"strconv"
 	"time"
 
 	"github.com/maypok86/otter/v2"
 	"golang.org/x/time/rate"
+
+	"github.com/securecomm/securecomm/homeserver/id"
 )
 
 // limitClass is a kind of calls that share a rate.
 type limitClass uint8
 
 const (
-	none limitClass = iota
+	none limitClass = iota // where an account is needed: limitOther
 	limitLogin
+	limitConfirm // asks for the password once more; at the rates of limitLogin, but counted apart
 	limitRegistration
 	limitMessage
 	limitJoin
 	limitMedia
+	limitDownload
+	limitLookup // needs no account, and may lead to a request to another server
+	limitCostly
+	limitOther
 	limitClasses
 )
 
@@ -29,6 +39,10 @@ type Limits struct {
 	Message      Class
 	Join         Class
 	Media        Class
+	Download     Class
+	Lookup       Class
+	Costly       Class
+	Other        Class
 }
 
 // Class is a pair of rates, both of which a call has to pass.
@@ -51,10 +65,20 @@ type bucket struct {
 	who   string
 }
 
+const (
+	// loginSlots is how many buckets there are for the names that are logged in as. Names share them, so that made-up
+	// ones do not push the buckets of others out.
+	loginSlots = 1 << 14
+	// loginAddresses is by how much more often a user may be logged in as from all addresses together than from one:
+	// who fails from one address does not lock the user out at another.
+	loginAddresses = 10
+)
+
 // limiter counts the calls of users and addresses. Who has long been silent is forgotten.
 type limiter struct {
 	classes [limitClasses]Class
 	buckets *otter.Cache[bucket, *rate.Limiter]
+	seed    maphash.Seed // nobody can tell which names share a bucket
 }
 
 func newLimiter(l Limits) *limiter {
@@ -63,8 +87,10 @@ func newLimiter(l Limits) *limiter {
 	}
 	return &limiter{
 		classes: [limitClasses]Class{
-			limitLogin: l.Login, limitRegistration: l.Registration, limitMessage: l.Message, limitJoin: l.Join, limitMedia: l.Media,
+			limitLogin: l.Login, limitConfirm: l.Login, limitRegistration: l.Registration, limitMessage: l.Message, limitJoin: l.Join,
+			limitMedia: l.Media, limitDownload: l.Download, limitLookup: l.Lookup, limitCostly: l.Costly, limitOther: l.Other,
 		},
+		seed:    maphash.MakeSeed(),
 		buckets: otter.Must(&otter.Options[bucket, *rate.Limiter]{MaximumSize: maxBuckets}),
 	}
 }
@@ -80,21 +106,44 @@ func (l *limiter) check(class limitClass, c *call) error {
 			return tooFast(wait)
 		}
 	}
-	if wait := l.take(bucket{class, c.RealIP()}, l.classes[class].PerAddress, now); wait > 0 {
+	if limit := l.classes[class].PerAddress; limit.Count > 0 {
+		if wait := l.take(bucket{class, network(c.RealIP())}, limit, now); wait > 0 {
+			return tooFast(wait)
+		}
+	}
+	return nil
+}
+
+// checkLogin counts an attempt to log in as a user: those from one address, and those from all.
+func (l *limiter) checkLogin(c *call, user id.UserID) error {
+	if l.buckets == nil {
+		return nil
+	}
+	now := time.Now()
+	slot := strconv.FormatUint(maphash.String(l.seed, string(user))%loginSlots, 10)
+	one := l.classes[limitLogin].PerUser
+	all := Rate{one.Count * loginAddresses, one.Per}
+	wait := l.take(bucket{limitLogin, slot + " " + network(c.RealIP())}, one, now)
+	if wait == 0 {
+		wait = l.take(bucket{limitLogin, slot}, all, now)
+	}
+	if wait > 0 {
 		return tooFast(wait)
 	}
 	return nil
 }
 
-// checkUser counts a call for a user who is known only from the request itself, such as who logs in.
-func (l *limiter) checkUser(class limitClass, user string) error {
-	if l.buckets == nil {
-		return nil
+// network is what an address is counted by: the 64 bits of an IPv6 address that one household or host has for itself.
+func network(address string) string {
+	a, err := netip.ParseAddr(address)
+	if err != nil || a.Unmap().Is4() {
+		return address
 	}
-	if wait := l.take(bucket{class, user}, l.classes[class].PerUser, time.Now()); wait > 0 {
-		return tooFast(wait)
+	p, err := a.Prefix(64)
+	if err != nil {
+		return address
 	}
-	return nil
+	return p.String()
 }
 
 func tooFast(wait time.Duration) error {

@@ -10,7 +10,7 @@ import (
 // spaceRoutes are Client-Server API, "Spaces".
 func (a *API) spaceRoutes() []route {
 	return []route{
-		{GET, "/v1/rooms/:roomId/hierarchy", user, none, a.hierarchy},
+		{GET, "/v1/rooms/:roomId/hierarchy", user, limitCostly, a.hierarchy},
 	}
 }
 

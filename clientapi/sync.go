@@ -12,7 +12,7 @@ import (
 func (a *API) syncRoutes() []route {
 	return []route{
 		{GET, "/v3/sync", user, none, a.sync},
-		{GET, "/unstable/dev.securecomm.stream", optional, none, a.stream},
+		{GET, "/unstable/dev.securecomm.stream", optional, limitCostly, a.stream},
 	}
 }
 

@@ -6,7 +6,7 @@ import (
 
 func (a *API) toDeviceRoutes() []route {
 	return []route{
-		{PUT, "/v3/sendToDevice/:eventType/:txnId", user, none, a.sendToDevice},
+		{PUT, "/v3/sendToDevice/:eventType/:txnId", user, limitMessage, a.sendToDevice},
 	}
 }
 

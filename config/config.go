@@ -116,6 +116,10 @@ type Limits struct {
 	Message      Class `key:"message"`
 	Join         Class `key:"join"`
 	Media        Class `key:"media"`
+	Download     Class `key:"download"`
+	Lookup       Class `key:"lookup"`
+	Costly       Class `key:"costly"`
+	Other        Class `key:"other"`
 }
 
 // Class is a pair of rates; a call has to pass both. A zero rate does not limit.
@@ -130,6 +134,8 @@ type Media struct {
 	MaxUpload Size   `key:"max_upload"`
 	MaxPixels int    `key:"max_pixels"`
 	RemoteMax Size   `key:"remote_max"`
+	// Unauthenticated lets those without an account download what was uploaded here.
+	Unauthenticated bool `key:"unauthenticated"`
 }
 
 // Log says how much is logged and in which form.

@@ -37,7 +37,8 @@ func (s *Server) build() error {
 	s.Media = &media.Service{
 		Server: name, Store: s.Store, Dir: c.MediaDir(), Log: s.Log,
 		MaxUpload: int64(c.Media.MaxUpload), MaxRemote: int64(c.Media.RemoteMax), MaxPixels: c.Media.MaxPixels,
-		Web: &http.Client{Transport: &http.Transport{DialContext: guard.DialContext, DisableKeepAlives: true}, Timeout: previewTimeout},
+		Unauthenticated: c.Media.Unauthenticated,
+		Web:             &http.Client{Transport: &http.Transport{DialContext: guard.DialContext, DisableKeepAlives: true}, Timeout: previewTimeout},
 	}
 	s.Push = push.New(s.Store, s.Log)
 	s.Rooms.Followed = s.followed
@@ -133,5 +134,6 @@ func limitsOf(c config.Limits) clientapi.Limits {
 	}
 	return clientapi.Limits{
 		Enabled: c.Enabled, Login: class(c.Login), Registration: class(c.Registration), Message: class(c.Message), Join: class(c.Join), Media: class(c.Media),
+		Download: class(c.Download), Lookup: class(c.Lookup), Costly: class(c.Costly), Other: class(c.Other),
 	}
 }

@@ -17,6 +17,9 @@ type Wanted struct {
 	Wait time.Duration
 	// LocalOnly asks no other server for it.
 	LocalOnly bool
+	// Stranger says that nobody with an account asks. At most there is what was uploaded here, as far as nothing has
+	// to be fetched, drawn or waited for.
+	Stranger bool
 }
 
 // Open opens media, of this server or another.
@@ -39,6 +42,12 @@ func (s *Service) content(m store.MediaRow) (*Content, error) {
 // find is the description of media that is here, after it was waited for or fetched.
 func (s *Service) find(ctx context.Context, w Wanted) (store.MediaRow, error) {
 	s.start()
+	if w.Stranger {
+		if !s.Unauthenticated || w.Origin != s.Server {
+			return store.MediaRow{}, ErrNotFound
+		}
+		w.Wait = 0
+	}
 	m, err := s.row(ctx, w.Origin, w.ID)
 	switch {
 	case errors.Is(err, ErrNotFound) && w.Origin != s.Server && !w.LocalOnly && s.Remote != nil && ValidID(w.ID):

@@ -74,8 +74,9 @@ type Service struct {
 	MaxPixels int   // of images that thumbnails are made of
 	// Retention is how long cached media is kept after its last use; 30 days if zero.
 	Retention time.Duration
-	// Frozen refuses what the endpoints that need no access token ask for.
-	Frozen bool
+	// Unauthenticated lets strangers have what was uploaded to this server (Client-Server API, "Content repository":
+	// the endpoints without access tokens, which the specification has frozen).
+	Unauthenticated bool
 
 	once     sync.Once
 	fetches  singleflight.Group

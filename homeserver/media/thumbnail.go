@@ -49,6 +49,9 @@ func (s *Service) Thumbnail(ctx context.Context, w Wanted, want Size) (*Content,
 	}
 	fixed := snap(want)
 	t, ok, err := s.thumbnail(ctx, m.Hash, fixed)
+	if err == nil && !ok && w.Stranger {
+		err = ErrNotFound
+	}
 	if err == nil && !ok {
 		t, err = s.makeThumbnail(ctx, m.Hash, fixed)
 	}
