@@ -2,6 +2,7 @@ package clientapi
 
 import (
 	"log/slog"
+	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
@@ -44,6 +45,7 @@ type API struct {
 	TrustedProxies []netip.Prefix
 
 	limiter *limiter
+	sockets sockets
 }
 
 // routes is the table of all routes, in the order of the specification's modules.

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"time"
 	"unicode/utf8"
 
 	"github.com/labstack/echo/v4"
@@ -27,7 +28,8 @@ type call struct {
 	values url.Values
 }
 
-// body reads the request's body up to a size.
+// body reads the request's body up to a size. Once it is here, the limit on its time is lifted: it is none on the
+// answer's.
 func (c *call) body(limit int64) ([]byte, error) {
 	r := c.Request()
 	if r.ContentLength > limit {
@@ -41,6 +43,7 @@ func (c *call) body(limit int64) ([]byte, error) {
 		if _, err := io.ReadFull(r.Body, data); err != nil {
 			return nil, fail(http.StatusBadRequest, "M_NOT_JSON", "the body ended too early")
 		}
+		_ = http.NewResponseController(c.Response()).SetReadDeadline(time.Time{})
 		return data, nil
 	}
 	data, err := io.ReadAll(io.LimitReader(r.Body, limit+1))
@@ -50,6 +53,7 @@ func (c *call) body(limit int64) ([]byte, error) {
 	if int64(len(data)) > limit {
 		return nil, errTooLarge
 	}
+	_ = http.NewResponseController(c.Response()).SetReadDeadline(time.Time{})
 	return data, nil
 }
 

@@ -208,12 +208,12 @@ func (a *API) answerError(err error, c echo.Context) {
 	f := asFailure(err)
 	if f == nil {
 		if c.Request().Context().Err() == nil {
-			a.Log.Error("a request failed", "method", c.Request().Method, "route", c.Path(), "err", err)
+			a.Log.Error("a request failed", "request", c.Response().Header().Get(requestID), "method", c.Request().Method, "route", c.Path(), "err", err)
 		}
 		f = &failure{status: http.StatusInternalServerError, code: "M_UNKNOWN", message: "internal error; the server's log says more"}
 	}
 	if errors.Is(err, room.ErrUnreachable) {
-		a.Log.Info("another server could not be reached", "method", c.Request().Method, "route", c.Path(), "err", err)
+		a.Log.Info("another server could not be reached", "request", c.Response().Header().Get(requestID), "method", c.Request().Method, "route", c.Path(), "err", err)
 	}
 	body := map[string]any{"errcode": f.code, "error": f.message}
 	if f.code == "" {

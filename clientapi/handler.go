@@ -3,6 +3,7 @@ package clientapi
 import (
 	"net"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -14,18 +15,21 @@ type Observe func(method, route string, status int, took time.Duration)
 // Handler is the API as a handler of its own. Call it once.
 func (a *API) Handler() http.Handler {
 	e := echo.New()
-	e.IPExtractor = a.addressOf()
+	e.IPExtractor = AddressOf(a.TrustedProxies)
 	a.Register(e)
 	return e
 }
 
-// addressOf finds the address of a client: the connection's, or what a trusted proxy says of it.
-func (a *API) addressOf() echo.IPExtractor {
-	if len(a.TrustedProxies) == 0 {
+// requestID is the header under which a request's answer names it, if whoever serves the API has given it a name.
+const requestID = "X-Request-Id"
+
+// AddressOf finds the address of a client: the connection's, or what a trusted proxy says of it.
+func AddressOf(trusted []netip.Prefix) func(*http.Request) string {
+	if len(trusted) == 0 {
 		return echo.ExtractIPDirect()
 	}
 	options := []echo.TrustOption{echo.TrustLoopback(false), echo.TrustLinkLocal(false), echo.TrustPrivateNet(false)}
-	for _, p := range a.TrustedProxies {
+	for _, p := range trusted {
 		options = append(options, echo.TrustIPRange(&net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}))
 	}
 	return echo.ExtractIPFromXFFHeader(options...)

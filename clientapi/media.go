@@ -1,7 +1,10 @@
 package clientapi
 
 import (
+	"errors"
+	"io"
 	"net/http"
+	"os"
 	"time"
 
 	"github.com/securecomm/securecomm/homeserver/id"
@@ -36,8 +39,40 @@ func (a *API) mediaRoutes() []route {
 func (a *API) uploadOf(c *call) media.Upload {
 	r := c.Request()
 	return media.Upload{
-		User: c.Requester.User, ContentType: r.Header.Get("Content-Type"), Name: c.query("filename"), Size: r.ContentLength, Body: r.Body,
+		User: c.Requester.User, ContentType: r.Header.Get("Content-Type"), Name: c.query("filename"), Size: r.ContentLength,
+		Body: &arriving{Reader: r.Body, control: http.NewResponseController(c.Response()), began: time.Now()},
 	}
+}
+
+// Uploads may take as long as they keep coming.
+const (
+	uploadPause   = time.Minute // without a single byte
+	uploadSlowest = 4 << 10     // bytes a second on average, after the first uploadPause
+)
+
+// arriving is the body of an upload, which ends with an error if it comes too slowly.
+type arriving struct {
+	io.Reader
+	control *http.ResponseController
+	began   time.Time
+	got     int64
+}
+
+func (b *arriving) Read(p []byte) (int, error) {
+	deadline := time.Now().Add(uploadPause)
+	if slowest := b.began.Add(uploadPause + time.Duration(b.got/uploadSlowest)*time.Second); slowest.Before(deadline) {
+		deadline = slowest
+	}
+	_ = b.control.SetReadDeadline(deadline) // tests have no connection
+	n, err := b.Reader.Read(p)
+	b.got += int64(n)
+	switch {
+	case errors.Is(err, io.EOF):
+		_ = b.control.SetReadDeadline(time.Time{})
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		err = fail(http.StatusRequestTimeout, "M_UNKNOWN", "the upload came too slowly")
+	}
+	return n, err
 }
 
 func (a *API) upload(c *call) (any, error) {

@@ -9,9 +9,12 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/media"
@@ -150,6 +153,53 @@ func TestStrangersGetNoMediaUnlessAllowed(t *testing.T) {
 	}
 	pending := test.want(test.call(POST, "/_matrix/media/v1/create", token, nil), 200, "").body["content_uri"].(string)
 	test.want(test.call(GET, old+"/download"+strings.TrimPrefix(pending, "mxc:/"), "", nil), 504, "M_NOT_YET_UPLOADED") // at once
+}
+
+// slow is a connection on which each read takes a time and gives a number of bytes, until the deadline.
+type slow struct {
+	*httptest.ResponseRecorder
+	every    time.Duration
+	gives    int
+	sleep    func(time.Duration)
+	deadline time.Time
+}
+
+func (s *slow) SetReadDeadline(t time.Time) error {
+	s.deadline = t
+	return nil
+}
+
+func (s *slow) Read(p []byte) (int, error) {
+	s.sleep(min(s.every, time.Until(s.deadline)))
+	if !time.Now().Before(s.deadline) {
+		return 0, os.ErrDeadlineExceeded
+	}
+	return min(s.gives, len(p)), nil
+}
+
+func TestUploadsMayBeSlowButHaveToCome(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		every time.Duration
+		gives int
+		size  int64
+		after time.Duration // when it is ended; 0: it comes through
+	}{
+		{"steady for ten minutes", time.Second, 2 * uploadSlowest, 600 * 2 * uploadSlowest, 0},
+		{"nothing", time.Hour, 1, 1, uploadPause},
+		{"drop by drop", uploadPause / 3, 1, 1000, uploadPause},
+		{"a pause", uploadPause, 1 << 20, 10 << 20, uploadPause},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			began := time.Now()
+			from := &slow{ResponseRecorder: httptest.NewRecorder(), every: test.every, gives: test.gives}
+			from.sleep = func(d time.Duration) { time.Sleep(d) } // of the bubble's clock
+			_, err := io.CopyN(io.Discard, &arriving{Reader: from, control: http.NewResponseController(from), began: began}, test.size)
+			if f := asFailure(err); (test.after == 0) != (err == nil) || err != nil && (f == nil || f.status != 408 || time.Since(began) != test.after) {
+				t.Errorf("%s: %v after %v", test.name, err, time.Since(began))
+			}
+		})
+	}
 }
 
 func TestUploadLater(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"runtime/debug"
 	"strconv"
@@ -62,7 +63,7 @@ var (
 )
 
 // around is what happens to every request, also to one that no route is for: web clients of any origin are let in
-// (Client-Server API, "Web Browser Clients"), and Observe is told.
+// (Client-Server API, "Web Browser Clients"), and Observe and the log are told.
 func (a *API) around(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		began := time.Now()
@@ -76,8 +77,12 @@ func (a *API) around(next echo.HandlerFunc) echo.HandlerFunc {
 		if err := next(c); err != nil {
 			c.Error(err)
 		}
+		took := time.Since(began)
 		if a.Observe != nil {
-			a.Observe(c.Request().Method, c.Path(), c.Response().Status, time.Since(began))
+			a.Observe(c.Request().Method, c.Path(), c.Response().Status, took)
+		}
+		if a.Log.Enabled(c.Request().Context(), slog.LevelDebug) {
+			a.Log.Debug("answered", "request", h.Get(requestID), "method", c.Request().Method, "route", c.Path(), "status", c.Response().Status, "took", took)
 		}
 		return nil
 	}

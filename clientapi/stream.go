@@ -12,6 +12,7 @@ import (
 
 	"github.com/securecomm/securecomm/homeserver/account"
 	"github.com/securecomm/securecomm/homeserver/clientsync"
+	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/stream"
 )
 
@@ -40,6 +41,34 @@ const (
 var upgrader = websocket.Upgrader{
 	Subprotocols: []string{streamProtocol}, HandshakeTimeout: streamGreeting, ReadBufferSize: 4 << 10, WriteBufferSize: 4 << 10,
 	CheckOrigin: func(*http.Request) bool { return true },
+}
+
+// maxSockets is how many websockets a user may have open at a time.
+const maxSockets = 50
+
+// sockets counts the open websockets of each user.
+type sockets struct {
+	mu   sync.Mutex
+	open map[id.UserID]int
+}
+
+func (s *sockets) enter(user id.UserID) (leave func(), err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.open[user] >= maxSockets {
+		return nil, fail(http.StatusTooManyRequests, "M_LIMIT_EXCEEDED", "too many open websockets")
+	}
+	if s.open == nil {
+		s.open = map[id.UserID]int{}
+	}
+	s.open[user]++
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.open[user]--; s.open[user] == 0 {
+			delete(s.open, user)
+		}
+	}, nil
 }
 
 // greeting is what a client may send first: what is not in the query or the header of its request.
@@ -76,6 +105,8 @@ func (a *API) stream(c *call) (any, error) {
 	if err != nil {
 		return nil, nil // the upgrader has answered
 	}
+	// The connection is no longer one that HTTP answers go to.
+	c.Response().Committed, c.Response().Status = true, http.StatusSwitchingProtocols
 	defer socket.Close()
 	socket.SetReadLimit(maxEventBody + 4<<10)
 	k := &connection{call: c, a: a, socket: socket, out: make(chan []byte, streamQueue)}
@@ -86,6 +117,12 @@ func (a *API) stream(c *call) (any, error) {
 		k.refuse(err)
 		return nil, nil
 	}
+	leave, err := a.sockets.enter(k.Requester.User)
+	if err != nil {
+		k.refuse(err)
+		return nil, nil
+	}
+	defer leave()
 	k.run()
 	return nil, nil
 }
@@ -111,7 +148,13 @@ func (k *connection) greet(g greeting) error {
 	if err != nil {
 		return err
 	}
+	unknown := k.Requester.User == ""
 	k.Requester, k.token = requester, g.Token
+	if unknown {
+		if err := k.a.limiter.check(limitCostly, k.call); err != nil {
+			return err
+		}
+	}
 	k.sync = clientsync.Request{User: requester.User, Device: requester.Device, Timeout: streamWait}
 	filter := string(g.Filter)
 	var name string

@@ -135,7 +135,7 @@ func (a *API) AnswerError(err error, c echo.Context) {
 	}
 	f := asFailure(err)
 	if f == nil {
-		a.Log.Error("a request of another server failed", "method", c.Request().Method, "route", c.Path(), "err", err)
+		a.Log.Error("a request of another server failed", "request", c.Response().Header().Get(requestID), "method", c.Request().Method, "route", c.Path(), "err", err)
 		f = &failure{status: http.StatusInternalServerError, code: "M_UNKNOWN", message: "internal error; the server's log says more"}
 	}
 	body := map[string]any{"errcode": f.code, "error": f.message}

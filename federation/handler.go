@@ -1,6 +1,7 @@
 package federation
 
 import (
+	"log/slog"
 	"net/http"
 	"time"
 
@@ -14,18 +15,28 @@ type Observe func(method, route string, status int, took time.Duration)
 func (a *API) Handler() http.Handler {
 	e := echo.New()
 	e.HTTPErrorHandler = a.AnswerError
-	if a.Observe != nil {
-		e.Use(func(next echo.HandlerFunc) echo.HandlerFunc {
-			return func(c echo.Context) error {
-				began := time.Now()
-				if err := next(c); err != nil {
-					c.Error(err)
-				}
-				a.Observe(c.Request().Method, c.Path(), c.Response().Status, time.Since(began))
-				return nil
-			}
-		})
-	}
+	e.Use(a.observe)
 	a.Register(e)
 	return e
+}
+
+// requestID is the header under which a request's answer names it, if whoever serves the API has given it a name.
+const requestID = "X-Request-Id"
+
+func (a *API) observe(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		began := time.Now()
+		if err := next(c); err != nil {
+			c.Error(err)
+		}
+		took := time.Since(began)
+		if a.Observe != nil {
+			a.Observe(c.Request().Method, c.Path(), c.Response().Status, took)
+		}
+		if a.Log.Enabled(c.Request().Context(), slog.LevelDebug) {
+			a.Log.Debug("answered a server", "request", c.Response().Header().Get(requestID), "method", c.Request().Method, "route", c.Path(),
+				"status", c.Response().Status, "took", took)
+		}
+		return nil
+	}
 }

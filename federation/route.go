@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"runtime/debug"
 	"strconv"
+	"time"
 
 	"github.com/labstack/echo/v4"
 
@@ -82,6 +83,10 @@ func (a *API) handle(k *call, r route) (err error) {
 	}()
 	if k.raw, err = readBody(k.Request(), r.body); err != nil {
 		return err
+	}
+	if k.raw != nil {
+		// It is here: the limit on its time is no limit on the answer's.
+		_ = http.NewResponseController(k.Response()).SetReadDeadline(time.Time{})
 	}
 	if r.auth == signed {
 		if err := a.authenticate(k); err != nil {

@@ -1,8 +1,10 @@
 package homeserver
 
 import (
+	"crypto/rand"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -11,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/securecomm/securecomm/clientapi"
 	"github.com/securecomm/securecomm/homeserver/store"
 )
 
@@ -34,23 +37,33 @@ func newMetrics() *metrics {
 	return m
 }
 
+var methods = []string{http.MethodGet, http.MethodPut, http.MethodPost, http.MethodDelete, http.MethodHead, http.MethodOptions}
+
 // observe measures requests by route.
 func (m *metrics) observe(method, route string, status int, took time.Duration) {
 	if route == "" {
 		route = "none"
 	}
+	if !slices.Contains(methods, method) {
+		method = "other" // anybody can make methods up, and each would be counted for itself
+	}
 	m.requests.WithLabelValues(method, route, strconv.Itoa(status)).Observe(took.Seconds())
 }
 
 // around adds to an API what all listeners serve besides. federation is the other API if it has the same listener, where
-// paths tell the two apart; nil if not.
+// paths tell the two apart; nil if not. Requests get their names, and bodies a time to arrive in: who has read one takes
+// that limit away again, so that answers may take longer.
 func (s *Server) around(api, federation http.Handler) http.Handler {
 	metrics := s.guardMetrics(s.metrics.handler)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header()["X-Request-Id"] = []string{requestID(r)}
+		if r.ContentLength != 0 {
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout)) // tests have no connection
+		}
 		switch path := r.URL.Path; {
 		case path == "/health":
 			s.health(w, r)
-		case path == "/metrics" && s.Config.Listen.Metrics == "":
+		case path == metricsPath && s.Config.Listen.Metrics == "":
 			metrics.ServeHTTP(w, r)
 		case federation != nil && (strings.HasPrefix(path, "/_matrix/federation/") || strings.HasPrefix(path, "/_matrix/key/")):
 			federation.ServeHTTP(w, r)
@@ -76,10 +89,34 @@ func (s *Server) health(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write([]byte(`{"status":"ok"}`))
 }
 
-// guardMetrics lets in only the networks that the configuration names.
+// maxRequestID is the longest name of a request that is taken from outside.
+const maxRequestID = 64
+
+// requestID is the name that a proxy or a client gave a request, if it can stand in a log; else a new one.
+func requestID(r *http.Request) string {
+	given := r.Header.Get("X-Request-Id")
+	if given == "" || len(given) > maxRequestID || strings.Trim(given, requestIDCharacters) != "" {
+		return rand.Text()
+	}
+	return given
+}
+
+const requestIDCharacters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_."
+
+const metricsPath = "/metrics"
+
+// onlyMetrics is what a listener of its own serves.
+func (s *Server) onlyMetrics() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle(metricsPath, s.guardMetrics(s.metrics.handler))
+	return mux
+}
+
+// guardMetrics lets in only the networks that the configuration names. For whom a trusted proxy asks is what counts.
 func (s *Server) guardMetrics(next http.Handler) http.Handler {
+	address := clientapi.AddressOf(s.Config.Listen.TrustedProxies)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if from, err := netip.ParseAddrPort(r.RemoteAddr); err == nil && contains(s.Config.Listen.MetricsNetworks, from.Addr()) {
+		if from, err := netip.ParseAddr(address(r)); err == nil && contains(s.Config.Listen.MetricsNetworks, from) {
 			next.ServeHTTP(w, r)
 			return
 		}

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -24,9 +25,11 @@ type listener struct {
 	server *http.Server
 }
 
-// Limits on connections. Answers may take as long as a long poll; requests may not.
+// Limits on connections. Answers may take as long as a long poll; requests may not. Uploads may take longer than
+// bodyTimeout as long as they keep coming.
 const (
 	headerTimeout = 20 * time.Second
+	bodyTimeout   = time.Minute
 	idleTimeout   = 5 * time.Minute
 	maxHeader     = 64 << 10
 )
@@ -93,7 +96,7 @@ func (s *Server) listen(ctx context.Context) ([]listener, error) {
 	}{
 		{"client", c.Listen.Client, s.Client, c.TLS.Mode != config.TLSOff && c.TLS.Client},
 		{"federation", c.Listen.Federation, s.Federation, c.TLS.Mode != config.TLSOff},
-		{"metrics", c.Listen.Metrics, http.HandlerFunc(s.metrics.handler.ServeHTTP), false},
+		{"metrics", c.Listen.Metrics, s.onlyMetrics(), false},
 		{"acme", c.Listen.ACME, nil, false},
 	}
 	var out []listener
@@ -118,12 +121,18 @@ func (s *Server) listen(ctx context.Context) ([]listener, error) {
 		if w.tls {
 			l = tls.NewListener(l, certificates.config())
 		}
-		server := &http.Server{
-			Handler: w.handler, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
-		}
-		out = append(out, listener{w.name, l, server})
+		out = append(out, listener{w.name, l, s.newHTTP(w.name, w.handler)})
 	}
 	return out, nil
+}
+
+// newHTTP makes the HTTP server of a listener. What it complains of, such as a failed TLS handshake, is mostly the
+// doing of strangers.
+func (s *Server) newHTTP(listener string, handler http.Handler) *http.Server {
+	return &http.Server{
+		Handler: handler, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
+		ErrorLog: slog.NewLogLogger(s.Log.With("listener", listener).Handler(), slog.LevelInfo),
+	}
 }
 
 // certificates is where TLS gets its certificates from.

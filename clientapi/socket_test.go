@@ -1,0 +1,67 @@
+package clientapi
+
+import (
+	"bytes"
+	"log"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gorilla/websocket"
+
+	"github.com/securecomm/securecomm/homeserver/store/storetest"
+)
+
+// TestSocketsEndInSilence closes a websocket: nothing more is written to what is no longer an HTTP connection.
+func TestSocketsEndInSilence(t *testing.T) {
+	statuses := make(chan int, 1)
+	test := newTester(t, storetest.Open(t, t.TempDir()+"/test.db"), func(a *API) {
+		a.Observe = func(_, _ string, status int, _ time.Duration) { statuses <- status }
+	})
+	test.api.limiter = nil
+	var complaints bytes.Buffer
+	server := httptest.NewUnstartedServer(test.api.Handler())
+	server.Config.ErrorLog = log.New(&complaints, "", 0)
+	server.Start()
+	conn, answer, err := websocket.DefaultDialer.Dial("ws"+strings.TrimPrefix(server.URL, "http")+prefix+"/unstable/dev.securecomm.stream", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	if err := conn.WriteJSON(map[string]string{"access_token": "wrong"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := conn.ReadMessage(); !websocket.IsCloseError(err, tokenRevoked) {
+		t.Errorf("it ended with %v", err)
+	}
+	conn.Close()
+	if status := <-statuses; status != 101 {
+		t.Errorf("it is counted as %d", status)
+	}
+	server.Close()
+	if complaints.Len() > 0 {
+		t.Errorf("the server complains: %s", &complaints)
+	}
+}
+
+func TestSocketsOfAUserAreBounded(t *testing.T) {
+	var s sockets
+	var leave func()
+	for i := range maxSockets {
+		var err error
+		if leave, err = s.enter("@alice:h"); err != nil {
+			t.Fatalf("socket %d: %v", i, err)
+		}
+	}
+	if _, err := s.enter("@alice:h"); asFailure(err) == nil || asFailure(err).code != "M_LIMIT_EXCEEDED" {
+		t.Errorf("one more: %v", err)
+	}
+	if _, err := s.enter("@bob:h"); err != nil {
+		t.Errorf("another user: %v", err)
+	}
+	leave()
+	if _, err := s.enter("@alice:h"); err != nil {
+		t.Errorf("after one was closed: %v", err)
+	}
+}

@@ -1,0 +1,189 @@
+package homeserver
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/securecomm/securecomm/config"
+)
+
+// journal is a log that a test reads.
+type journal struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (j *journal) Write(p []byte) (int, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.text.Write(p)
+}
+
+// take is what was logged since the last call.
+func (j *journal) take() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	defer j.text.Reset()
+	return j.text.String()
+}
+
+func open(t *testing.T) (*Server, *journal) {
+	t.Helper()
+	c := config.Dev()
+	c.Server.Name, c.Server.DataDir = "one.test", t.TempDir()
+	log := &journal{}
+	s, err := New(context.Background(), c, slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s, log
+}
+
+// connection is an answer that remembers until when its request may be read.
+type connection struct {
+	*httptest.ResponseRecorder
+	deadline time.Time
+}
+
+func (c *connection) SetReadDeadline(t time.Time) error {
+	c.deadline = t
+	return nil
+}
+
+// arrival is a body that notes whether there was a deadline when it was read.
+type arrival struct {
+	io.Reader
+	on      *connection
+	bounded bool
+}
+
+func (a *arrival) Read(p []byte) (int, error) {
+	a.bounded = !a.on.deadline.IsZero()
+	return a.Reader.Read(p)
+}
+
+func TestBodiesHaveATimeToArriveIn(t *testing.T) {
+	s, _ := open(t)
+	for _, test := range []struct {
+		name, method, path, body string
+		length                   int64
+		federation               bool
+		read, bounded            bool // is the body read; is what comes after still bounded
+	}{
+		{"nothing", "GET", "/_matrix/client/versions", "", 0, false, false, false},
+		{"whole", "POST", "/_matrix/client/v3/login", `{}`, 2, false, true, false},
+		{"of unknown length", "POST", "/_matrix/client/v3/login", `{}`, -1, false, true, false},
+		{"cut short", "POST", "/_matrix/client/v3/login", `{}`, 100, false, true, true},
+		{"refused before it is read", "POST", "/_matrix/client/v3/createRoom", `{}`, 2, false, false, true},
+		{"of another server", "PUT", "/_matrix/federation/v1/send/x", `{}`, 2, true, true, false},
+		{"of another server, cut short", "PUT", "/_matrix/federation/v1/send/x", `{}`, 100, true, true, true},
+	} {
+		w := &connection{ResponseRecorder: httptest.NewRecorder()}
+		body := &arrival{Reader: strings.NewReader(test.body), on: w}
+		if test.length == 100 {
+			body.Reader = io.MultiReader(body.Reader, brokenOff{})
+		}
+		r := httptest.NewRequest(test.method, test.path, body)
+		r.ContentLength = test.length
+		handler := s.Client
+		if test.federation {
+			handler = s.Federation
+		}
+		handler.ServeHTTP(w, r)
+		if body.bounded != test.read || w.deadline.IsZero() == test.bounded {
+			t.Errorf("a body %s (answered with %d): read under a limit: %v, limited behind it: %v", test.name, w.Code, body.bounded, !w.deadline.IsZero())
+		}
+	}
+}
+
+// brokenOff is a connection at its deadline.
+type brokenOff struct{}
+
+func (brokenOff) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
+
+func TestRequestsHaveNames(t *testing.T) {
+	s, log := open(t)
+	log.take()
+	for given, kept := range map[string]bool{"": false, "abc-1.2_3": true, "two words": false, "a\"b": false, strings.Repeat("x", 64): true, strings.Repeat("x", 65): false} {
+		for path, handler := range map[string]http.Handler{
+			"/_matrix/client/v3/account/whoami?access_token=hush": s.Client, "/_matrix/federation/v1/event/$hush": s.Federation,
+		} {
+			r := httptest.NewRequest("GET", path, nil)
+			r.Header.Set("X-Request-Id", given)
+			w := httptest.NewRecorder()
+			handler.ServeHTTP(w, r)
+			name := w.Header().Get("X-Request-Id")
+			if (name == given) != kept || name == "" {
+				t.Errorf("%q became %q", given, name)
+			}
+			line := log.take()
+			for _, want := range []string{"request=" + name, "method=GET", "route=/_matrix/", "status=401", "took="} {
+				if !strings.Contains(line, want) {
+					t.Errorf("no %s in %s", want, line)
+				}
+			}
+			if strings.Contains(line, "hush") {
+				t.Errorf("the log tells a secret: %s", line)
+			}
+		}
+	}
+}
+
+func TestMetricsAreForTheirNetworks(t *testing.T) {
+	s, _ := open(t)
+	alone := s.onlyMetrics()
+	for _, test := range []struct {
+		handler              http.Handler
+		path, from, proxyFor string
+		want                 int
+	}{
+		{alone, "/metrics", "127.0.0.1:1", "", 200},
+		{alone, "/metrics", "192.0.2.1:1", "", 404},
+		{alone, "/", "127.0.0.1:1", "", 404},
+		{s.Client, "/metrics", "127.0.0.1:1", "", 200},
+		{s.Client, "/metrics", "[::ffff:127.0.0.1]:1", "", 200},
+		{s.Client, "/metrics", "127.0.0.1:1", "192.0.2.1", 404},
+		{s.Client, "/metrics", "192.0.2.1:1", "127.0.0.1", 404},
+	} {
+		r := httptest.NewRequest("GET", test.path, nil)
+		r.RemoteAddr = test.from
+		if test.proxyFor != "" {
+			r.Header.Set("X-Forwarded-For", test.proxyFor)
+		}
+		w := httptest.NewRecorder()
+		test.handler.ServeHTTP(w, r)
+		if w.Code != test.want {
+			t.Errorf("%s from %s for %q: %d", test.path, test.from, test.proxyFor, w.Code)
+		}
+	}
+	s.Client.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("INVENTED", "/_matrix/client/versions", nil))
+	w := httptest.NewRecorder()
+	r := httptest.NewRequest("GET", "/metrics", nil)
+	r.RemoteAddr = "127.0.0.1:1"
+	alone.ServeHTTP(w, r)
+	if text := w.Body.String(); strings.Contains(text, "INVENTED") || !strings.Contains(text, `method="other"`) {
+		t.Error("an invented method is counted under its own name")
+	}
+}
+
+func TestComplaintsOfListenersAreLogged(t *testing.T) {
+	s, log := open(t)
+	log.take()
+	s.newHTTP("client", nil).ErrorLog.Print("a handshake failed")
+	if line := log.take(); !strings.Contains(line, "a handshake failed") || !strings.Contains(line, "listener=client") {
+		t.Errorf("got %q", line)
+	}
+}
