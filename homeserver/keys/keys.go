@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -23,7 +24,11 @@ const (
 	maxFallbackKeys   = 16        // fallback keys of a device
 	maxRemoteDevices  = 1000      // devices of a remote user that are looked at
 	maxMessages       = 10_000    // devices that one message is sent to
+	maxMessage        = 64 << 10  // bytes of the content of one message
+	maxDelivery       = 8 << 20   // bytes that one request puts into inboxes
 	maxInbox          = 20_000    // messages that wait for one device
+	maxInboxBytes     = 32 << 20  // bytes of these messages
+	pruneInboxesAfter = 64 << 20  // bytes that are delivered, if it is not time for it anyway
 	maxBackupKeys     = 1_000_000 // keys in a backup
 	maxBackupVersions = 10_000    // that a user may ever make
 	maxSessionData    = 64 << 10  // bytes of a key in a backup
@@ -92,6 +97,8 @@ type Service struct {
 	Server id.ServerName
 	Remote Remote // nil: there are no other servers
 	Log    *slog.Logger
+
+	delivered atomic.Int64 // bytes put into inboxes since they were last pruned for it
 }
 
 const (

@@ -67,6 +67,7 @@ func (s *Service) SendToDevice(ctx context.Context, r ToDevice) error {
 	if err != nil {
 		return fmt.Errorf("send to devices: %w", err)
 	}
+	s.pruneIfFull(ctx)
 	return nil
 }
 
@@ -90,6 +91,9 @@ func checkMessages(typ string, messages Messages) error {
 			canonical, err := canonicaljson.Canonicalize(content)
 			if err != nil || canonical[0] != '{' {
 				return fmt.Errorf("message: %w: not an object of canonical JSON", ErrInvalid)
+			}
+			if len(canonical) > maxMessage {
+				return fmt.Errorf("message: %w: at most %d bytes", ErrTooLarge, maxMessage)
 			}
 			devices[device] = canonical
 		}
@@ -123,6 +127,7 @@ func (s *Service) deliver(tx *store.Tx, sender id.UserID, typ string, messages M
 		return err
 	}
 	var out []store.ToDeviceMessage
+	size := 0
 	for _, user := range users {
 		every, all := messages[user][everyDevice]
 		for _, device := range there[user] {
@@ -141,14 +146,26 @@ func (s *Service) deliver(tx *store.Tx, sender id.UserID, typ string, messages M
 			if err != nil {
 				return fmt.Errorf("encode a message: %w", err)
 			}
+			if size += len(message); size > maxDelivery || len(out) == maxMessages {
+				return fmt.Errorf("%w: at most %d devices and %d bytes", ErrTooLarge, maxMessages, maxDelivery)
+			}
 			out = append(out, store.ToDeviceMessage{User: user, Device: device, JSON: message})
 		}
 	}
-	if len(out) > maxMessages {
-		return fmt.Errorf("%w: at most %d devices", ErrTooLarge, maxMessages)
-	}
 	tx.ToDevice.Add(out)
+	tx.AfterCommit(func() { s.delivered.Add(int64(size)) })
 	return nil
+}
+
+// pruneIfFull prunes before its time if much was delivered: whoever fills inboxes waits for it.
+func (s *Service) pruneIfFull(ctx context.Context) {
+	n := s.delivered.Load()
+	if n < pruneInboxesAfter || !s.delivered.CompareAndSwap(n, 0) {
+		return
+	}
+	if err := s.pruneInboxes(ctx); err != nil && ctx.Err() == nil && s.Log != nil {
+		s.Log.Warn("cannot prune the inboxes of devices", "err", err)
+	}
 }
 
 // ReceiveToDevice takes the content of m.direct_to_device from another server. The same message is
@@ -173,6 +190,7 @@ func (s *Service) ReceiveToDevice(ctx context.Context, origin id.ServerName, con
 	if err != nil {
 		return fmt.Errorf("message to devices: %w", err)
 	}
+	s.pruneIfFull(ctx)
 	return nil
 }
 
@@ -205,7 +223,7 @@ func (s *Service) Prune(ctx context.Context) error {
 func (s *Service) pruneInboxes(ctx context.Context) error {
 	var full []store.ToDeviceMessage
 	err := s.Store.View(ctx, func(tx *store.Tx) (err error) {
-		full, err = tx.ToDevice.Overfull(maxInbox)
+		full, err = tx.ToDevice.Overfull(maxInbox, maxInboxBytes)
 		return err
 	})
 	for _, f := range full {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/securecomm/securecomm/homeserver/id"
@@ -90,6 +91,49 @@ func TestReceivedMessagesAreDeliveredOnce(t *testing.T) {
 	})
 }
 
+// large is a content of a number of bytes.
+func large(size int) string { return `{"x":"` + strings.Repeat("x", size-len(`{"x":""}`)) + `"}` }
+
+func TestOneMessageFillsOnlySoMuch(t *testing.T) {
+	each(t, func(f *fixture) {
+		for i := range 130 {
+			f.addDevice(bob, id.DeviceID(fmt.Sprintf("D%03d", i)))
+		}
+		to := keys.ToDevice{Sender: alice, Device: "A", Type: "t", TxnID: "1", Messages: message(bob, "*", large(64<<10))}
+		f.wants(f.SendToDevice(f.Context(), to), keys.ErrTooLarge)
+		to.Messages = message(bob, "*", large(60<<10))
+		f.must(f.SendToDevice(f.Context(), to))
+	})
+}
+
+func TestInboxesAreBoundedByBytes(t *testing.T) {
+	each(t, func(f *fixture) {
+		var messages []store.ToDeviceMessage
+		for range 40 {
+			messages = append(messages, store.ToDeviceMessage{User: bob, Device: "B", JSON: []byte(large(1 << 20))})
+		}
+		f.must(f.Store.Update(f.Context(), func(tx *store.Tx) error {
+			tx.ToDevice.Add(messages)
+			return nil
+		}))
+		f.must(f.Prune(f.Context()))
+		if got := f.inbox(bob, "B"); len(got) != 32 {
+			f.Errorf("%d MiB are left", len(got))
+		}
+	})
+}
+
+func TestWhoFillsInboxesPrunesThem(t *testing.T) {
+	each(t, func(f *fixture) {
+		for i := range 1050 {
+			f.send(fmt.Sprint(i), message(bob, "B", large(64<<10)))
+		}
+		if got := f.inbox(bob, "B"); len(got) > 700 {
+			f.Errorf("%d messages of 64 KiB are left", len(got))
+		}
+	})
+}
+
 func TestMessageRefusals(t *testing.T) {
 	each(t, func(f *fixture) {
 		many := keys.Messages{bob: {}}
@@ -107,6 +151,7 @@ func TestMessageRefusals(t *testing.T) {
 			"a zero device": {"t", message(bob, "\x00", `{}`), keys.ErrInvalid},
 			"no user":       {"t", message("bob", "B", `{}`), id.ErrInvalid},
 			"too many":      {"t", many, keys.ErrTooLarge},
+			"too large":     {"t", message(bob, "B", large(64<<10+1)), keys.ErrTooLarge},
 		} {
 			err := f.SendToDevice(f.Context(), keys.ToDevice{Sender: alice, Device: "A", Type: c.typ, TxnID: what, Messages: c.m})
 			f.wants(err, c.want)

@@ -87,7 +87,7 @@ func TestOverfullInboxes(t *testing.T) {
 		}
 		var over []store.ToDeviceMessage
 		err = db.View(ctx, func(tx *store.Tx) error {
-			over, err = tx.ToDevice.Overfull(keep)
+			over, err = tx.ToDevice.Overfull(keep, 1<<20)
 			return err
 		})
 		if err != nil || len(over) != 1 || over[0].Device != full {

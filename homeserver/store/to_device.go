@@ -85,9 +85,9 @@ func (s ToDevice) DeleteDevice(user id.UserID, device id.DeviceID) error {
 	return err
 }
 
-// Overfull finds the devices for which more than keep messages wait, each with the position up to which they are too
-// many. It looks at all messages: use it in a View.
-func (s ToDevice) Overfull(keep int) ([]ToDeviceMessage, error) {
+// Overfull finds the devices for which more than keep messages wait, or more bytes of them, each with the position up to
+// which they are too many. It looks at all messages: use it in a View.
+func (s ToDevice) Overfull(keep, bytes int) ([]ToDeviceMessage, error) {
 	var out []ToDeviceMessage
 	err := s.tx.query(func(rows *sql.Rows) error {
 		var m ToDeviceMessage
@@ -96,9 +96,12 @@ func (s ToDevice) Overfull(keep int) ([]ToDeviceMessage, error) {
 		}
 		out = append(out, m)
 		return nil
-	}, `SELECT f.user_id, f.device_id, (SELECT t.position FROM to_device t WHERE t.user_id = f.user_id AND t.device_id = f.device_id
-			ORDER BY t.position DESC LIMIT 1 OFFSET ?)
-		FROM (SELECT user_id, device_id FROM to_device GROUP BY user_id, device_id HAVING count(*) > ?) AS f`, keep, keep)
+	}, `SELECT user_id, device_id, max(position) FROM (
+			SELECT t.user_id, t.device_id, t.position, row_number() OVER newest AS place, sum(length(t.message)) OVER newest AS size
+			FROM (SELECT user_id, device_id FROM to_device GROUP BY user_id, device_id HAVING count(*) > ? OR sum(length(message)) > ?) AS f
+			JOIN to_device t ON t.user_id = f.user_id AND t.device_id = f.device_id
+			WINDOW newest AS (PARTITION BY t.user_id, t.device_id ORDER BY t.position DESC)) AS queue
+		WHERE place > ? OR size > ? GROUP BY user_id, device_id`, keep, bytes, keep, bytes)
 	return out, err
 }
 
