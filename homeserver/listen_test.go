@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -38,7 +40,7 @@ func (j *journal) take() string {
 func open(t *testing.T) (*Server, *journal) {
 	t.Helper()
 	c := config.Dev()
-	c.Server.Name, c.Server.DataDir = "one.test", t.TempDir()
+	c.Server.Name, c.Server.DataDir = "one.test", filepath.Join(t.TempDir(), "data")
 	log := &journal{}
 	s, err := New(context.Background(), c, slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	if err != nil {
@@ -176,6 +178,37 @@ func TestMetricsAreForTheirNetworks(t *testing.T) {
 	alone.ServeHTTP(w, r)
 	if text := w.Body.String(); strings.Contains(text, "INVENTED") || !strings.Contains(text, `method="other"`) {
 		t.Error("an invented method is counted under its own name")
+	}
+}
+
+func TestTheDataIsPrivate(t *testing.T) {
+	s, log := open(t)
+	if text := log.take(); strings.Contains(text, "data folder") {
+		t.Errorf("a private folder is complained of: %s", text)
+	}
+	files, err := filepath.Glob(filepath.Join(s.Config.Server.DataDir, "securecomm.db*"))
+	if err != nil || len(files) < 2 {
+		t.Fatalf("found %v, %v", files, err)
+	}
+	for _, file := range files {
+		if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v, %v", file, info.Mode(), err)
+		}
+	}
+	if err := os.Chmod(s.Config.Server.DataDir, 0o750); err != nil {
+		t.Fatal(err)
+	}
+	c := *s.Config
+	c.Database.URL = config.DatabaseURL("sqlite://" + filepath.Join(t.TempDir(), "other.db"))
+	again, err := New(context.Background(), &c, s.Log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := again.Close(); err != nil {
+		t.Error(err)
+	}
+	if text := log.take(); !strings.Contains(text, "data folder") {
+		t.Errorf("an open folder is not complained of: %s", text)
 	}
 }
 

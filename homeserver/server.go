@@ -62,6 +62,9 @@ func New(ctx context.Context, c *config.Config, log *slog.Logger) (*Server, erro
 	if err := os.MkdirAll(c.Server.DataDir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the data folder: %w", err)
 	}
+	if info, err := os.Stat(c.Server.DataDir); err == nil && info.Mode().Perm()&0o077 != 0 {
+		log.Warn("other users of this machine can look into the data folder; make it mode 0700", "folder", c.Server.DataDir, "mode", info.Mode().Perm())
+	}
 	var err error
 	if s.Key, err = sign.LoadOrCreate(c.SigningKeyFile()); err != nil {
 		return nil, fmt.Errorf("the server's signing key: %w", err)

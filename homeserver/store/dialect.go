@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/url"
+	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -65,6 +66,16 @@ func openSQLite(path string, readOnly bool, connections int) (*bun.DB, error) {
 	raw.SetMaxOpenConns(connections)
 	raw.SetMaxIdleConns(connections)
 	return bun.NewDB(raw, sqlitedialect.New()), nil
+}
+
+// makePrivate makes the database's file before SQLite does, so that only its owner can read it. The files beside it
+// get the same mode from SQLite.
+func makePrivate(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return fmt.Errorf("open the database: %w", err)
+	}
+	return f.Close()
 }
 
 func defaultReaders(postgres bool) int {

@@ -108,6 +108,9 @@ func (db *DB) open(ctx context.Context, address string, readers int) error {
 		read = write
 		db.pools = []*bun.DB{write}
 	} else {
+		if err := makePrivate(address); err != nil {
+			return err
+		}
 		// The writer, and the connection that folds the log into the file.
 		if write, err = openSQLite(address, false, 2); err != nil {
 			return err

@@ -80,6 +80,20 @@ func (s Tokens) DeleteDevice(user id.UserID, device id.DeviceID) ([][]byte, erro
 	return s.deleted(`DELETE FROM tokens WHERE user_id = ? AND device_id = ? RETURNING access_hash`, string(user), string(device))
 }
 
+// Abandoned lists devices of which all access tokens have expired before a time, at most limit.
+func (s Tokens) Abandoned(before int64, limit int) ([]Device, error) {
+	var out []Device
+	err := s.tx.query(func(rows *sql.Rows) error {
+		var d Device
+		if err := rows.Scan(&d.User, &d.ID); err != nil {
+			return err
+		}
+		out = append(out, d)
+		return nil
+	}, `SELECT user_id, device_id FROM tokens GROUP BY user_id, device_id HAVING min(expires_at) > 0 AND max(expires_at) < ? LIMIT ?`, before, limit)
+	return out, err
+}
+
 func (s Tokens) deleted(text string, args ...any) ([][]byte, error) {
 	var out [][]byte
 	err := s.tx.query(func(rows *sql.Rows) error {
