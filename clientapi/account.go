@@ -40,11 +40,11 @@ func (a *API) changePassword(c *call) (any, error) {
 	if err := c.decode(&in); err != nil {
 		return nil, err
 	}
-	if err := a.Account.Confirm(c.Request().Context(), c.Requester, "change the password", in.Auth); err != nil {
-		return nil, err
-	}
 	if in.Password == "" {
 		return nil, missing("new_password")
+	}
+	if err := a.Account.Confirm(c.Request().Context(), c.Requester, "change the password", in.Auth); err != nil {
+		return nil, err
 	}
 	return nil, a.Account.ChangePassword(c.Request().Context(), c.Requester, in.Password, in.Logout == nil || *in.Logout)
 }

@@ -156,6 +156,9 @@ func TestEdges(t *testing.T) {
 	test.want(test.call(POST, "/_matrix/client/v3/login", "", `{"type":1}`), 400, "M_BAD_JSON")
 	test.want(test.call(POST, "/_matrix/client/v3/login", "", `{"x":"`+strings.Repeat("x", maxBody)+`"}`), 413, "M_TOO_LARGE")
 
+	if head := test.call(http.MethodHead, whoami, token, nil); head.code != 200 || head.body != nil || head.header.Get("Content-Length") == "0" {
+		t.Errorf("HEAD: %d %v, %v", head.code, head.body, head.header)
+	}
 	options := test.call(http.MethodOptions, whoami, "", nil)
 	if options.code != 204 || options.header.Get("Access-Control-Allow-Origin") != "*" || options.header.Get("Access-Control-Allow-Headers") == "" {
 		t.Errorf("OPTIONS: %d, %v", options.code, options.header)

@@ -88,6 +88,9 @@ func (a *API) deleteDevices(c *call) (any, error) {
 	if err := c.decode(&in); err != nil {
 		return nil, err
 	}
+	if in.Devices == nil {
+		return nil, missing("devices")
+	}
 	if len(in.Devices) > maxDeletedDevices {
 		return nil, fail(http.StatusBadRequest, "M_INVALID_PARAM", "too many devices at once")
 	}

@@ -53,11 +53,15 @@ func (a *API) login(c *call) (any, error) {
 }
 
 func (a *API) loginWithPassword(c *call, in *account.Auth, d account.DeviceRequest) (account.Login, error) {
-	if t := in.Identifier.Type; t != "" && t != "m.id.user" {
+	switch t := in.Identifier.Type; {
+	case t != "" && t != "m.id.user":
 		return account.Login{}, fail(http.StatusBadRequest, "M_UNKNOWN", "users can log in by their user ID only")
-	}
-	if in.Name() == "" {
+	case t == "" && in.Identifier.User != "":
+		return account.Login{}, missing("identifier.type")
+	case in.Name() == "":
 		return account.Login{}, missing("identifier")
+	case in.Password == "":
+		return account.Login{}, missing("password")
 	}
 	u, err := a.Account.LocalUser(in.Name())
 	if err != nil {
@@ -100,7 +104,11 @@ func (a *API) refresh(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return map[string]any{"access_token": l.AccessToken, "refresh_token": l.RefreshToken, "expires_in_ms": l.ExpiresIn.Milliseconds()}, nil
+	answer := map[string]any{"access_token": l.AccessToken, "refresh_token": l.RefreshToken}
+	if l.ExpiresIn > 0 {
+		answer["expires_in_ms"] = l.ExpiresIn.Milliseconds()
+	}
+	return answer, nil
 }
 
 func (a *API) logout(c *call) (any, error) {

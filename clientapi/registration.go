@@ -62,6 +62,9 @@ func (a *API) register(c *call) (any, error) {
 	default:
 		return nil, fail(http.StatusBadRequest, "M_INVALID_PARAM", "kind must be user or guest")
 	}
+	if in.Auth != nil && in.Auth.Type != "" && in.Password == "" {
+		return nil, missing("password")
+	}
 	l, err := a.Account.Register(c.Request().Context(), account.Account{
 		Username: in.Username, Password: in.Password, NoLogin: in.InhibitLogin, Device: account.DeviceRequest(in.deviceRequest),
 	}, in.Auth)

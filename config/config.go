@@ -100,7 +100,8 @@ type Password struct {
 
 // Session limits how long a login lasts.
 type Session struct {
-	AccessTokenLifetime time.Duration `key:"access_token_lifetime"`
+	AccessTokenLifetime  time.Duration `key:"access_token_lifetime"`
+	RefreshTokenLifetime time.Duration `key:"refresh_token_lifetime"`
 }
 
 // Rooms says what new rooms are like.

@@ -19,7 +19,7 @@ func Default() *Config {
 		TLS:          TLS{Mode: TLSOff, ACMEDirectory: "https://acme-v02.api.letsencrypt.org/directory"},
 		Registration: Registration{RequireToken: true},
 		Password:     Password{MinLength: 8},
-		Session:      Session{AccessTokenLifetime: time.Hour},
+		Session:      Session{AccessTokenLifetime: time.Hour, RefreshTokenLifetime: 180 * 24 * time.Hour},
 		Rooms:        Rooms{DefaultVersion: "12"},
 		Limits: Limits{
 			Enabled:      true,

@@ -28,6 +28,9 @@ func (s *Server) prune(ctx context.Context) {
 		if err != nil && ctx.Err() == nil {
 			s.Log.Error("cannot prune the database", "err", err)
 		}
+		if err := s.Account.Prune(ctx); err != nil && ctx.Err() == nil {
+			s.Log.Error("cannot prune the database", "err", err)
+		}
 		if err := s.Keys.Prune(ctx); err != nil && ctx.Err() == nil {
 			s.Log.Error("cannot prune the database", "err", err)
 		}

@@ -49,7 +49,7 @@ func (s *Server) build() error {
 		Registration: account.Registration{
 			Open: c.Registration.Enabled, RequireToken: c.Registration.RequireToken, SharedSecret: string(c.Registration.SharedSecret),
 		},
-		MinPassword: c.Password.MinLength, TokenLifetime: c.Session.AccessTokenLifetime,
+		MinPassword: c.Password.MinLength, TokenLifetime: c.Session.AccessTokenLifetime, RefreshLifetime: c.Session.RefreshTokenLifetime,
 		DevicesDeleted: s.Keys.DevicesDeleted, DeviceRenamed: s.Keys.DeviceRenamed, Erased: s.Keys.UserDeleted,
 		ProfileChanged: s.showProfile, Deactivated: s.leaveAll,
 	}

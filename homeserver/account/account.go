@@ -51,8 +51,10 @@ type Options struct {
 	Registration Registration
 	// MinPassword is the shortest password that may be set, in characters.
 	MinPassword int
-	// TokenLifetime is how long access tokens are valid that can be refreshed; 0: five minutes.
+	// TokenLifetime is how long access tokens are valid that can be refreshed; 0: until their session ends.
 	TokenLifetime time.Duration
+	// RefreshLifetime is for how long behind the end of TokenLifetime a session can still be refreshed; 0: for ever.
+	RefreshLifetime time.Duration
 
 	// DevicesDeleted is called in the transaction that deletes devices, to delete what hangs on them.
 	DevicesDeleted func(tx *store.Tx, user id.UserID, devices []id.DeviceID) error
@@ -83,15 +85,10 @@ type Service struct {
 	secret   []byte
 }
 
-const defaultTokenLifetime = 5 * time.Minute
-
 // New makes a Service. Run has to be started for rooms to hear of changed profiles.
 func New(o Options) *Service {
 	if o.Log == nil {
 		o.Log = slog.Default()
-	}
-	if o.TokenLifetime <= 0 {
-		o.TokenLifetime = defaultTokenLifetime
 	}
 	return &Service{
 		Options:  o,

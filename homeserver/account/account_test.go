@@ -181,6 +181,128 @@ func TestRefresh(t *testing.T) {
 	})
 }
 
+func TestSessionsThatNobodyRefreshesEnd(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		ctx := t.Context()
+		var deleted []id.DeviceID
+		s := newService(db, func(o *account.Options) {
+			o.TokenLifetime, o.RefreshLifetime = time.Nanosecond, time.Nanosecond
+			o.DevicesDeleted = func(_ *store.Tx, _ id.UserID, devices []id.DeviceID) error {
+				deleted = append(deleted, devices...)
+				return nil
+			}
+		})
+		lasting, abandoned := register(t, s, "alice", false), register(t, s, "bob", true)
+		s.RefreshLifetime = time.Hour
+		if err := s.Prune(ctx); err != nil || len(deleted) > 0 {
+			t.Errorf("before its time %v were deleted, %v", deleted, err)
+		}
+		s.RefreshLifetime = time.Nanosecond
+		for began := time.Now(); time.Since(began) < 2*time.Millisecond; { // times are kept to the millisecond
+		}
+		_, err := s.Refresh(ctx, abandoned.RefreshToken)
+		wantErr(t, "refreshing too late", err, account.ErrUnknownToken)
+		if err := s.Prune(ctx); err != nil || len(deleted) != 1 || deleted[0] != abandoned.Device {
+			t.Errorf("deleted %v, want %s; %v", deleted, abandoned.Device, err)
+		}
+		mustAuthenticate(t, s, lasting.AccessToken)
+	})
+}
+
+func TestTokensThatNeverExpire(t *testing.T) {
+	s := newService(storetest.Open(t, t.TempDir()+"/test.db"), func(o *account.Options) { o.TokenLifetime, o.RefreshLifetime = 0, time.Nanosecond })
+	l := register(t, s, "alice", true)
+	if l.ExpiresIn != 0 || l.RefreshToken == "" {
+		t.Errorf("got %+v", l)
+	}
+	if err := s.Prune(t.Context()); err != nil {
+		t.Error(err)
+	}
+	mustAuthenticate(t, s, l.AccessToken)
+	if _, err := s.Refresh(t.Context(), l.RefreshToken); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestLoginTokensEndWithTheSessions(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		ctx := t.Context()
+		s := newService(db, nil)
+		alice := register(t, s, "alice", false)
+		for what, end := range map[string]func() error{
+			"a new password": func() error {
+				return s.ChangePassword(ctx, account.Requester{User: alice.User, Device: alice.Device}, "battery staple", true)
+			},
+			"logging out everywhere": func() error { return s.LogoutAll(ctx, alice.User) },
+		} {
+			token, err := s.LoginToken(ctx, alice.User)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := end(); err != nil {
+				t.Fatal(err)
+			}
+			_, err = s.LoginWithToken(ctx, token, account.DeviceRequest{})
+			wantErr(t, "a login token after "+what, err, account.ErrBadLogin)
+		}
+	})
+}
+
+func TestClosedServersTellNoNames(t *testing.T) {
+	db := storetest.Open(t, t.TempDir()+"/test.db")
+	closed := newService(db, func(o *account.Options) { o.Registration = account.Registration{} })
+	ask := func(name string, auth *account.Auth) error {
+		_, err := closed.Register(t.Context(), account.Account{Username: name, Password: password}, auth)
+		return err
+	}
+	register(t, newService(db, nil), "taken", false)
+	for _, name := range []string{"taken", "free"} {
+		wantErr(t, "registering as "+name, ask(name, nil), account.ErrRegistrationClosed)
+		wantErr(t, "asking for "+name, closed.Available(t.Context(), name), account.ErrRegistrationClosed)
+	}
+	token, err := closed.NewRegistrationToken(t.Context(), 1, 0, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"taken", "free"} {
+		var challenge *account.Challenge
+		if err := ask(name, nil); !errors.As(err, &challenge) {
+			t.Errorf("registering as %s without the token: %v", name, err)
+		}
+		wantErr(t, "asking for "+name, closed.Available(t.Context(), name), account.ErrRegistrationClosed)
+	}
+	with := &account.Auth{Type: account.StageRegistrationToken, Token: token}
+	wantErr(t, "with the token", ask("taken", with), account.ErrUserInUse)
+	if err := ask("free", with); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestChallengesStayInTheirSession(t *testing.T) {
+	s := newService(storetest.Open(t, t.TempDir()+"/test.db"), nil)
+	alice := register(t, s, "alice", false)
+	r := account.Requester{User: alice.User, Device: alice.Device}
+	ask := func(auth *account.Auth) string {
+		var challenge *account.Challenge
+		if err := s.Confirm(t.Context(), r, "x", auth); !errors.As(err, &challenge) {
+			t.Fatalf("got %v", err)
+		}
+		return challenge.Session
+	}
+	session := ask(nil)
+	for what, auth := range map[string]*account.Auth{
+		"only the session": {Session: session}, "another stage": {Session: session, Type: "m.login.sso"},
+		"a wrong password": {Session: session, Type: account.StagePassword, Password: "wrong"},
+	} {
+		if again := ask(auth); again != session {
+			t.Errorf("%s: another session", what)
+		}
+	}
+	if ask(&account.Auth{Session: "made up"}) == "made up" {
+		t.Error("a session that a client made up is taken")
+	}
+}
+
 func TestExpiry(t *testing.T) {
 	s := newService(storetest.Open(t, t.TempDir()+"/test.db"), func(o *account.Options) { o.TokenLifetime = time.Nanosecond })
 	l := register(t, s, "alice", true)
@@ -389,7 +511,7 @@ func TestPasswordAndDeactivation(t *testing.T) {
 		_, err = s.Authenticate(ctx, alice.AccessToken)
 		wantErr(t, "token of a deactivated user", err, account.ErrUnknownToken)
 		_, err = s.LoginWithPassword(ctx, alice.User, "battery staple", account.DeviceRequest{})
-		wantErr(t, "login of a deactivated user", err, account.ErrDeactivated)
+		wantErr(t, "login of a deactivated user", err, account.ErrBadLogin)
 		wantErr(t, "the name of a deactivated user", s.Available(ctx, "alice"), account.ErrUserInUse)
 		_, err = s.Profile(ctx, alice.User, "")
 		wantErr(t, "the profile of an erased user", err, account.ErrNotFound)

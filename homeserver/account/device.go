@@ -2,6 +2,7 @@ package account
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/securecomm/securecomm/homeserver/id"
@@ -66,9 +67,11 @@ func (s *Service) Logout(ctx context.Context, r Requester) error {
 	return s.DeleteDevices(ctx, r.User, r.Device)
 }
 
-// LogoutAll ends all sessions of a user.
+// LogoutAll ends all sessions of a user, also those that would begin with a login token that was handed out.
 func (s *Service) LogoutAll(ctx context.Context, user id.UserID) error {
-	err := s.DB.Update(ctx, func(tx *store.Tx) error { return s.removeAllDevices(tx, user, "") })
+	err := s.DB.Update(ctx, func(tx *store.Tx) error {
+		return errors.Join(s.removeAllDevices(tx, user, ""), tx.Passes.DeleteUser(user))
+	})
 	if err != nil {
 		return fmt.Errorf("log out everywhere: %w", err)
 	}
@@ -114,7 +117,8 @@ func (s *Service) removeDevices(tx *store.Tx, user id.UserID, devices []id.Devic
 	return nil
 }
 
-// ChangePassword replaces the password of a user. With logout all devices but the requester's are logged out.
+// ChangePassword replaces the password of a user. With logout all devices but the requester's are logged out, and
+// tokens to log in with are void.
 func (s *Service) ChangePassword(ctx context.Context, r Requester, password string, logout bool) error {
 	if err := s.checkPolicy(password); err != nil {
 		return err
@@ -135,7 +139,7 @@ func (s *Service) ChangePassword(ctx context.Context, r Requester, password stri
 			return err
 		}
 		if logout {
-			return s.removeAllDevices(tx, r.User, r.Device)
+			return errors.Join(s.removeAllDevices(tx, r.User, r.Device), tx.Passes.DeleteUser(r.User))
 		}
 		return nil
 	})

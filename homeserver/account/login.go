@@ -89,10 +89,10 @@ func (s *Service) CheckPassword(ctx context.Context, user id.UserID, password st
 		return fmt.Errorf("check a password: %w", err)
 	}
 	switch {
+	case !right: // also where there is no such user, or no longer: that is not told
+		return ErrBadLogin
 	case u.Deactivated:
 		return ErrDeactivated
-	case !right:
-		return ErrBadLogin
 	}
 	return nil
 }
@@ -177,7 +177,10 @@ func (s *Service) newLogin(user id.UserID, d DeviceRequest) (Login, store.Token)
 
 func (s *Service) makeRefreshable(l *Login, t *store.Token) {
 	l.RefreshToken, l.ExpiresIn = newToken(refreshPrefix), s.TokenLifetime
-	t.Refresh, t.ExpiresAt = hashToken(l.RefreshToken), time.Now().Add(s.TokenLifetime).UnixMilli()
+	t.Refresh = hashToken(l.RefreshToken)
+	if s.TokenLifetime > 0 {
+		t.ExpiresAt = time.Now().Add(s.TokenLifetime).UnixMilli()
+	}
 }
 
 // openSession writes a session. A device that is already there keeps its name and loses its former tokens.
@@ -212,7 +215,7 @@ func (s *Service) Refresh(ctx context.Context, refresh string) (Login, error) {
 		if err != nil {
 			return err
 		}
-		if !ok {
+		if !ok || s.abandoned(old.ExpiresAt) {
 			return ErrUnknownToken
 		}
 		gone, err := tx.Tokens.Confirm(old)
@@ -233,6 +236,40 @@ func (s *Service) Refresh(ctx context.Context, refresh string) (Login, error) {
 		return Login{}, fmt.Errorf("refresh a token: %w", err)
 	}
 	return l, nil
+}
+
+// abandoned says whether a session can no longer be refreshed, whose access token was valid until a time.
+func (s *Service) abandoned(expiresAt int64) bool {
+	return s.RefreshLifetime > 0 && expiresAt > 0 && expiresAt < time.Now().Add(-s.RefreshLifetime).UnixMilli()
+}
+
+// abandonedAtOnce is how many abandoned sessions are ended in one transaction.
+const abandonedAtOnce = 100
+
+// Prune logs those devices out that nobody has refreshed for RefreshLifetime. It is to be called about once an hour.
+func (s *Service) Prune(ctx context.Context) error {
+	if s.RefreshLifetime <= 0 {
+		return nil
+	}
+	for more := true; more; {
+		err := s.DB.Update(ctx, func(tx *store.Tx) error {
+			old, err := tx.Tokens.Abandoned(time.Now().Add(-s.RefreshLifetime).UnixMilli(), abandonedAtOnce)
+			if err != nil {
+				return err
+			}
+			more = len(old) == abandonedAtOnce
+			for _, d := range old {
+				if err := s.removeDevices(tx, d.User, []id.DeviceID{d.ID}); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("end abandoned sessions: %w", err)
+		}
+	}
+	return nil
 }
 
 // The purposes of passes.

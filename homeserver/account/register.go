@@ -24,8 +24,12 @@ type Account struct {
 	Device  DeviceRequest
 }
 
-// Available says whether an account of a name could be made; nil if so.
+// Available says whether an account of a name could be made; nil if so. Where registration is closed, nobody learns
+// which names are taken.
 func (s *Service) Available(ctx context.Context, username string) error {
+	if !s.Registration.Open {
+		return ErrRegistrationClosed
+	}
 	_, err := s.newUser(ctx, username)
 	return err
 }
@@ -55,6 +59,13 @@ func (s *Service) newUser(ctx context.Context, username string) (id.UserID, erro
 // Register makes an account for whoever passes interactive authentication; a *Challenge asks for it.
 func (s *Service) Register(ctx context.Context, a Account, auth *Auth) (Login, error) {
 	a.Admin = false
+	var token []byte
+	if !s.Registration.Open { // only who has a token learns which names are taken
+		var err error
+		if token, err = s.confirmRegistration(ctx, auth); err != nil {
+			return Login{}, err
+		}
+	}
 	user, err := s.newUser(ctx, a.Username)
 	if err != nil {
 		return Login{}, err
@@ -64,9 +75,10 @@ func (s *Service) Register(ctx context.Context, a Account, auth *Auth) (Login, e
 			return Login{}, err
 		}
 	}
-	token, err := s.confirmRegistration(ctx, auth)
-	if err != nil {
-		return Login{}, err
+	if s.Registration.Open {
+		if token, err = s.confirmRegistration(ctx, auth); err != nil {
+			return Login{}, err
+		}
 	}
 	return s.create(ctx, user, a, token)
 }

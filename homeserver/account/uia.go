@@ -72,7 +72,7 @@ func (s *Service) Confirm(ctx context.Context, r Requester, operation string, au
 	if name := auth.Name(); name != "" {
 		user, err := s.LocalUser(name)
 		if err != nil {
-			return s.challenge(ctx, purpose, flows, err)
+			return s.challenge(ctx, purpose, flows, auth, err)
 		}
 		// Refused before the password is looked at, so that nobody tries out another user's here.
 		if user != r.User {
@@ -81,7 +81,7 @@ func (s *Service) Confirm(ctx context.Context, r Requester, operation string, au
 	}
 	err := s.CheckPassword(ctx, r.User, auth.Password)
 	if errors.Is(err, ErrBadLogin) || errors.Is(err, ErrDeactivated) {
-		return s.challenge(ctx, purpose, flows, err)
+		return s.challenge(ctx, purpose, flows, auth, err)
 	}
 	return err
 }
@@ -89,7 +89,7 @@ func (s *Service) Confirm(ctx context.Context, r Requester, operation string, au
 // checkStage sends a challenge unless a client tries to pass a stage that is offered.
 func (s *Service) checkStage(ctx context.Context, purpose string, flows [][]string, auth *Auth) error {
 	if auth == nil || auth.Type == "" {
-		return s.challenge(ctx, purpose, flows, nil)
+		return s.challenge(ctx, purpose, flows, auth, nil)
 	}
 	if auth.Session != "" {
 		ok, err := s.checkTicket(ctx, "session\x00"+purpose, auth.Session)
@@ -97,7 +97,7 @@ func (s *Service) checkStage(ctx context.Context, purpose string, flows [][]stri
 			return err
 		}
 		if !ok {
-			return s.challenge(ctx, purpose, flows, errUnknownSession)
+			return s.challenge(ctx, purpose, flows, nil, errUnknownSession)
 		}
 	}
 	for _, flow := range flows {
@@ -105,11 +105,20 @@ func (s *Service) checkStage(ctx context.Context, purpose string, flows [][]stri
 			return nil
 		}
 	}
-	return s.challenge(ctx, purpose, flows, errUnknownStage)
+	return s.challenge(ctx, purpose, flows, auth, errUnknownStage)
 }
 
-func (s *Service) challenge(ctx context.Context, purpose string, flows [][]string, reason error) error {
-	session, err := s.signTicket(ctx, "session\x00"+purpose)
+// challenge asks for one of the flows, in the session that the client names if it is one.
+func (s *Service) challenge(ctx context.Context, purpose string, flows [][]string, auth *Auth, reason error) error {
+	purpose = "session\x00" + purpose
+	if auth != nil {
+		if ok, err := s.checkTicket(ctx, purpose, auth.Session); err != nil {
+			return err
+		} else if ok {
+			return &Challenge{Session: auth.Session, Flows: flows, Err: reason}
+		}
+	}
+	session, err := s.signTicket(ctx, purpose)
 	if err != nil {
 		return err
 	}
@@ -134,7 +143,7 @@ func (s *Service) confirmRegistration(ctx context.Context, auth *Auth) (token []
 		return nil, err
 	}
 	if !valid {
-		return nil, s.challenge(ctx, purpose, flows, errBadRegistrationToken)
+		return nil, s.challenge(ctx, purpose, flows, auth, errBadRegistrationToken)
 	}
 	return hashToken(auth.Token), nil
 }
