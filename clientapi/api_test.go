@@ -248,7 +248,10 @@ func TestIPv6CountsByNetwork(t *testing.T) {
 func TestEveryRouteHasALimit(t *testing.T) {
 	one := Class{PerUser: Rate{1, time.Hour}, PerAddress: Rate{1, time.Hour}}
 	test := newTester(t, storetest.Open(t, t.TempDir()+"/test.db"), nil)
-	_, token := test.register("alice")
+	alice, token := test.register("alice")
+	if err := test.api.Account.SetAdmin(t.Context(), id.UserID(alice), true); err != nil {
+		t.Fatal(err)
+	}
 	unlimited := map[string]bool{"/versions": true, "/v3/login": true}
 	for _, r := range test.api.routes() {
 		if r.auth == public && (r.method == GET && unlimited[r.path] || strings.HasPrefix(r.path, "/.well-known/")) {

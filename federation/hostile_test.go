@@ -35,7 +35,7 @@ func (p *peer) forge(on *peer, roomID id.RoomID, proto event.Proto) *event.Event
 	if err != nil {
 		p.Fatal(err)
 	}
-	return ev
+	return ev.Event()
 }
 
 // stands is where a room stands on this server.
@@ -142,7 +142,7 @@ func (p *peer) invite(t *testing.T, roomID id.RoomID, version id.RoomVersion, na
 	if err != nil {
 		t.Fatal(err)
 	}
-	return ev.JSON
+	return ev.Event().JSON
 }
 
 func TestHostileInvites(t *testing.T) {

@@ -243,31 +243,34 @@ func (s *Service) abandoned(expiresAt int64) bool {
 	return s.RefreshLifetime > 0 && expiresAt > 0 && expiresAt < time.Now().Add(-s.RefreshLifetime).UnixMilli()
 }
 
-// abandonedAtOnce is how many abandoned sessions are ended in one transaction.
-const abandonedAtOnce = 100
+// maxAbandoned is how many abandoned sessions are ended at a time; the others are for the next.
+const maxAbandoned = 10_000
 
 // Prune logs those devices out that nobody has refreshed for RefreshLifetime. It is to be called about once an hour.
 func (s *Service) Prune(ctx context.Context) error {
 	if s.RefreshLifetime <= 0 {
 		return nil
 	}
-	for more := true; more; {
-		err := s.DB.Update(ctx, func(tx *store.Tx) error {
-			old, err := tx.Tokens.Abandoned(time.Now().Add(-s.RefreshLifetime).UnixMilli(), abandonedAtOnce)
-			if err != nil {
+	before := time.Now().Add(-s.RefreshLifetime).UnixMilli()
+	var old []store.Device
+	err := s.DB.View(ctx, func(tx *store.Tx) (err error) {
+		old, err = tx.Tokens.Abandoned(before, maxAbandoned)
+		return err
+	})
+	for _, d := range old {
+		if err != nil {
+			break
+		}
+		err = s.DB.Update(ctx, func(tx *store.Tx) error {
+			lives, err := tx.Tokens.Lives(d.User, d.ID, before)
+			if err != nil || lives { // somebody has logged in as this device meanwhile
 				return err
 			}
-			more = len(old) == abandonedAtOnce
-			for _, d := range old {
-				if err := s.removeDevices(tx, d.User, []id.DeviceID{d.ID}); err != nil {
-					return err
-				}
-			}
-			return nil
+			return s.removeDevices(tx, d.User, []id.DeviceID{d.ID})
 		})
-		if err != nil {
-			return fmt.Errorf("end abandoned sessions: %w", err)
-		}
+	}
+	if err != nil {
+		return fmt.Errorf("end abandoned sessions: %w", err)
 	}
 	return nil
 }

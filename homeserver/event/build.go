@@ -160,7 +160,7 @@ func (v *Version) checkProto(p *Proto) ([]byte, error) {
 		return nil, malformed("more than " + strconv.Itoa(MaxPrevEvents) + " prev_events")
 	case len(p.AuthEvents) > MaxAuthEvents:
 		return nil, malformed("more than " + strconv.Itoa(MaxAuthEvents) + " auth_events")
-	case p.Depth < 0 || v.StrictJSON && p.Depth > canonicaljson.MaxInteger:
+	case p.Depth < 0 || p.Depth > v.MaxDepth:
 		return nil, malformed("depth out of range")
 	case v.StrictJSON && (p.OriginServerTS < -canonicaljson.MaxInteger || p.OriginServerTS > canonicaljson.MaxInteger):
 		return nil, malformed("origin_server_ts out of range")

@@ -44,10 +44,11 @@ type Version struct {
 
 	// Format, hashes and signatures.
 
-	EnforceKeyValidity bool // 5: a signing key must have been valid at origin_server_ts
-	StrictJSON         bool // 6: canonical JSON is enforced, depth is at most 2^53-1
-	RedactsInContent   bool // 11: "redacts" moves from the top level into content
-	FieldBytes         bool // 11: type and state key are limited in bytes; before, servers in use count code points
+	EnforceKeyValidity bool  // 5: a signing key must have been valid at origin_server_ts
+	StrictJSON         bool  // 6: canonical JSON is enforced
+	MaxDepth           int64 // 6: at most 2^53-1; what strangers claim may be the largest
+	RedactsInContent   bool  // 11: "redacts" moves from the top level into content
+	FieldBytes         bool  // 11: type and state key are limited in bytes; before, servers in use count code points
 
 	// What the redaction algorithm keeps.
 
@@ -94,7 +95,7 @@ func Versions() []id.RoomVersion {
 }
 
 func makeVersions() []Version {
-	v := Version{ID: "1", StateRes: StateResV1, RedactionAuth: true, AliasesAuth: true, AliasesRedaction: true}
+	v := Version{ID: "1", StateRes: StateResV1, MaxDepth: math.MaxInt64, RedactionAuth: true, AliasesAuth: true, AliasesRedaction: true}
 	all := []Version{v}
 	next := func(name id.RoomVersion, change func()) {
 		v.ID = name
@@ -106,7 +107,7 @@ func makeVersions() []Version {
 	next("4", func() { v.EventIDs = EventIDURLSafe })
 	next("5", func() { v.EnforceKeyValidity = true })
 	next("6", func() {
-		v.StrictJSON, v.NotificationsAuth = true, true
+		v.StrictJSON, v.MaxDepth, v.NotificationsAuth = true, canonicaljson.MaxInteger, true
 		v.AliasesAuth, v.AliasesRedaction = false, false
 	})
 	next("7", func() { v.Knock = true })
@@ -121,14 +122,4 @@ func makeVersions() []Version {
 		v.PrivilegedCreators, v.RoomIDIsCreateHash, v.NoCreateInAuthEvents = true, true, true
 	})
 	return all
-}
-
-// DepthAfter is the depth of an event that follows others of up to a depth. What strangers claim may be the largest
-// depth there is; then it stays there.
-func (v *Version) DepthAfter(depth int64) int64 {
-	limit := int64(math.MaxInt64)
-	if v.StrictJSON {
-		limit = canonicaljson.MaxInteger
-	}
-	return min(depth, limit-1) + 1
 }

@@ -29,7 +29,7 @@ func (e *Engine) leaveHere(ctx context.Context, room *store.Room, c Change) (*ev
 		PrevEvents: []id.EventID{}, AuthEvents: []id.EventID{}, Depth: 1, OriginServerTS: now(),
 	}
 	if former != nil {
-		p.PrevEvents, p.AuthEvents, p.Depth = []id.EventID{former.ID}, []id.EventID{former.ID}, room.Version.DepthAfter(former.Depth)
+		p.PrevEvents, p.AuthEvents, p.Depth = []id.EventID{former.ID}, []id.EventID{former.ID}, min(former.Depth, room.Version.MaxDepth-1)+1
 		if room.Version.EventIDs == event.EventIDInEvent {
 			p.Hashes = map[id.EventID]string{former.ID: former.ReferenceHash()}
 		}

@@ -101,7 +101,7 @@ func (d *draft) build(ctx context.Context, p event.Proto) (event.Verified, error
 		p.PrevEvents[i] = x.ID
 		p.Depth = max(p.Depth, x.Depth)
 	}
-	p.Depth = d.room.Version.DepthAfter(p.Depth)
+	p.Depth = min(p.Depth, d.room.Version.MaxDepth-1) + 1
 	needed := eventauth.AuthEventsNeeded(d.room.Version, p.Type, p.StateKey, p.Sender, p.Content)
 	state, err := d.e.lookUp(ctx, &d.face, needed)
 	if err != nil {

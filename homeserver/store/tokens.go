@@ -80,7 +80,8 @@ func (s Tokens) DeleteDevice(user id.UserID, device id.DeviceID) ([][]byte, erro
 	return s.deleted(`DELETE FROM tokens WHERE user_id = ? AND device_id = ? RETURNING access_hash`, string(user), string(device))
 }
 
-// Abandoned lists devices of which all access tokens have expired before a time, at most limit.
+// Abandoned lists devices of which all access tokens have expired before a time, at most limit. It looks at all tokens:
+// use it in a View.
 func (s Tokens) Abandoned(before int64, limit int) ([]Device, error) {
 	var out []Device
 	err := s.tx.query(func(rows *sql.Rows) error {
@@ -92,6 +93,13 @@ func (s Tokens) Abandoned(before int64, limit int) ([]Device, error) {
 		return nil
 	}, `SELECT user_id, device_id FROM tokens GROUP BY user_id, device_id HAVING min(expires_at) > 0 AND max(expires_at) < ? LIMIT ?`, before, limit)
 	return out, err
+}
+
+// Lives says whether a device has an access token that has not expired before a time.
+func (s Tokens) Lives(user id.UserID, device id.DeviceID, before int64) (bool, error) {
+	var one int
+	return s.tx.row([]any{&one}, `SELECT 1 FROM tokens WHERE user_id = ? AND device_id = ? AND (expires_at = 0 OR expires_at >= ?) LIMIT 1`,
+		string(user), string(device), before)
 }
 
 func (s Tokens) deleted(text string, args ...any) ([][]byte, error) {
