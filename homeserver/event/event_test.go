@@ -4,6 +4,7 @@ import (
 	"crypto/ed25519"
 	"encoding/json"
 	"errors"
+	"math"
 	"strings"
 	"testing"
 
@@ -104,11 +105,11 @@ func TestVersions(t *testing.T) {
 		t.Error("version 13 is known")
 	}
 	// The facts of the first and the last version, spelled out: those between follow from the changes.
-	if got, want := *version(t, "1"), (Version{ID: "1", RedactionAuth: true, AliasesAuth: true, AliasesRedaction: true}); got != want {
+	if got, want := *version(t, "1"), (Version{ID: "1", MaxDepth: math.MaxInt64, RedactionAuth: true, AliasesAuth: true, AliasesRedaction: true}); got != want {
 		t.Errorf("version 1: %+v", got)
 	}
 	want := Version{
-		ID: "12", EventIDs: EventIDURLSafe, StateRes: StateResV21, EnforceKeyValidity: true, StrictJSON: true,
+		ID: "12", EventIDs: EventIDURLSafe, StateRes: StateResV21, EnforceKeyValidity: true, StrictJSON: true, MaxDepth: canonicaljson.MaxInteger,
 		RedactsInContent: true, FieldBytes: true, JoinRulesAllowRedaction: true, RestrictedJoinRedaction: true, UpdatedRedaction: true,
 		NotificationsAuth: true, Knock: true, RestrictedJoin: true, KnockRestricted: true, IntegerPowerLevels: true,
 		UseCreateSender: true, PrivilegedCreators: true, RoomIDIsCreateHash: true, NoCreateInAuthEvents: true,
