@@ -16,8 +16,8 @@ import (
 
 // TestNewerSchemaIsRefused has a newer program take the schema one step further.
 func TestNewerSchemaIsRefused(t *testing.T) {
-	for driver, address := range map[string]func(*testing.T) string{
-		"sqlite": func(t *testing.T) string { return t.TempDir() + "/test.db" },
+	for driver, address := range map[string]func(testing.TB) string{
+		"sqlite": func(t testing.TB) string { return t.TempDir() + "/test.db" },
 		"pgx":    storetest.Postgres,
 	} {
 		t.Run(driver, func(t *testing.T) {
