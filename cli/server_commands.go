@@ -70,13 +70,18 @@ func (a *app) configFlags(cmd *cobra.Command) {
 	config.AddFlags(cmd.Flags())
 }
 
+// ownVariables are those of the commands, which are no keys of the configuration.
+var ownVariables = []string{
+	"SECURECOMM_CONFIG", "SECURECOMM_HOME", "SECURECOMM_PROFILE", "SECURECOMM_CA_FILE", "SECURECOMM_PASSPHRASE_FILE", "SECURECOMM_REGISTRATION_TOKEN",
+}
+
 // loadConfig reads the configuration for a command that has configFlags.
 func (a *app) loadConfig(cmd *cobra.Command) (*config.Config, error) {
 	file, err := cmd.Flags().GetString("config")
 	if err != nil {
 		return nil, usageError(cmd, err)
 	}
-	c, err := config.Load(config.Options{File: file, Env: a.env, Flags: cmd.Flags()})
+	c, err := config.Load(config.Options{File: file, Env: a.env, Flags: cmd.Flags(), Others: ownVariables})
 	if err != nil {
 		return nil, &failure{code: exitUsage, err: err,
 			hint: `mend what is named above; "securecomm config sample" explains every key`}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"sort"
 	"strings"
 
@@ -21,6 +22,8 @@ type Options struct {
 	File  string         // a YAML file; none if empty
 	Env   []string       // "NAME=value" as os.Environ has them; an empty value counts as not set
 	Flags *pflag.FlagSet // holds what AddFlags added; nil for none
+	// Others are variables that look like ours but belong to other parts of the program.
+	Others []string
 }
 
 // KeyError says what is wrong with one key. Its text tells how to mend it.
@@ -46,7 +49,7 @@ func Load(o Options) (*Config, error) {
 	if err := l.readFile(o.File, known); err != nil {
 		return nil, err
 	}
-	if err := l.readEnv(o.Env, known); err != nil {
+	if err := l.readEnv(o.Env, o.Others, known); err != nil {
 		return nil, err
 	}
 	if err := l.bindFlags(o.Flags, known); err != nil {
@@ -122,10 +125,10 @@ func readLimited(path string) ([]byte, error) {
 	return text, nil
 }
 
-func (l *loader) readEnv(environ []string, known []key) error {
+func (l *loader) readEnv(environ, others []string, known []key) error {
 	for _, entry := range environ {
 		variable, value, _ := strings.Cut(entry, "=")
-		if !strings.HasPrefix(variable, envPrefix) || value == "" {
+		if !strings.HasPrefix(variable, envPrefix) || value == "" || slices.Contains(others, variable) {
 			continue
 		}
 		name, ok := keyOfVariable(variable, known)

@@ -168,9 +168,29 @@ func TestEveryProblemIsReported(t *testing.T) {
 }
 
 func TestOtherVariablesAreLeftAlone(t *testing.T) {
-	_, err := Load(Options{Env: []string{"SECURECOMM_TEST_POSTGRES=x", "SECURECOMM_HOME=x", "SECURECOMM_PORT_8008_TCP=x", "SECURECOMM_SERVICE_HOST=x"}})
+	_, err := Load(Options{
+		Env: []string{"SECURECOMM_TEST_POSTGRES=x", "SECURECOMM_HOME=x", "SECURECOMM_PORT_8008_TCP=x", "SECURECOMM_SERVICE_HOST=x",
+			"SECURECOMM_SERVICE_PORT=8008", "SECURECOMM_ENV=x", "SECURECOMM_REGISTRATION_TOKEN=x"},
+		Others: []string{"SECURECOMM_REGISTRATION_TOKEN"},
+	})
 	if err != nil {
 		t.Error(err)
+	}
+}
+
+func TestMisspelledVariables(t *testing.T) {
+	for variable, meant := range map[string]string{
+		"SECURECOMM_SERVR_NAME":              "SECURECOMM_SERVER_NAME",
+		"SECURECOMM_SERVERNAME":              "SECURECOMM_SERVER_NAME",
+		"SECURECOMM_SERVER_NAEM":             "SECURECOMM_SERVER_NAME",
+		"SECURECOMM_REGISTRATON_ENABELD":     "SECURECOMM_REGISTRATION_ENABLED",
+		"SECURECOMM_DEVV":                    "SECURECOMM_DEV",
+		"SECURECOMM_LIMIT_LOGIN_PER_ADDRESS": "SECURECOMM_LIMITS_LOGIN_PER_ADDRESS",
+	} {
+		_, err := Load(Options{Env: []string{variable + "=true"}})
+		if err == nil || !strings.Contains(err.Error(), "did you mean "+meant+"?") {
+			t.Errorf("%s: %v", variable, err)
+		}
 	}
 }
 

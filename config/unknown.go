@@ -65,9 +65,9 @@ func keyOfVariable(variable string, known []key) (name string, ok bool) {
 	return "", false
 }
 
-// misspelledVariable is the variable that was probably meant, or empty for one that is none of ours. Only
-// names that begin with one of the sections count: the terminal client has variables of its own, and
-// container platforms add theirs.
+// misspelledVariable is the variable that was probably meant, or empty for one that is none of ours: container
+// platforms and tools add variables with the same beginning. Ours are those that begin with one of the sections,
+// and those that differ from one of ours by a few letters.
 func misspelledVariable(variable string, known []key) string {
 	best, least := "", -1
 	ours := false
@@ -78,7 +78,7 @@ func misspelledVariable(variable string, known []key) string {
 			best, least = k.env(), changes
 		}
 	}
-	if !ours {
+	if !ours && least > max(1, len(variable[len(envPrefix):])/4) {
 		return ""
 	}
 	return best
