@@ -23,6 +23,7 @@ import (
 	"github.com/securecomm/securecomm/homeserver/push"
 	"github.com/securecomm/securecomm/homeserver/pushrule"
 	"github.com/securecomm/securecomm/homeserver/room"
+	"github.com/securecomm/securecomm/homeserver/store"
 	"github.com/securecomm/securecomm/homeserver/stream"
 	"github.com/securecomm/securecomm/homeserver/timeline"
 )
@@ -98,13 +99,16 @@ var domainErrors = []struct {
 	{media.ErrBadAddress, http.StatusBadRequest, "M_INVALID_PARAM"},
 	{media.ErrPreviewFailed, http.StatusBadGateway, "M_UNKNOWN"},
 	{id.ErrInvalid, http.StatusBadRequest, "M_INVALID_PARAM"},
+	{store.ErrText, http.StatusBadRequest, "M_INVALID_PARAM"},
+	{store.ErrUnavailable, http.StatusServiceUnavailable, "M_UNKNOWN"},
 	{context.DeadlineExceeded, http.StatusGatewayTimeout, "M_UNKNOWN"},
 }
 
-// told is the text of an error for a client. What went wrong on the way to another server is not told: it could
-// name addresses of the network that this one is in.
+// told is the text of an error for a client. What went wrong on the way to another server, or in the database, is not
+// told: it could name addresses of the network that this one is in, or how things are stored.
 func told(err, as error) string {
-	if as == room.ErrUnreachable || as == context.DeadlineExceeded {
+	switch as {
+	case room.ErrUnreachable, context.DeadlineExceeded, store.ErrText, store.ErrUnavailable:
 		return as.Error()
 	}
 	return err.Error()

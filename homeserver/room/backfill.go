@@ -140,13 +140,7 @@ func (e *Engine) redactPast(ctx context.Context, room *store.Room, a *addition) 
 	if err != nil {
 		return err
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	d, err := e.draft(ctx, l)
-	if err != nil {
-		return err
-	}
-	return d.redactedBefore(ctx, a)
+	return e.look(ctx, l, func(d *draft) error { return d.redactedBefore(ctx, a) })
 }
 
 func (e *Engine) pastState(ctx context.Context, server id.ServerName, room *store.Room, ev *event.Event, a around) (store.StateMap, error) {

@@ -80,6 +80,17 @@ func (e *Engine) draft(ctx context.Context, l *live) (*draft, error) {
 	return &draft{e: e, room: l.room, base: &head, face: l.face}, nil
 }
 
+// look calls see with a draft of a room that is only looked at.
+func (e *Engine) look(ctx context.Context, l *live, see func(*draft) error) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	d, err := e.draft(ctx, l)
+	if err != nil {
+		return err
+	}
+	return see(d)
+}
+
 // maxPrev is how many extremities one of our events ties together.
 const maxPrev = 10
 

@@ -48,12 +48,7 @@ func (e *Engine) MakeMembership(ctx context.Context, origin id.ServerName, membe
 		return "", nil, err
 	}
 	if membership == "join" {
-		key := event.StateKeyTuple{Type: event.TypeMember, StateKey: string(user)}
-		state, err := e.lookUp(ctx, &d.face, []event.StateKeyTuple{key})
-		if err != nil {
-			return "", nil, err
-		}
-		if err := d.authorise(ctx, &c, state[key]); err != nil {
+		if err := d.authorise(ctx, &c); err != nil {
 			return "", nil, err
 		}
 	}
@@ -194,28 +189,13 @@ func (e *Engine) mayVouch(ctx context.Context, roomID id.RoomID, host, user id.U
 	if err != nil {
 		return err
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	d, err := e.draft(ctx, l)
-	if err != nil {
+	return e.look(ctx, l, func(d *draft) error {
+		if !d.mayHost(host) {
+			return fmt.Errorf("%w: %s may not", ErrCannotGrant, host)
+		}
+		_, err := d.letIn(ctx, user)
 		return err
-	}
-	if !slices.Contains(d.local, host) || d.auth.UserLevel(host) < d.auth.Levels().Invite() {
-		return fmt.Errorf("%w: %s may not", ErrCannotGrant, host)
-	}
-	key := event.StateKeyTuple{Type: event.TypeMember, StateKey: string(user)}
-	state, err := e.lookUp(ctx, &d.face, []event.StateKeyTuple{key})
-	if err != nil {
-		return err
-	}
-	if former := state[key]; former != nil && (former.Membership() == "invite" || former.Membership() == "join") {
-		return nil
-	}
-	allowed, err := d.allowedBy(ctx, user)
-	if err == nil && !allowed {
-		err = fmt.Errorf("%w: to join, %s has to be invited, or in one of the rooms that the join rule names", ErrForbidden, user)
-	}
-	return err
+	})
 }
 
 // authorisedBy is the user by whose right somebody joined a restricted room.

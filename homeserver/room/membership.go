@@ -78,7 +78,7 @@ func (e *Engine) SetMembership(ctx context.Context, c Change) error {
 			return err
 		}
 		if c.Membership == "join" {
-			if err := d.authorise(ctx, &c, former); err != nil {
+			if err := d.authorise(ctx, &c); err != nil {
 				return err
 			}
 		}
@@ -178,37 +178,44 @@ func (d *draft) strippedEvents(ctx context.Context, sender id.UserID) ([]*store.
 }
 
 // authorise names the local user by whose right somebody joins a restricted room, if the join needs it.
-func (d *draft) authorise(ctx context.Context, c *Change, former *store.Event) error {
+func (d *draft) authorise(ctx context.Context, c *Change) error {
 	rule := d.auth.JoinRule()
 	if rule != "restricted" && rule != "knock_restricted" || !d.room.Version.RestrictedJoin {
 		return nil
 	}
-	if former != nil && (former.Membership() == "invite" || former.Membership() == "join") {
-		return nil
-	}
-	allowed, err := d.allowedBy(ctx, c.Target)
-	if err != nil {
+	here, err := d.letIn(ctx, c.Target)
+	if err != nil || here {
 		return err
 	}
-	if !allowed {
-		return fmt.Errorf("%w: to join you have to be invited, or in one of the rooms that the join rule names", ErrForbidden)
-	}
-	host := d.host()
-	if host == "" {
+	i := slices.IndexFunc(d.local, d.mayHost)
+	if i < 0 {
 		return ErrCannotGrant
 	}
-	c.authorised, err = json.Marshal(host)
+	c.authorised, err = json.Marshal(d.local[i])
 	return err
 }
 
-// host is a local user who may invite; empty if there is none.
-func (d *draft) host() id.UserID {
-	for _, u := range d.local {
-		if d.auth.UserLevel(u) >= d.auth.Levels().Invite() {
-			return u
-		}
+// mayHost says whether a user may let others into the room: one of this server, in it, who may invite.
+func (d *draft) mayHost(user id.UserID) bool {
+	return d.auth.UserLevel(user) >= d.auth.Levels().Invite() && slices.Contains(d.local, user)
+}
+
+// letIn checks that a user may come into a restricted room: who is invited or joined already, which is here, or who meets
+// its join rule.
+func (d *draft) letIn(ctx context.Context, user id.UserID) (here bool, err error) {
+	key := event.StateKeyTuple{Type: event.TypeMember, StateKey: string(user)}
+	state, err := d.e.lookUp(ctx, &d.face, []event.StateKeyTuple{key})
+	if err != nil {
+		return false, err
 	}
-	return ""
+	if former := state[key]; former != nil && (former.Membership() == "invite" || former.Membership() == "join") {
+		return true, nil
+	}
+	allowed, err := d.allowedBy(ctx, user)
+	if err == nil && !allowed {
+		err = fmt.Errorf("%w: to join, %s has to be invited, or in one of the rooms that the join rule names", ErrForbidden, user)
+	}
+	return false, err
 }
 
 // allowedBy says whether a user meets a condition of the restricted join rule: to be in one of its rooms. The error is
