@@ -57,6 +57,8 @@ var domainErrors = []struct {
 	{room.ErrUnreachable, http.StatusNotFound, "M_NOT_FOUND"},
 	{room.ErrCannotAuthorize, http.StatusForbidden, "M_FORBIDDEN"},
 	{room.ErrCannotGrant, http.StatusForbidden, "M_FORBIDDEN"},
+	{room.ErrDuplicate, http.StatusBadRequest, "M_DUPLICATE_ANNOTATION"},
+	{room.ErrNoThreadRoot, http.StatusBadRequest, "M_UNKNOWN"},
 	{room.ErrBadRequest, http.StatusBadRequest, "M_INVALID_PARAM"},
 	{event.ErrTooLarge, http.StatusRequestEntityTooLarge, "M_TOO_LARGE"},
 	{event.ErrMalformed, http.StatusBadRequest, "M_BAD_JSON"},

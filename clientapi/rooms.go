@@ -138,16 +138,9 @@ func (a *API) sendEvent(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	typ := c.path("eventType")
-	m := room.Message{Room: roomID, Sender: c.Requester.User, Type: typ, Content: content, Request: c.request("send " + string(roomID) + " " + typ)}
-	if typ == event.TypeRedaction {
-		var body struct {
-			Redacts id.EventID `json:"redacts"`
-		}
-		if err := unmarshal(content, &body); err != nil {
-			return nil, err
-		}
-		m.Redacts = body.Redacts
+	m, err := c.message(roomID, c.path("eventType"), c.path("txnId"), content)
+	if err != nil {
+		return nil, err
 	}
 	eventID, err := a.Rooms.Send(c.Request().Context(), m)
 	if errors.Is(err, event.ErrMalformed) {
@@ -159,14 +152,42 @@ func (a *API) sendEvent(c *call) (any, error) {
 	return sent(eventID), nil
 }
 
+// message is an event that the client sends, once only if it gives it the ID of a transaction.
+func (c *call) message(roomID id.RoomID, typ, txnID string, content json.RawMessage) (room.Message, error) {
+	m := room.Message{Room: roomID, Sender: c.Requester.User, Type: typ, Content: content}
+	if txnID != "" {
+		m.Request = &store.RequestKey{
+			User: c.Requester.User, Device: c.Requester.Device, Scope: "send " + string(roomID) + " " + typ, TxnID: txnID,
+		}
+	}
+	switch typ {
+	case event.TypeRedaction:
+		var body struct {
+			Redacts id.EventID `json:"redacts"`
+		}
+		if err := unmarshal(content, &body); err != nil {
+			return m, err
+		}
+		m.Redacts = body.Redacts
+	case "m.room.message":
+		// No client can show one without (Client-Server API, "Instant Messaging", "Server behaviour").
+		var body struct {
+			Type *string `json:"msgtype"`
+			Text *string `json:"body"`
+		}
+		if err := unmarshal(content, &body); err != nil {
+			return m, err
+		}
+		if body.Type == nil || body.Text == nil {
+			return m, fail(http.StatusBadRequest, "M_BAD_JSON", "an m.room.message has a msgtype and a body, both strings")
+		}
+	}
+	return m, nil
+}
+
 // sent is the answer to what made an event. Event IDs need no escaping.
 func sent(eventID id.EventID) json.RawMessage {
 	return append(append(append(make([]byte, 0, 72), `{"event_id":"`...), eventID...), `"}`...)
-}
-
-// request names the client's transaction, whose ID is in the path.
-func (c *call) request(scope string) *store.RequestKey {
-	return &store.RequestKey{User: c.Requester.User, Device: c.Requester.Device, Scope: scope, TxnID: c.path("txnId")}
 }
 
 func (a *API) putState(c *call) (any, error) {
@@ -251,7 +272,10 @@ func (a *API) redactEvent(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	eventID, err := a.Rooms.Redact(c.Request().Context(), roomID, c.Requester.User, target, content, c.request("redact "+string(roomID)+" "+string(target)))
+	request := &store.RequestKey{
+		User: c.Requester.User, Device: c.Requester.Device, Scope: "redact " + string(roomID) + " " + string(target), TxnID: c.path("txnId"),
+	}
+	eventID, err := a.Rooms.Redact(c.Request().Context(), roomID, c.Requester.User, target, content, request)
 	if err != nil {
 		return nil, err
 	}

@@ -8,8 +8,6 @@ import (
 	"github.com/securecomm/securecomm/homeserver/ephemeral"
 	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/id"
-	"github.com/securecomm/securecomm/homeserver/room"
-	"github.com/securecomm/securecomm/homeserver/store"
 	"github.com/securecomm/securecomm/homeserver/stream"
 )
 
@@ -126,14 +124,12 @@ func (k *connection) sendRequest(params json.RawMessage, state bool) (any, error
 	if state {
 		return k.a.setState(k.call, in.Room, in.Type, in.StateKey, in.Content)
 	}
-	m := room.Message{Room: in.Room, Sender: k.Requester.User, Type: in.Type, Content: in.Content}
-	if in.Type == event.TypeRedaction {
-		m.Redacts = in.Redacts
+	m, err := k.message(in.Room, in.Type, in.TxnID, in.Content)
+	if err != nil {
+		return nil, err
 	}
-	if in.TxnID != "" {
-		m.Request = &store.RequestKey{
-			User: k.Requester.User, Device: k.Requester.Device, Scope: "send " + string(in.Room) + " " + in.Type, TxnID: in.TxnID,
-		}
+	if in.Type == event.TypeRedaction && in.Redacts != "" {
+		m.Redacts = in.Redacts
 	}
 	eventID, err := k.a.Rooms.Send(k.ctx, m)
 	if err != nil {

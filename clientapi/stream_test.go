@@ -128,7 +128,7 @@ func TestStream(t *testing.T) {
 		}
 		b.until(func(m *message) bool { _, ok := m.Rooms.Join[room]; return ok })
 
-		send := map[string]any{"room_id": room, "type": "m.room.message", "txn_id": "1", "content": map[string]any{"body": "hi"}}
+		send := map[string]any{"room_id": room, "type": "m.room.message", "txn_id": "1", "content": map[string]any{"msgtype": "m.text", "body": "hi"}}
 		one := a.ask("a", "send", send).Result.EventID
 		if again := a.ask("b", "send", send).Result.EventID; one == "" || again != one {
 			t.Errorf("the same transaction made %q and %q", one, again)
@@ -154,7 +154,7 @@ func TestStream(t *testing.T) {
 		}
 		// What happens while nobody is connected is told to who resumes.
 		b.conn.Close()
-		two := alice.Send(room, "m.room.message", map[string]any{"body": "missed"})
+		two := alice.Send(room, "m.room.message", map[string]any{"msgtype": "m.text", "body": "missed"})
 		dial(t, s, url.Values{"since": {b.next}, "access_token": {bob.Token}}, nil).hasEvent(room, two)
 	})
 }

@@ -40,7 +40,7 @@ func TestReadRoom(t *testing.T) {
 		roomID := alice.CreateRoom(map[string]any{"preset": "private_chat", "name": "A room"})
 		room := "/v3/rooms/" + string(roomID)
 		root := say(alice, roomID, "root")
-		answer := alice.Send(roomID, "m.room.message", map[string]any{"body": "answer", "m.relates_to": map[string]any{"rel_type": "m.thread", "event_id": root}})
+		answer := alice.Send(roomID, "m.room.message", map[string]any{"msgtype": "m.text", "body": "answer", "m.relates_to": map[string]any{"rel_type": "m.thread", "event_id": root}})
 
 		var page chunk
 		alice.Must("GET", room+"/messages?dir=b&limit=2&filter="+url.QueryEscape(`{"lazy_load_members":true}`), nil, &page)
@@ -222,7 +222,10 @@ func TestSendRefusesBadContent(t *testing.T) {
 		``: "M_NOT_JSON", `{"body":`: "M_NOT_JSON", "{\"body\":\"\x81\"}": "M_NOT_JSON", `{} {}`: "M_NOT_JSON",
 		`[]`: "M_BAD_JSON", ` null`: "M_BAD_JSON", `{"n":1.5}`: "M_BAD_JSON", `{"n":1,"n":2}`: "M_BAD_JSON",
 	} {
-		alice.Refused("PUT", room+"/send/m.room.message/1", []byte(content), 400, code)
+		alice.Refused("PUT", room+"/send/org.example.any/1", []byte(content), 400, code)
 		alice.Refused("PUT", room+"/state/m.room.topic", []byte(content), 400, code)
+	}
+	for _, content := range []string{`{"body":"no type"}`, `{"msgtype":"m.text"}`, `{"msgtype":1,"body":"x"}`, `{"msgtype":"m.text","body":{}}`} {
+		alice.Refused("PUT", room+"/send/m.room.message/1", []byte(content), 400, "M_BAD_JSON")
 	}
 }

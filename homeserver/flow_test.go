@@ -17,7 +17,7 @@ func TestFirstRoom(t *testing.T) {
 		bob.Must("POST", "/v3/join/"+string(room), nil, nil)
 		bob.Send(room, "m.room.message", map[string]any{"msgtype": "m.text", "body": "hello"})
 		eve := s.Register("eve")
-		eve.Refused("PUT", "/v3/rooms/"+string(room)+"/send/m.room.message/1", map[string]any{}, 403, "M_FORBIDDEN")
+		eve.Refused("PUT", "/v3/rooms/"+string(room)+"/send/m.room.message/1", map[string]any{"msgtype": "m.text", "body": "hi"}, 403, "M_FORBIDDEN")
 		if err := s.Stop(); err != nil {
 			t.Fatal(err)
 		}

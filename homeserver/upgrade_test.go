@@ -107,7 +107,7 @@ func TestUpgrade(t *testing.T) {
 				}
 			}
 			eve.Refused("POST", "/v3/join/"+string(next), nil, 403, "M_FORBIDDEN")
-			alice.Send(next, "m.room.message", content{"body": "here we are"})
+			alice.Send(next, "m.room.message", content{"msgtype": "m.text", "body": "here we are"})
 		}
 	})
 }
@@ -194,7 +194,7 @@ func TestReporting(t *testing.T) {
 	hstest.Each(t, func(t *testing.T, s *hstest.Server) {
 		alice, bob := s.Register("alice"), s.Register("bob")
 		room := alice.CreateRoom(content{"preset": "private_chat"})
-		sent := alice.Send(room, "m.room.message", content{"body": "spam"})
+		sent := alice.Send(room, "m.room.message", content{"msgtype": "m.text", "body": "spam"})
 		why := content{"reason": "it makes me sad"}
 		alice.Must("POST", fmt.Sprintf("/v3/rooms/%s/report/%s", room, sent), why, nil)
 		alice.Refused("POST", fmt.Sprintf("/v3/rooms/%s/report/$nosuch", room), why, 404, "M_NOT_FOUND")

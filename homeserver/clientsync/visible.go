@@ -1,8 +1,6 @@
 package clientsync
 
 import (
-	"encoding/json"
-
 	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/store"
 	"github.com/securecomm/securecomm/homeserver/stream"
@@ -73,7 +71,7 @@ func (b *builder) visible(v *visit, ev *store.Event) (bool, error) {
 		return true, nil
 	}
 	// An event that changes the visibility is shown under the laxer one.
-	return ev.StateKeyIs(event.TypeHistoryVisibility, "") && b.mayRead(v, ev, membership, visibilityIn(ev.Content)), nil
+	return ev.StateKeyIs(event.TypeHistoryVisibility, "") && b.mayRead(v, ev, membership, event.HistoryVisibility(ev.Content)), nil
 }
 
 func (b *builder) mayRead(v *visit, ev *store.Event, membership, visibility string) bool {
@@ -104,21 +102,11 @@ func (b *builder) visibility(ev *store.Event) (string, error) {
 	}
 	out := "shared"
 	if now != nil {
-		out = visibilityIn(now.Content)
+		out = event.HistoryVisibility(now.Content)
 	}
 	if b.seen == nil {
 		b.seen = map[store.StateNID]string{}
 	}
 	b.seen[ev.StateBefore] = out
 	return out, nil
-}
-
-func visibilityIn(content json.RawMessage) string {
-	var c struct {
-		Visibility string `json:"history_visibility"`
-	}
-	if json.Unmarshal(content, &c) != nil || c.Visibility == "" {
-		return "shared"
-	}
-	return c.Visibility
 }

@@ -125,6 +125,11 @@ func (a *addition) write(tx *store.Tx) error {
 		return nil
 	}
 	if r, ok := relationOf(a.ev); ok {
+		if a.ours {
+			if err := checkRelation(tx, a.ev.Room, r); err != nil {
+				return err
+			}
+		}
 		if err := tx.Relations.Insert(a.ev.Room, r); err != nil {
 			return err
 		}
@@ -187,6 +192,25 @@ func (a *addition) redact(tx *store.Tx) error {
 		return err
 	}
 	return tx.Relations.Delete(r.target.NID)
+}
+
+// checkRelation refuses what a client may not send (Client-Server API, "Avoiding duplicate annotations" and "Server
+// behaviour" of threads). Events of other servers are taken as they are.
+func checkRelation(tx *store.Tx, room store.RoomNID, r store.Relation) error {
+	var refused bool
+	var err, reason error
+	switch {
+	case r.RelType == "m.annotation" && r.Key != "":
+		reason = ErrDuplicate
+		refused, err = tx.Relations.Same(room, r)
+	case r.RelType == "m.thread":
+		reason = ErrNoThreadRoot
+		refused, err = tx.Relations.Relates(room, r.Parent)
+	}
+	if err == nil && refused {
+		err = fmt.Errorf("%w: %s", reason, r.Parent)
+	}
+	return err
 }
 
 // relationOf reads how an event relates to another one.

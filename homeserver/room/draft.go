@@ -47,6 +47,7 @@ type addition struct {
 	members  []memberChange
 	aside    bool              // refused or an outlier: it gets no position
 	request  *store.RequestKey // the client's request that it answers
+	ours     bool              // a user of this server sends it: its relation has to make sense
 	redacts  *redaction
 	missing  []id.EventID // predecessors that are not here
 	came     bool         // from another server: it may have been missed

@@ -18,6 +18,8 @@ var (
 	ErrEventNotFound   = errors.New("no such event")
 	ErrUnknownVersion  = errors.New("this room version is not supported")
 	ErrBadRequest      = errors.New("the request makes no sense")
+	ErrDuplicate       = errors.New("you have annotated the event in this way before")
+	ErrNoThreadRoot    = errors.New("the event relates to another one itself, and so cannot begin a thread")
 	ErrAliasTaken      = errors.New("the room alias is taken")
 	ErrUnreachable     = errors.New("no server that could answer was reached")
 	ErrCannotAuthorize = errors.New("this server cannot tell whether the join is allowed")

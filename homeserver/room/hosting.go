@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/securecomm/securecomm/homeserver/canonicaljson"
 	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/store"
@@ -200,13 +201,8 @@ func (e *Engine) mayVouch(ctx context.Context, roomID id.RoomID, host, user id.U
 
 // authorisedBy is the user by whose right somebody joined a restricted room.
 func authorisedBy(ev *event.Event) id.UserID {
-	var content struct {
-		Via id.UserID `json:"join_authorised_via_users_server"` // authorisedVia
-	}
-	if json.Unmarshal(ev.Content, &content) != nil {
-		return ""
-	}
-	return content.Via
+	via, _ := canonicaljson.String(canonicaljson.Get(ev.Content, authorisedVia))
+	return id.UserID(via)
 }
 
 // receiveMembership takes in a membership event handed in by another server; the state before it is returned.

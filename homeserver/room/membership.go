@@ -260,19 +260,12 @@ func (d *draft) allowedBy(ctx context.Context, user id.UserID) (bool, error) {
 
 // AllowedRooms are the rooms whose members may join under a restricted m.room.join_rules.
 func AllowedRooms(rules *event.Event) []id.RoomID {
-	var content struct {
-		Allow []struct {
-			Type   string    `json:"type"`
-			RoomID id.RoomID `json:"room_id"`
-		} `json:"allow"`
-	}
-	if json.Unmarshal(rules.Content, &content) != nil {
-		return nil
-	}
 	var out []id.RoomID
-	for _, a := range content.Allow {
-		if a.Type == "m.room_membership" && a.RoomID != "" {
-			out = append(out, a.RoomID)
+	for condition := range canonicaljson.Elements(canonicaljson.Get(rules.Content, "allow")) {
+		kind, _ := canonicaljson.String(canonicaljson.Get(condition, "type"))
+		room, _ := canonicaljson.String(canonicaljson.Get(condition, "room_id"))
+		if kind == "m.room_membership" && room != "" {
+			out = append(out, id.RoomID(room))
 		}
 	}
 	return out

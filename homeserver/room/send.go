@@ -64,7 +64,7 @@ func (e *Engine) Send(ctx context.Context, m Message) (id.EventID, error) {
 		if err != nil {
 			return err
 		}
-		a.request = m.Request
+		a.request, a.ours = m.Request, true
 		if a.ev.Type == event.TypeRedaction && a.ev.StateKey == nil {
 			return d.sendRedaction(ctx, a)
 		}

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"container/heap"
 	"context"
-	"encoding/json"
 	"fmt"
 	"slices"
 
@@ -280,7 +279,10 @@ func (v *visibility) visible(ev *store.Event) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	allowed := map[string][]string{"joined": {"join"}, "invited": {"join", "invite"}}[historyVisibility(setting)]
+	if setting == nil {
+		return true, nil
+	}
+	allowed := map[string][]string{"joined": {"join"}, "invited": {"join", "invite"}}[event.HistoryVisibility(setting.Content)]
 	if allowed == nil {
 		return true, nil
 	}
@@ -316,17 +318,6 @@ func (v *visibility) readKeys() error {
 	}
 	v.read = true
 	return nil
-}
-
-// historyVisibility is the setting in an m.room.history_visibility; "shared" where there is none.
-func historyVisibility(ev *store.Event) string {
-	var content struct {
-		Visibility string `json:"history_visibility"`
-	}
-	if ev == nil || json.Unmarshal(ev.Content, &content) != nil {
-		return "shared"
-	}
-	return content.Visibility
 }
 
 // CheckServed refuses servers that are not in a room, or barred from it.

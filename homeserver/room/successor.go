@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/securecomm/securecomm/homeserver/canonicaljson"
 	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/eventauth"
 	"github.com/securecomm/securecomm/homeserver/id"
@@ -167,15 +168,11 @@ func (d *draft) createContent(v *event.Version, u Upgrade, old *store.Event) (ma
 
 // joinRulesFor replaces a join rule that the version does not know by the strictest.
 func joinRulesFor(v *event.Version, content json.RawMessage) json.RawMessage {
-	var rules struct {
-		Rule string `json:"join_rule"`
-	}
+	rule, _ := canonicaljson.String(canonicaljson.Get(content, "join_rule"))
 	known := map[string]bool{"knock": v.Knock, "restricted": v.RestrictedJoin, "knock_restricted": v.KnockRestricted}
 	// A rule that can't be read lets nobody in, in the new room as in the old one.
-	if json.Unmarshal(content, &rules) == nil {
-		if ok, special := known[rules.Rule]; special && !ok {
-			return json.RawMessage(`{"join_rule":"invite"}`)
-		}
+	if ok, special := known[rule]; special && !ok {
+		return json.RawMessage(`{"join_rule":"invite"}`)
 	}
 	return content
 }

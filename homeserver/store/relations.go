@@ -28,6 +28,20 @@ func (s Relations) Insert(room RoomNID, r Relation) error {
 	return err
 }
 
+// Same says whether an event by the same sender and of the same type relates to the same event in the same way.
+func (s Relations) Same(room RoomNID, r Relation) (bool, error) {
+	var one int
+	return s.tx.row([]any{&one}, `SELECT 1 FROM relations WHERE room_nid = ? AND parent = ? AND rel_type = ? AND type = ? AND sender = ? AND key = ? LIMIT 1`,
+		int64(room), string(r.Parent), r.RelType, r.Type, string(r.Sender), r.Key)
+}
+
+// Relates says whether an event relates to another one.
+func (s Relations) Relates(room RoomNID, event id.EventID) (bool, error) {
+	var one int
+	return s.tx.row([]any{&one}, `SELECT 1 FROM relations r JOIN events e ON e.nid = r.event_nid WHERE e.event_id = ? AND r.room_nid = ? LIMIT 1`,
+		string(event), int64(room))
+}
+
 // Delete removes the relation of an event that was redacted.
 func (s Relations) Delete(e EventNID) error {
 	_, err := s.tx.exec(`DELETE FROM relations WHERE event_nid = ?`, int64(e))

@@ -3,7 +3,6 @@ package timeline
 import (
 	"encoding/json"
 	"fmt"
-	"slices"
 
 	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/id"
@@ -122,7 +121,7 @@ func (v *View) momentOf(nid store.StateNID) (moment, error) {
 	if e, err := v.eventIn(state, v.visibilityKey); err != nil {
 		return out, err
 	} else if e != nil {
-		out.visibility = visibilityIn(e.Content)
+		out.visibility = event.HistoryVisibility(e.Content)
 	}
 	if e, err := v.eventIn(state, v.memberKey); err != nil {
 		return out, err
@@ -148,17 +147,6 @@ func (v *View) eventIn(state store.StateMap, key int64) (*store.Event, error) {
 	return events[0], nil
 }
 
-// visibilityIn is the setting in an m.room.history_visibility; "shared" for what is no setting.
-func visibilityIn(content json.RawMessage) string {
-	var c struct {
-		Visibility string `json:"history_visibility"`
-	}
-	if json.Unmarshal(content, &c) != nil || !slices.Contains([]string{"world_readable", "invited", "joined"}, c.Visibility) {
-		return "shared"
-	}
-	return c.Visibility
-}
-
 // around is how things stood for the reader before and after an event.
 func (v *View) around(ev *store.Event) (before, after moment, err error) {
 	if before, err = v.momentOf(ev.StateBefore); err != nil {
@@ -167,7 +155,7 @@ func (v *View) around(ev *store.Event) (before, after moment, err error) {
 	after = before
 	switch {
 	case ev.StateKeyIs(event.TypeHistoryVisibility, ""):
-		after.visibility = visibilityIn(ev.Content)
+		after.visibility = event.HistoryVisibility(ev.Content)
 	case ev.StateKeyIs(event.TypeMember, string(v.reader.User)):
 		after.membership = ev.Membership()
 	}
