@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/eventauth"
@@ -238,7 +237,7 @@ func (e *Engine) keepOutliers(ctx context.Context, room *store.Room, events []ev
 func (e *Engine) knownAround(ctx context.Context, room *store.Room, events []event.Verified) (map[id.EventID]*store.Event, error) {
 	wanted := map[id.EventID]bool{}
 	if room.Version.NoCreateInAuthEvents {
-		wanted[id.EventID("$"+strings.TrimPrefix(string(room.ID), "!"))] = true
+		wanted[createID(room)] = true
 	}
 	for _, v := range events {
 		wanted[v.Event().ID] = true
@@ -300,7 +299,8 @@ func judge(cache *eventauth.Cache, ev *event.Event, known map[id.EventID]*store.
 	return ctx.Authorize(ev, state)
 }
 
-// fetchState asks for the state before an event whose predecessors are not here.
+// fetchState asks for the state before an event whose predecessors are not here. A state that nobody could have come to
+// is an error: one of which events can't be had, or without the room's m.room.create.
 func (e *Engine) fetchState(ctx context.Context, origin id.ServerName, room *store.Room, at id.EventID) (store.StateMap, error) {
 	stateIDs, authIDs, err := e.Remote.StateIDs(ctx, origin, room.ID, at)
 	if err != nil {
@@ -332,7 +332,26 @@ func (e *Engine) fetchState(ctx context.Context, origin id.ServerName, room *sto
 			return store.StateMap{}, err
 		}
 	}
-	return e.stateOf(ctx, room, stateIDs)
+	m, err := e.stateOf(ctx, room, stateIDs)
+	if err != nil {
+		return m, err
+	}
+	return m, e.Store.View(ctx, func(tx *store.Tx) error {
+		for chunk := range slices.Chunk(stateIDs, 500) {
+			list, err := tx.Events.ByID(chunk...)
+			if err != nil {
+				return err
+			}
+			if holes := absent(chunk, list); len(holes) > 0 {
+				return fmt.Errorf("%w: %s, which is said to be in the state before %s", ErrEventNotFound, holes[0], at)
+			}
+		}
+		create, err := tx.States.Event(m, event.StateKeyTuple{Type: event.TypeCreate})
+		if err == nil && create == nil {
+			err = fmt.Errorf("%w: the state that %s tells has no m.room.create", ErrForbidden, origin)
+		}
+		return err
+	})
 }
 
 func (e *Engine) fetchMany(ctx context.Context, origin id.ServerName, room *store.Room, at id.EventID, missing []id.EventID) ([]json.RawMessage, error) {

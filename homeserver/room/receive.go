@@ -1,11 +1,13 @@
 package room
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/eventauth"
@@ -310,19 +312,26 @@ func (e *Engine) appendReceived(ctx context.Context, l *live, a arrival) error {
 	return nil
 }
 
-// judge authorizes an arrival: an error besides the verdicts means that there is none.
+// judge authorizes an arrival: an error besides the verdicts means that there is none. An event that only a state which
+// some server told us forbids is not rejected for ever, but left for who can show what came before it.
 func (d *draft) judge(ctx context.Context, a arrival) (refused, softFailure, err error) {
 	refused = a.rejection
+	var told error
 	err = d.e.Store.View(ctx, func(tx *store.Tx) error {
 		if refused == nil {
-			refused = d.e.authorizeReceived(tx, d.room, a.around, a.v.Event(), a.before)
+			refused = d.e.authorizeByOwn(tx, d.room, a.around, a.v.Event())
+		}
+		if refused == nil {
+			if refused = authorizeBy(tx, a.v.Event(), a.before); refused != nil && len(a.missing) > 0 {
+				told = fmt.Errorf("%w: by the state before it, as told: %w", ErrForbidden, refused)
+			}
 		}
 		if refused == nil {
 			softFailure = authorizeBy(tx, a.v.Event(), d.state.Map)
 		}
 		return nil
 	})
-	if err != nil {
+	if err = cmp.Or(err, told); err != nil {
 		return nil, nil, err
 	}
 	for _, r := range []error{refused, softFailure} {
@@ -336,28 +345,34 @@ func (d *draft) judge(ctx context.Context, a arrival) (refused, softFailure, err
 
 // authorizeReceived checks an event by its auth events and by the state before it.
 func (e *Engine) authorizeReceived(tx *store.Tx, room *store.Room, a around, ev *event.Event, before store.StateMap) error {
-	state := eventauth.Map{}
-	for _, x := range a.auth {
-		state[x.Tuple()] = x.Event
-	}
-	create, err := e.createOf(tx, room, before)
-	if err != nil {
-		return err
-	}
-	if err := eventauth.Authorize(ev, state, create); err != nil {
+	if err := e.authorizeByOwn(tx, room, a, ev); err != nil {
 		return err
 	}
 	return authorizeBy(tx, ev, before)
 }
 
-// createOf is the m.room.create of a state, which in some versions is not among auth events.
-func (e *Engine) createOf(tx *store.Tx, room *store.Room, m store.StateMap) (*event.Event, error) {
-	if !room.Version.NoCreateInAuthEvents {
-		return nil, nil
+// authorizeByOwn checks an event by its auth events.
+func (e *Engine) authorizeByOwn(tx *store.Tx, room *store.Room, a around, ev *event.Event) error {
+	state := eventauth.Map{}
+	for _, x := range a.auth {
+		state[x.Tuple()] = x.Event
 	}
-	view := &stateView{tx: tx, m: m}
-	create := view.Get(event.TypeCreate, "")
-	return create, view.err
+	var create *event.Event
+	if room.Version.NoCreateInAuthEvents {
+		made, err := tx.Events.Get(createID(room))
+		if err != nil {
+			return err
+		}
+		if made != nil {
+			create = made.Event
+		}
+	}
+	return eventauth.Authorize(ev, state, create)
+}
+
+// createID is the event that a room is named by, in the versions that name rooms so.
+func createID(room *store.Room) id.EventID {
+	return id.EventID("$" + strings.TrimPrefix(string(room.ID), "!"))
 }
 
 // stateFor gives an addition the number of the state before it, making a new one unless it is the current one.
