@@ -120,9 +120,12 @@ func (b *builder) freshVisit(m store.Membership) *visit {
 
 // allRooms tells of all rooms: in the first answer, or when a client wants all state anew.
 func (b *builder) allRooms(switched map[id.RoomID]move) error {
+	removed, err := b.removedFrom()
+	if err != nil {
+		return err
+	}
 	var forgotten map[store.RoomNID]bool
-	if b.f.Room.IncludeLeave {
-		var err error
+	if b.f.Room.IncludeLeave || len(removed) > 0 {
 		if forgotten, err = b.tx.Memberships.ForgottenBy(b.p.user); err != nil {
 			return err
 		}
@@ -132,7 +135,6 @@ func (b *builder) allRooms(switched map[id.RoomID]move) error {
 			continue
 		}
 		how, moved := switched[name]
-		var err error
 		switch m.Membership {
 		case "join":
 			v := b.freshVisit(m)
@@ -145,7 +147,7 @@ func (b *builder) allRooms(switched map[id.RoomID]move) error {
 				err = b.stripped(m)
 			}
 		default:
-			if !moved && !b.f.Room.IncludeLeave {
+			if !moved && !b.f.Room.IncludeLeave && !removed[m.Event] {
 				continue
 			}
 			v := &visit{roomID: name, room: m.Room, from: beginning, to: m.Position, left: true, fresh: true, w: &roomWindow{}}
@@ -159,6 +161,26 @@ func (b *builder) allRooms(switched map[id.RoomID]move) error {
 		}
 	}
 	return nil
+}
+
+// removedFrom finds, for a first answer, the members' events by which others removed the user from rooms. Who was kicked or
+// banned is told even if the client has not asked for rooms that the user left: nothing else would tell.
+func (b *builder) removedFrom() (map[store.EventNID]bool, error) {
+	if !b.initial {
+		return nil, nil
+	}
+	var left []store.EventNID
+	for _, m := range b.p.rooms {
+		if m.Membership == "leave" || m.Membership == "ban" {
+			left = append(left, m.Event)
+		}
+	}
+	list, err := b.tx.Events.ByNID(left...)
+	out := make(map[store.EventNID]bool, len(list))
+	for _, ev := range list {
+		out[ev.NID] = ev.Sender != b.p.user
+	}
+	return out, err
 }
 
 // stripped shows an invite or a knock.

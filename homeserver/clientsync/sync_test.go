@@ -331,6 +331,10 @@ func TestMembershipsMoveRooms(t *testing.T) {
 		if plain := w.client("bob", "").next(); len(plain.Rooms.Leave) != 0 {
 			t.Error("a room that was left is told of to who did not ask for it")
 		}
+		w.set(r, "alice", "bob", "ban")
+		if plain := w.client("bob", "").next(); len(plain.Rooms.Leave) != 1 {
+			t.Errorf("who was banned is told of %d rooms left", len(plain.Rooms.Leave))
+		}
 	})
 }
 
