@@ -94,7 +94,7 @@ func (l *link) Verify(_ context.Context, events []*event.Event) []room.VerifyRes
 const otherServer id.ServerName = "two.test"
 
 // pair is the engine of the database with that of another server.
-func pair(t *testing.T, db *store.DB) (one, two *room.Engine) {
+func pair(t testing.TB, db *store.DB) (one, two *room.Engine) {
 	t.Helper()
 	one, two = engine(t, db), engine(t, storetest.Open(t, filepath.Join(t.TempDir(), "two.db")))
 	two.Server = otherServer
@@ -277,7 +277,7 @@ func joinedThere(t *testing.T, one, two *room.Engine) id.RoomID {
 	return roomID
 }
 
-func rejoin(t *testing.T, e *room.Engine, roomID id.RoomID) {
+func rejoin(t testing.TB, e *room.Engine, roomID id.RoomID) {
 	t.Helper()
 	err := e.Join(context.Background(), room.Change{Room: roomID, Sender: user("alice"), Target: user("alice"), Via: []id.ServerName{otherServer}})
 	if err != nil {
