@@ -174,6 +174,27 @@ func TestAccountData(t *testing.T) {
 	})
 }
 
+// TestTagsAtOnce has many requests change the same account data: each is answered, so each must last.
+func TestTagsAtOnce(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		s := newService(db, nil)
+		alice := register(t, s, "alice", false).User
+		const n, room = 30, id.RoomID("!r:example.org")
+		var all sync.WaitGroup
+		for i := range n {
+			all.Go(func() {
+				if err := s.SetTag(t.Context(), alice, room, fmt.Sprint("u.", i), json.RawMessage(`{}`)); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		if tags, err := s.Tags(t.Context(), alice, room); err != nil || len(tags) != n {
+			t.Errorf("%d of %d tags are left, %v", len(tags), n, err)
+		}
+	})
+}
+
 func TestFilters(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		ctx := t.Context()

@@ -222,3 +222,42 @@ func TestMarks(t *testing.T) {
 		t.Errorf("queued is %+v, %v", queued, err)
 	}
 }
+
+// TestMarksStayAtTheNewest sets receipts and markers for an older event behind those for a newer one, in one transaction.
+func TestMarksStayAtTheNewest(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		w, ctx := newWorld(t, db), t.Context()
+		var events [2]id.EventID
+		for i := range events {
+			sent, err := w.Rooms.Send(ctx, room.Message{Room: w.room, Sender: "@alice:one.test", Type: "m.room.message", Content: json.RawMessage(`{}`)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			events[i] = sent
+		}
+		var marks []ephemeral.Mark
+		for _, e := range []id.EventID{events[1], events[0]} {
+			marks = append(marks, ephemeral.Mark{Type: ephemeral.Read, Event: e}, ephemeral.Mark{Type: ephemeral.FullyRead, Event: e})
+		}
+		if err := w.SetMarks(ctx, w.room, "@alice:one.test", marks...); err != nil {
+			t.Fatal(err)
+		}
+		err := db.View(ctx, func(tx *store.Tx) error {
+			here, err := tx.Rooms.ByID(w.room)
+			if err != nil {
+				return err
+			}
+			if r, _, err := tx.Receipts.Get(here.NID, "@alice:one.test", ephemeral.Read, ""); err != nil || r.Event != events[1] {
+				t.Errorf("the receipt is for %s and not %s, %v", r.Event, events[1], err)
+			}
+			marker, _, err := tx.AccountData.Get("@alice:one.test", w.room, ephemeral.FullyRead)
+			if !strings.Contains(string(marker), string(events[1])) {
+				t.Errorf("the marker is %s and not %s", marker, events[1])
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	})
+}

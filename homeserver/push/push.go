@@ -4,9 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"hash/maphash"
 	"log/slog"
-	"sync"
 
 	"github.com/maypok86/otter/v2"
 
@@ -20,8 +18,6 @@ type Service struct {
 	Store *store.DB
 	Log   *slog.Logger
 
-	seed     maphash.Seed
-	locks    [64]sync.Mutex // by user: one change of rules at a time
 	compiled *otter.Cache[id.UserID, compiled]
 }
 
@@ -36,7 +32,7 @@ type compiled struct {
 // New makes a Service.
 func New(db *store.DB, log *slog.Logger) *Service {
 	return &Service{
-		Store: db, Log: log, seed: maphash.MakeSeed(),
+		Store: db, Log: log,
 		compiled: otter.Must(&otter.Options[id.UserID, compiled]{MaximumSize: cachedUsers}),
 	}
 }
@@ -96,14 +92,7 @@ func (s *Service) Rules(tx *store.Tx, user id.UserID) (*pushrule.Rules, error) {
 // Change changes the rules of a user and tells the user's clients. What edit returns as an error is
 // returned, and nothing is changed. Edit may be called more than once.
 func (s *Service) Change(ctx context.Context, user id.UserID, edit func(*pushrule.Ruleset) error) error {
-	// What an update writes to the log can't be read by the next one before it is committed.
-	lock := &s.locks[maphash.String(s.seed, string(user))%uint64(len(s.locks))]
-	lock.Lock()
-	defer lock.Unlock()
 	return s.Store.Update(ctx, func(tx *store.Tx) error {
-		if err := tx.Pushers.LockUser(user); err != nil {
-			return err
-		}
 		set, err := s.read(tx, user)
 		if err != nil {
 			return err

@@ -26,7 +26,7 @@ func (s AccountData) Get(user id.UserID, room id.RoomID, typ string) (json.RawMe
 	return json.RawMessage(content), ok, err
 }
 
-// Set logs and writes a piece of account data. It can be read back only after the update.
+// Set logs and writes a piece of account data.
 func (s AccountData) Set(user id.UserID, room id.RoomID, typ string, content json.RawMessage) {
 	change := stream.Change{Kind: stream.AccountData, Room: room, User: user, Wake: []id.UserID{user}}
 	s.tx.Log(change, func(p stream.Position) error {

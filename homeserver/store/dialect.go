@@ -115,12 +115,28 @@ var (
 	unescapeNUL = strings.NewReplacer("\x010", "\x00", "\x011", "\x01")
 )
 
-// begins are the statements that begin a transaction.
-func begins(postgres bool) (write, read string) {
+// statements are those of transactions.
+type statements struct {
+	write, read string // begin one
+	lock        string // reads the newest position of the log, which nobody else can move until the transaction ends
+	move        string // moves it, to the first argument, if it is the second; it does not wait for others who move it
+}
+
+func begins(postgres bool) statements {
+	const lock, newest = `SELECT value FROM counters WHERE name = 'log'`, `SELECT name FROM counters WHERE name = 'log' AND value = ?`
 	if postgres {
-		return "BEGIN", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+		return statements{
+			write: "BEGIN", read: "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", lock: lock + " FOR UPDATE",
+			move: `UPDATE counters SET value = ? WHERE name = (` + newest + ` FOR UPDATE SKIP LOCKED)`,
+		}
 	}
-	return "BEGIN IMMEDIATE", "BEGIN"
+	return statements{write: "BEGIN IMMEDIATE", read: "BEGIN", lock: lock, move: `UPDATE counters SET value = ? WHERE name = (` + newest + `)`}
+}
+
+// duplicate says whether an error is that a row is there already. SQLite has one process that writes.
+func duplicate(err error) bool {
+	var remote *pgconn.PgError
+	return errors.As(err, &remote) && remote.Code == "23505"
 }
 
 // shareRow ends a query whose row nobody may delete until the transaction ends. SQLite has one writer at a time.

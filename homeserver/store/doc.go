@@ -8,8 +8,14 @@
 //
 // Update queues its function; one writer runs as many of them as wait in a single database transaction,
 // each under a savepoint, and commits once (group commit). Functions may run more than once and must
-// have no effect but on the Tx. What takes a position in the log is handed to Tx.Log and written at
-// the end, when the counter row is locked, so positions become visible in order and without gaps.
+// have no effect but on the Tx. Each sees all that the ones before it wrote, as if every one had been committed.
+//
+// What takes a position in the log is handed to Tx.Log, which writes it at once: the writer counts on from the newest
+// position that it knows. Only before the commit does it move the counter row, and only if the counter is still
+// where it counted from; the row is locked from there to the end of the commit. If another process has moved the
+// counter, or is about to, the batch is undone and run again with the row locked from its beginning, until
+// the others are quiet. So positions become visible in order and without gaps, whichever process wrote them, and no update
+// that logs something is committed on what another process's logged update has changed meanwhile.
 //
 // # What goes
 //

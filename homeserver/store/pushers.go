@@ -55,9 +55,3 @@ func (s Pushers) ByUser(user id.UserID) ([]Pusher, error) {
 	}, `SELECT app_id, push_key, device_id, content FROM pushers WHERE user_id = ? ORDER BY created_at, app_id, push_key`, string(user))
 	return out, err
 }
-
-// LockUser makes other processes that want to change what belongs to a user wait until this transaction has ended.
-func (s Pushers) LockUser(user id.UserID) error {
-	_, err := s.tx.exec(`UPDATE users SET user_id = user_id WHERE user_id = ?`, string(user))
-	return err
-}

@@ -32,7 +32,7 @@ type DB struct {
 
 	log      *slog.Logger
 	postgres bool
-	begin    struct{ write, read string } // the statements
+	begin    statements
 	pools    []*bun.DB
 	writer   *conn
 	readers  chan *conn
@@ -41,8 +41,10 @@ type DB struct {
 	gone     chan struct{} // closed when the writer has ended
 	done     sync.WaitGroup
 	closed   atomic.Bool
-	foldNow  atomic.Bool  // the writer is to fold the write-ahead log
-	purges   atomic.Int64 // how many purged rooms this process has forgotten the events of
+	last     stream.Position // of the log, as far as this process knows; the writer's
+	shared   bool            // another process has written to the log of late; the writer's
+	foldNow  atomic.Bool     // the writer is to fold the write-ahead log
+	purges   atomic.Int64    // how many purged rooms this process has forgotten the events of
 
 	numbers struct {
 		mu        sync.Mutex
@@ -67,7 +69,7 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 	if db.log == nil {
 		db.log = slog.Default()
 	}
-	db.begin.write, db.begin.read = begins(db.postgres)
+	db.begin = begins(db.postgres)
 	readers := o.Readers
 	if readers <= 0 {
 		readers = defaultReaders(db.postgres)
@@ -76,8 +78,7 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 		db.closePools()
 		return nil, err
 	}
-	var current int64
-	if _, err := db.writer.row([]any{&current}, `SELECT value FROM counters WHERE name = 'log'`); err != nil {
+	if _, err := db.writer.row([]any{&db.last}, `SELECT value FROM counters WHERE name = 'log'`); err != nil {
 		db.closePools()
 		return nil, err
 	}
@@ -87,7 +88,7 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 		return nil, err
 	}
 	db.purges.Store(purges)
-	db.Hub = stream.NewHub(stream.Position(current))
+	db.Hub = stream.NewHub(db.last)
 	db.cache.init()
 	db.done.Add(1)
 	go db.write()

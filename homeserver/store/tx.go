@@ -14,7 +14,9 @@ type Tx struct {
 	db       *DB
 	conn     *conn
 	writable bool
-	logged   []logged
+	last     stream.Position // the newest position that is taken
+	changes  []stream.Change // those that have been logged
+	failed   error           // of what Log wrote
 	after    []func()
 
 	Rooms        Rooms
@@ -84,10 +86,16 @@ func newTx(ctx context.Context, db *DB, c *conn, writable bool) *Tx {
 	return tx
 }
 
-// Log gives a change its position when the transaction is flushed: write is then called with it. A
-// change that write does not write can't be read back by write's own update.
+// Log gives a change its position and writes it at once, so that what follows, in this update and in the next, can read
+// it. An error of write fails the update. Write must do nothing but write: the position is not final before the commit.
 func (tx *Tx) Log(change stream.Change, write func(stream.Position) error) {
-	tx.logged = append(tx.logged, logged{change, write})
+	if tx.failed != nil {
+		return
+	}
+	tx.last++
+	change.Position = tx.last
+	tx.changes = append(tx.changes, change)
+	tx.failed = write(tx.last)
 }
 
 // AfterCommit calls f in the writer once the transaction is durable and before anyone is told: for

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"runtime/debug"
 
@@ -21,11 +22,8 @@ type job struct {
 	tx   *Tx // what it has written, if it has not failed
 }
 
-// logged is a change that waits for its position.
-type logged struct {
-	change stream.Change
-	write  func(stream.Position) error
-}
+// errMoved says that another process has written to the log meanwhile, so that a batch's positions are not right.
+var errMoved = errors.New("another process has written to the log")
 
 // Update runs fn in a transaction and returns once the outcome is durable, or nothing of it is there.
 // fn may be run more than once; it must neither wait nor act on anything but the Tx. After a nil
@@ -112,6 +110,9 @@ func (db *DB) write() {
 // only the one at fault fails.
 func (db *DB) runBatch(batch []*job) {
 	err := db.transact(batch)
+	if errors.Is(err, errMoved) {
+		err = db.transact(batch) // which locks the counter first
+	}
 	if err != nil && len(batch) > 1 {
 		db.log.Warn("a batch of updates failed; each is tried alone", "updates", len(batch), "err", err)
 		for i := range batch {
@@ -135,20 +136,42 @@ func (db *DB) transact(batch []*job) error {
 			return fmt.Errorf("begin a transaction: %w: %w", ErrUnavailable, err)
 		}
 	}
+	var err error
+	locked := db.shared
+	if locked {
+		before := db.last
+		_, err = db.writer.row([]any{&db.last}, db.begin.lock)
+		db.shared = db.last != before
+	}
+	upto := db.last
+	var changes []stream.Change
 	for _, j := range batch {
-		if err := db.runJob(j); err != nil {
-			db.writer.exec("ROLLBACK")
-			return err
+		if err != nil {
+			break
+		}
+		if err = db.runJob(j, upto); err == nil && j.tx != nil {
+			upto = j.tx.last
+			changes = append(changes, j.tx.changes...)
+		}
+		if j.err != nil && !locked && duplicate(j.err) {
+			err = errMoved // what is there already may be another process's, at the same position
 		}
 	}
-	upto, changes, err := db.flush(batch)
+	if err == nil && len(changes) > 0 {
+		var n int64
+		if n, err = db.writer.exec(db.begin.move, int64(upto), int64(db.last)); err == nil && n == 0 {
+			err = errMoved
+		}
+	}
 	if err == nil {
 		_, err = db.writer.exec("COMMIT")
 	}
 	if err != nil {
 		db.writer.exec("ROLLBACK")
+		db.shared = true // whatever has become of it, the next one looks
 		return fmt.Errorf("commit: %w", err)
 	}
+	db.last = upto
 	for _, j := range batch {
 		if j.tx != nil {
 			for _, f := range j.tx.after {
@@ -162,8 +185,9 @@ func (db *DB) transact(batch []*job) error {
 	return nil
 }
 
-// runJob runs one update under a savepoint. The error returned is one of the transaction, not of the update.
-func (db *DB) runJob(j *job) error {
+// runJob runs one update under a savepoint; what it logs gets the positions after last. The error returned is one of the
+// transaction, not of the update.
+func (db *DB) runJob(j *job, last stream.Position) error {
 	if j.err, j.tx = j.ctx.Err(), nil; j.err != nil {
 		return nil
 	}
@@ -171,6 +195,7 @@ func (db *DB) runJob(j *job) error {
 		return err
 	}
 	tx := newTx(context.Background(), db, db.writer, true)
+	tx.last = last
 	func() {
 		defer func() {
 			if p := recover(); p != nil {
@@ -179,6 +204,9 @@ func (db *DB) runJob(j *job) error {
 		}()
 		j.err = j.fn(tx)
 	}()
+	if tx.failed != nil {
+		j.err = tx.failed
+	}
 	if j.err == nil {
 		j.tx = tx
 	} else if _, err := db.writer.exec("ROLLBACK TO SAVEPOINT update_"); err != nil {
@@ -186,46 +214,6 @@ func (db *DB) runJob(j *job) error {
 	}
 	_, err := db.writer.exec("RELEASE SAVEPOINT update_")
 	return err
-}
-
-// flush takes the positions of a batch's changes and writes them. From here to the commit the counter
-// row is locked, so that other processes' positions come before or after all of these. A panic fails the batch, and then
-// the one update that has it.
-func (db *DB) flush(batch []*job) (upto stream.Position, changes []stream.Change, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("panic in writing a change: %v\n%s", p, debug.Stack())
-		}
-	}()
-	n := 0
-	for _, j := range batch {
-		if j.tx != nil {
-			n += len(j.tx.logged)
-		}
-	}
-	if n == 0 {
-		return 0, nil, nil
-	}
-	var last int64
-	if _, err := db.writer.row([]any{&last}, `UPDATE counters SET value = value + ? WHERE name = 'log' RETURNING value`, int64(n)); err != nil {
-		return 0, nil, err
-	}
-	p := stream.Position(last - int64(n))
-	changes = make([]stream.Change, 0, n)
-	for _, j := range batch {
-		if j.tx == nil {
-			continue
-		}
-		for _, l := range j.tx.logged {
-			p++
-			if err := l.write(p); err != nil {
-				return 0, nil, err
-			}
-			l.change.Position = p
-			changes = append(changes, l.change)
-		}
-	}
-	return p, changes, nil
 }
 
 func (db *DB) reopenWriter(c *conn) *conn {
