@@ -186,9 +186,11 @@ func (e *Engine) MissingFor(ctx context.Context, origin id.ServerName, roomID id
 	return e.shownTo(ctx, origin, room, found)
 }
 
-// walk goes from events into the past, the newest first, and stops at others, which do not count.
+// walk goes from events into the past, the newest first, and stops at others, which do not count. It finds at most
+// MaxBackfill events, whatever the limit.
 func walk(tx *store.Tx, room *store.Room, from, stop []id.EventID, limit int, minDepth int64) ([]*store.Event, error) {
-	seen := make(map[id.EventID]bool, len(stop)+limit)
+	limit = min(limit, MaxBackfill) // it is a stranger's number
+	seen := make(map[id.EventID]bool, len(stop))
 	for _, s := range stop {
 		seen[s] = true
 	}
@@ -211,7 +213,7 @@ func walk(tx *store.Tx, room *store.Room, from, stop []id.EventID, limit int, mi
 		return nil, err
 	}
 	var out []*store.Event
-	for walked := 0; ahead.Len() > 0 && len(out) < min(limit, MaxBackfill) && walked < maxWalked; walked++ {
+	for walked := 0; ahead.Len() > 0 && len(out) < limit && walked < maxWalked; walked++ {
 		ev := heap.Pop(ahead).(*store.Event)
 		if !ev.Rejected {
 			out = append(out, ev)
