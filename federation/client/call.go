@@ -19,6 +19,7 @@ const (
 	// Limits of response bodies, in bytes.
 	limitSmall  = 1 << 20
 	limitLists  = 16 << 20  // keys, room lists, pages of history
+	limitIDs    = 24 << 20  // the state of a room by names of events
 	limitStates = 256 << 20 // whole states of rooms
 
 	timeoutShort = 30 * time.Second
@@ -73,6 +74,23 @@ func (c *Client) sendJSON(ctx context.Context, to id.ServerName, method string, 
 
 // do makes a call and decodes the answer; into may be nil if the answer says nothing.
 func (c *Client) do(ctx context.Context, to id.ServerName, request call, into any) error {
+	return c.read(ctx, to, request, func(answer *answer) error {
+		body, err := io.ReadAll(answer)
+		if err != nil || into == nil {
+			return err
+		}
+		if tooMany(body) {
+			return fmt.Errorf("%w: more than %d values", ErrTooLarge, maxValues)
+		}
+		if err := json.Unmarshal(body, into); err != nil {
+			return malformed(to, request.path, err)
+		}
+		return nil
+	})
+}
+
+// read makes a call and has the answer decoded while it comes in.
+func (c *Client) read(ctx context.Context, to id.ServerName, request call, decode func(*answer) error) error {
 	timeout := request.timeout
 	if timeout == 0 {
 		timeout = timeoutShort
@@ -84,15 +102,10 @@ func (c *Client) do(ctx context.Context, to id.ServerName, request call, into an
 		return err
 	}
 	defer func() { _ = response.Body.Close() }()
-	body, err := readAll(response.Body, request.limit)
-	if err != nil {
+	body := &answer{Reader: response.Body, client: c, limit: request.limit, until: request.limit + 1, counted: request.limit > limitLists}
+	defer body.done()
+	if err := decode(body); err != nil {
 		return fmt.Errorf("reading what %s answers to %s %s: %w", to, request.method, request.path, err)
-	}
-	if into == nil {
-		return nil
-	}
-	if err := json.Unmarshal(body, into); err != nil {
-		return malformed(to, request.path, err)
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/securecomm/securecomm/federation/discovery"
@@ -44,6 +45,7 @@ type Client struct {
 	once      sync.Once
 	transport *http.Transport // for signed requests, by server name
 	redirects *http.Client    // for media that lives outside the federation
+	decoding  atomic.Int64    // bytes of large answers that are being read
 }
 
 // Close closes the connections that are not in use.
@@ -60,6 +62,7 @@ func (c *Client) start() {
 			MaxIdleConns:           maxIdle,
 			MaxIdleConnsPerHost:    maxIdlePerServer,
 			MaxConnsPerHost:        maxPerServer,
+			DisableCompression:     true, // a few bytes could become as many as the limit allows
 			IdleConnTimeout:        idleTimeout,
 			MaxResponseHeaderBytes: maxHeaderBytes,
 		}

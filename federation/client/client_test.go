@@ -1,8 +1,10 @@
 package client_test
 
 import (
+	"compress/gzip"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -182,5 +184,56 @@ func TestCallsEndWithTheirContext(t *testing.T) {
 	}()
 	if _, err := w.client.Version(ctx, one); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// Compressed, a small answer could become as large as its limit.
+func TestAnswersAreNotCompressed(t *testing.T) {
+	handler := &delegate{}
+	w := newWorld(t, handler)
+	handler.set(http.HandlerFunc(func(out http.ResponseWriter, r *http.Request) {
+		if accepted := r.Header.Get("Accept-Encoding"); accepted != "" {
+			t.Errorf("asks for %s", accepted)
+		}
+		out.Header().Set("Content-Encoding", "gzip")
+		z := gzip.NewWriter(out)
+		_, _ = io.WriteString(z, `{"pdu_ids":[]}`)
+		_ = z.Close()
+	}))
+	if _, err := w.client.StateIDs(t.Context(), one, room, event); !errors.Is(err, client.ErrMalformed) {
+		t.Errorf("a compressed answer: %v", err)
+	}
+}
+
+// The lists of each kind of answer have a limit.
+func TestAnswersHaveLimits(t *testing.T) {
+	handler := &delegate{}
+	w := newWorld(t, handler)
+	ctx, c := t.Context(), w.client
+	many := func(entry string, n int) string { return strings.TrimSuffix(strings.Repeat(entry+",", n), ",") }
+	for what, o := range map[string]struct {
+		form  string
+		entry string
+		most  int
+		call  func() error
+	}{
+		"state_ids":          {`{"pdu_ids":[%s]}`, `"$"`, 200000, func() error { _, err := c.StateIDs(ctx, one, room, event); return err }},
+		"auth chain's IDs":   {`{"auth_chain_ids":[%s]}`, `"$"`, 200000, func() error { _, err := c.StateIDs(ctx, one, room, event); return err }},
+		"state":              {`{"pdus":[%s]}`, `0`, 200000, func() error { _, err := c.State(ctx, one, room, event); return err }},
+		"event_auth":         {`{"auth_chain":[%s]}`, `0`, 200000, func() error { _, err := c.EventAuth(ctx, one, room, event); return err }},
+		"send_join":          {`{"state":[%s]}`, `0`, 200000, func() error { _, err := c.SendJoin(ctx, one, room, event, raw(`{}`), false); return err }},
+		"backfill":           {`{"pdus":[%s]}`, `0`, 1000, func() error { _, err := c.Backfill(ctx, one, room, nil, 1); return err }},
+		"get_missing_events": {`{"events":[%s]}`, `0`, 1000, func() error { _, err := c.MissingEvents(ctx, one, room, client.MissingEvents{}); return err }},
+		"notary":             {`{"server_keys":[%s]}`, `0`, 1000, func() error { _, err := c.NotaryQuery(ctx, one, nil); return err }},
+		"rooms":              {`{"chunk":[%s]}`, `0`, 50000, func() error { _, err := c.PublicRooms(ctx, one, client.PublicRoomsQuery{}); return err }},
+		"hierarchy":          {`{"children":[%s]}`, `0`, 50000, func() error { _, err := c.Hierarchy(ctx, one, room, false); return err }},
+		"keys/query":         {`{"device_keys":{},"other":[%s]}`, `0`, 499999, func() error { _, err := c.KeysQuery(ctx, one, nil); return err }},
+	} {
+		for n, want := range map[int]error{o.most: nil, o.most + 1: client.ErrTooLarge} {
+			handler.set(answers(200, fmt.Sprintf(o.form, many(o.entry, n))))
+			if err := o.call(); !errors.Is(err, want) {
+				t.Errorf("%s: %d entries: %v", what, n, err)
+			}
+		}
 	}
 }

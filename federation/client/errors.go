@@ -17,6 +17,8 @@ var (
 	ErrSelf = errors.New("a server does not call itself over the federation")
 	// ErrTooLarge says that an answer is larger than its limit.
 	ErrTooLarge = errors.New("answer too large")
+	// ErrBusy says that too many large answers are being read already.
+	ErrBusy = errors.New("too many large answers at once")
 	// ErrMalformed says that an answer of success is not what the specification has there.
 	ErrMalformed = errors.New("malformed answer")
 )

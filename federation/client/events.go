@@ -92,28 +92,24 @@ func (c *Client) Event(ctx context.Context, to id.ServerName, event id.EventID) 
 
 // pdus makes a call that is answered in the form of a transaction.
 func (c *Client) pdus(ctx context.Context, to id.ServerName, request call) ([]json.RawMessage, error) {
-	var answer struct {
-		PDUs []json.RawMessage `json:"pdus"`
-	}
-	err := c.do(ctx, to, request, &answer)
-	return answer.PDUs, err
+	var pdus []json.RawMessage
+	err := c.doMembers(ctx, to, request, map[string]member{"pdus": each(&pdus, maxPage, maxEntry)})
+	return pdus, err
 }
 
 // EventAuth fetches the auth chain of an event.
 func (c *Client) EventAuth(ctx context.Context, to id.ServerName, room id.RoomID, event id.EventID) ([]json.RawMessage, error) {
 	request := get(limitStates, join(federation1+"/event_auth", string(room), string(event)), nil)
 	request.timeout = timeoutLong
-	var answer struct {
-		AuthChain []json.RawMessage `json:"auth_chain"`
-	}
-	err := c.do(ctx, to, request, &answer)
-	return answer.AuthChain, err
+	var chain []json.RawMessage
+	err := c.doMembers(ctx, to, request, map[string]member{"auth_chain": each(&chain, maxList, maxEntry)})
+	return chain, err
 }
 
 // RoomState is the state of a room before an event.
 type RoomState struct {
-	PDUs      []json.RawMessage `json:"pdus"`
-	AuthChain []json.RawMessage `json:"auth_chain"`
+	PDUs      []json.RawMessage
+	AuthChain []json.RawMessage
 }
 
 // State fetches the state of a room before an event.
@@ -121,22 +117,27 @@ func (c *Client) State(ctx context.Context, to id.ServerName, room id.RoomID, ev
 	request := get(limitStates, join(federation1+"/state", string(room)), url.Values{"event_id": {string(event)}})
 	request.timeout = timeoutLong
 	var answer RoomState
-	err := c.do(ctx, to, request, &answer)
+	err := c.doMembers(ctx, to, request, map[string]member{
+		"pdus": each(&answer.PDUs, maxList, maxEntry), "auth_chain": each(&answer.AuthChain, maxList, maxEntry),
+	})
 	return answer, err
 }
 
 // RoomStateIDs is RoomState by event IDs.
 type RoomStateIDs struct {
-	PDUIDs       []id.EventID `json:"pdu_ids"`
-	AuthChainIDs []id.EventID `json:"auth_chain_ids"`
+	PDUIDs       []id.EventID
+	AuthChainIDs []id.EventID
 }
 
 // StateIDs fetches the IDs of the state of a room before an event. Entries that are no event IDs are left out.
 func (c *Client) StateIDs(ctx context.Context, to id.ServerName, room id.RoomID, event id.EventID) (RoomStateIDs, error) {
-	request := get(limitStates, join(federation1+"/state_ids", string(room)), url.Values{"event_id": {string(event)}})
+	request := get(limitIDs, join(federation1+"/state_ids", string(room)), url.Values{"event_id": {string(event)}})
 	request.timeout = timeoutLong
 	var answer RoomStateIDs
-	if err := c.do(ctx, to, request, &answer); err != nil {
+	err := c.doMembers(ctx, to, request, map[string]member{
+		"pdu_ids": each(&answer.PDUIDs, maxList, maxName), "auth_chain_ids": each(&answer.AuthChainIDs, maxList, maxName),
+	})
+	if err != nil {
 		return RoomStateIDs{}, err
 	}
 	answer.PDUIDs = only(answer.PDUIDs, id.ParseEventID)
@@ -167,12 +168,13 @@ func (c *Client) MissingEvents(ctx context.Context, to id.ServerName, room id.Ro
 	if m.EarliestEvents == nil {
 		m.EarliestEvents = []id.EventID{} // null would be no list
 	}
-	var answer struct {
-		Events []json.RawMessage `json:"events"`
+	request, err := send(http.MethodPost, limitLists, join(federation1+"/get_missing_events", string(room)), m)
+	if err != nil {
+		return nil, err
 	}
-	path := join(federation1+"/get_missing_events", string(room))
-	err := c.sendJSON(ctx, to, http.MethodPost, limitLists, path, m, &answer)
-	return answer.Events, err
+	var events []json.RawMessage
+	err = c.doMembers(ctx, to, request, map[string]member{"events": each(&events, maxPage, maxEntry)})
+	return events, err
 }
 
 // TimestampToEvent finds the event closest to a time in milliseconds since 1970; dir is "f" for at or after

@@ -38,11 +38,9 @@ func (c *Client) NotaryQuery(ctx context.Context, notary id.ServerName, servers 
 		return nil, err
 	}
 	request.unsigned = true
-	var answer struct {
-		ServerKeys []json.RawMessage `json:"server_keys"`
-	}
-	err = c.do(ctx, notary, request, &answer)
-	return answer.ServerKeys, err
+	var keys []json.RawMessage
+	err = c.doMembers(ctx, notary, request, map[string]member{"server_keys": each(&keys, maxPage, maxEntry)})
+	return keys, err
 }
 
 // UserDevices are the devices of a user of the other server, as it says.

@@ -55,13 +55,13 @@ func (c *Client) template(ctx context.Context, to id.ServerName, operation strin
 
 // JoinResult is the state of a room that we joined, before the join.
 type JoinResult struct {
-	AuthChain []json.RawMessage `json:"auth_chain"`
-	State     []json.RawMessage `json:"state"`
+	AuthChain []json.RawMessage
+	State     []json.RawMessage
 	// Event is the join with the resident server's signature; nil unless the room is restricted.
-	Event          json.RawMessage `json:"event,omitempty"`
-	MembersOmitted bool            `json:"members_omitted,omitempty"`
+	Event          json.RawMessage
+	MembersOmitted bool
 	// ServersInRoom is there if members were omitted.
-	ServersInRoom []id.ServerName `json:"servers_in_room,omitempty"`
+	ServersInRoom []id.ServerName
 }
 
 // SendJoin hands in a signed join. With omitMembers the answer may lack other users' membership events.
@@ -75,7 +75,11 @@ func (c *Client) SendJoin(ctx context.Context, to id.ServerName, room id.RoomID,
 		request.query = url.Values{"omit_members": {"true"}}
 	}
 	var answer JoinResult
-	if err := c.do(ctx, to, request, &answer); err != nil {
+	err = c.doMembers(ctx, to, request, map[string]member{
+		"auth_chain": each(&answer.AuthChain, maxList, maxEntry), "state": each(&answer.State, maxList, maxEntry),
+		"event": one(&answer.Event), "members_omitted": one(&answer.MembersOmitted), "servers_in_room": each(&answer.ServersInRoom, maxList, maxName),
+	})
+	if err != nil {
 		return JoinResult{}, err
 	}
 	answer.ServersInRoom = only(answer.ServersInRoom, id.ParseServerName)

@@ -53,19 +53,27 @@ type PublicRoomsQuery struct {
 
 // PublicRooms is a page of a server's public rooms.
 type PublicRooms struct {
-	Chunk     []json.RawMessage `json:"chunk"`
-	NextBatch string            `json:"next_batch,omitempty"`
-	PrevBatch string            `json:"prev_batch,omitempty"`
+	Chunk     []json.RawMessage
+	NextBatch string
+	PrevBatch string
 	// Total is an estimate; nil if there is none.
-	Total *int64 `json:"total_room_count_estimate,omitempty"`
+	Total *int64
 }
 
 // PublicRooms lists a server's public rooms: by GET, or by POST if there is a filter.
 func (c *Client) PublicRooms(ctx context.Context, to id.ServerName, q PublicRoomsQuery) (PublicRooms, error) {
 	const path = federation1 + "/publicRooms"
 	var answer PublicRooms
+	members := map[string]member{
+		"chunk": each(&answer.Chunk, maxRooms, maxEntry), "next_batch": one(&answer.NextBatch), "prev_batch": one(&answer.PrevBatch),
+		"total_room_count_estimate": one(&answer.Total),
+	}
 	if q.Filter != nil {
-		err := c.sendJSON(ctx, to, http.MethodPost, limitLists, path, q, &answer)
+		request, err := send(http.MethodPost, limitLists, path, q)
+		if err != nil {
+			return PublicRooms{}, err
+		}
+		err = c.doMembers(ctx, to, request, members)
 		return answer, err
 	}
 	query := url.Values{}
@@ -81,22 +89,29 @@ func (c *Client) PublicRooms(ctx context.Context, to id.ServerName, q PublicRoom
 	if q.ThirdPartyInstanceID != "" {
 		query.Set("third_party_instance_id", q.ThirdPartyInstanceID)
 	}
-	err := c.do(ctx, to, get(limitLists, path, query), &answer)
+	err := c.doMembers(ctx, to, get(limitLists, path, query), members)
 	return answer, err
 }
 
+// maxRooms is how many rooms one answer may list: some servers give all of them at once.
+const maxRooms = 50000
+
 // Hierarchy is a space and its children; room and children are summaries as in the Client-Server API.
 type Hierarchy struct {
-	Room                 json.RawMessage   `json:"room"`
-	Children             []json.RawMessage `json:"children"`
-	InaccessibleChildren []id.RoomID       `json:"inaccessible_children"`
+	Room                 json.RawMessage
+	Children             []json.RawMessage
+	InaccessibleChildren []id.RoomID
 }
 
 // Hierarchy fetches one level of a space.
 func (c *Client) Hierarchy(ctx context.Context, to id.ServerName, room id.RoomID, suggestedOnly bool) (Hierarchy, error) {
 	query := url.Values{"suggested_only": {strconv.FormatBool(suggestedOnly)}}
 	var answer Hierarchy
-	if err := c.do(ctx, to, get(limitLists, join(federation1+"/hierarchy", string(room)), query), &answer); err != nil {
+	err := c.doMembers(ctx, to, get(limitLists, join(federation1+"/hierarchy", string(room)), query), map[string]member{
+		"room": one(&answer.Room), "children": each(&answer.Children, maxRooms, maxEntry),
+		"inaccessible_children": each(&answer.InaccessibleChildren, maxRooms, maxName),
+	})
+	if err != nil {
 		return Hierarchy{}, err
 	}
 	answer.InaccessibleChildren = only(answer.InaccessibleChildren, id.ParseRoomID)
