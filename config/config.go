@@ -109,7 +109,7 @@ type Rooms struct {
 	DefaultVersion string `key:"default_version"`
 }
 
-// Limits are the rates that a client may call at, one class per kind of call.
+// Limits are the rates that a client may call at, one class per kind of call, and those of other servers.
 type Limits struct {
 	Enabled      bool  `key:"enabled"`
 	Login        Class `key:"login"`
@@ -121,6 +121,8 @@ type Limits struct {
 	Lookup       Class `key:"lookup"`
 	Costly       Class `key:"costly"`
 	Other        Class `key:"other"`
+	// Federation is how often each other server may ask.
+	Federation Rate `key:"federation"`
 }
 
 // Class is a pair of rates; a call has to pass both. A zero rate does not limit.

@@ -32,6 +32,7 @@ func Default() *Config {
 			Lookup:       Class{PerAddress: Rate{300, time.Minute}},
 			Costly:       Class{PerUser: Rate{200, time.Minute}, PerAddress: Rate{1200, time.Minute}},
 			Other:        Class{PerUser: Rate{1000, time.Minute}},
+			Federation:   Rate{1000, 10 * time.Second},
 		},
 		Media: Media{MaxUpload: 50 * MiB, MaxPixels: 32_000_000, RemoteMax: 100 * MiB},
 		Log:   Log{Level: "info", Format: "text"},

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"net"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -50,6 +52,14 @@ type API struct {
 
 	// Observe may be nil.
 	Observe Observe
+	// Rate is how often a server may ask.
+	Rate Rate
+	// Address says where a request comes from; nil takes the other end of the connection.
+	Address func(*http.Request) string
+
+	pace     pace
+	arriving load // bodies that are not authenticated yet, by address
+	inWork   load // requests, by server
 
 	flights singleflight.Group // transactions under way
 	working sync.WaitGroup
@@ -91,7 +101,21 @@ func (r route) fullPath() string {
 }
 
 func (a *API) start() {
-	a.once.Do(func() { a.ctx, a.cancel = context.WithCancel(context.Background()) })
+	a.once.Do(func() {
+		a.ctx, a.cancel = context.WithCancel(context.Background())
+		a.pace = newPace(a.Rate)
+	})
+}
+
+func (a *API) address(r *http.Request) string {
+	if a.Address != nil {
+		return a.Address(r)
+	}
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return r.RemoteAddr
+	}
+	return host
 }
 
 // Close ends the work on transactions whose senders have gone, and waits for it. No requests may come any more.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"maps"
 	"net/http"
+	"strconv"
 
 	"github.com/labstack/echo/v4"
 
@@ -143,6 +144,9 @@ func (a *API) AnswerError(err error, c echo.Context) {
 	raw, err := json.Marshal(body)
 	if err != nil {
 		raw = []byte(`{"errcode":"M_UNKNOWN"}`)
+	}
+	if ms, ok := f.extra["retry_after_ms"].(int64); ok {
+		c.Response().Header().Set("Retry-After", strconv.FormatInt((ms+999)/1000, 10))
 	}
 	_ = c.Blob(f.status, "application/json", raw) // the other server has gone: there is nobody to tell
 }

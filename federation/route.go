@@ -14,6 +14,7 @@ import (
 
 	"github.com/labstack/echo/v4"
 
+	"github.com/securecomm/securecomm/federation/xmatrix"
 	"github.com/securecomm/securecomm/homeserver/id"
 )
 
@@ -58,6 +59,7 @@ type call struct {
 	Origin id.ServerName
 
 	raw    []byte // the body
+	work   *charge
 	values url.Values
 }
 
@@ -81,18 +83,51 @@ func (a *API) handle(k *call, r route) (err error) {
 			err = fmt.Errorf("panic in %s %s: %v\n%s", r.method, r.path, p, debug.Stack())
 		}
 	}()
-	if k.raw, err = readBody(k.Request(), r.body); err != nil {
+	request := k.Request()
+	var claims []xmatrix.Header
+	if r.auth == signed {
+		if claims, err = a.claims(request); err != nil {
+			return err
+		}
+	}
+	who := a.address(request)
+	arriving := &charge{load: &a.arriving, who: who}
+	defer arriving.end()
+	if k.raw, err = readBody(request, r.body, arriving); err != nil {
 		return err
 	}
 	if k.raw != nil {
 		// It is here: the limit on its time is no limit on the answer's.
 		_ = http.NewResponseController(k.Response()).SetReadDeadline(time.Time{})
 	}
+	shallow, all := commas(k.raw)
+	if r.body == transaction && shallow > maxUnits {
+		return errTooMany
+	}
+	cost := int64(len(k.raw) + valueLoad*all)
+	if err := arriving.grow(cost); err != nil {
+		return err
+	}
 	if r.auth == signed {
-		if err := a.authenticate(k); err != nil {
+		if err := a.authenticate(k, claims); err != nil {
 			return err
 		}
+		who = string(k.Origin)
 	}
+	if err := a.pace.check(who); err != nil {
+		return err
+	}
+	// From here on, it counts as its sender's.
+	k.work = &charge{load: &a.inWork, who: who}
+	if err := k.work.grow(cost); err != nil {
+		return err
+	}
+	arriving.end()
+	defer func() {
+		if k.work.claim() {
+			k.work.end()
+		}
+	}()
 	answer, err := r.handle(k)
 	if err != nil || k.Response().Committed {
 		return err
@@ -101,7 +136,7 @@ func (a *API) handle(k *call, r route) (err error) {
 }
 
 // readBody reads a request's body up to a limit; nil if there is none.
-func readBody(r *http.Request, limit int64) ([]byte, error) {
+func readBody(r *http.Request, limit int64, charge *charge) ([]byte, error) {
 	if r.Body == nil || r.ContentLength == 0 {
 		return nil, nil
 	}
@@ -109,8 +144,11 @@ func readBody(r *http.Request, limit int64) ([]byte, error) {
 	if r.ContentLength > limit {
 		return nil, errTooLarge
 	}
-	body, err := io.ReadAll(io.LimitReader(r.Body, limit+1))
+	body, err := io.ReadAll(&charged{Reader: io.LimitReader(r.Body, limit+1), to: charge})
+	var refused *failure
 	switch {
+	case errors.As(err, &refused):
+		return nil, err
 	case err != nil:
 		return nil, fail(http.StatusBadRequest, "M_NOT_JSON", "the body ended too early")
 	case int64(len(body)) > limit:

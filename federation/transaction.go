@@ -24,7 +24,11 @@ const (
 	transactionTimeout = 5 * time.Minute
 	// parallelRooms bounds how many rooms of one transaction are worked on at once.
 	parallelRooms = 4
+	// maxUnits bounds the members of a transaction and the entries of its lists in all, before they are decoded.
+	maxUnits = 1000
 )
+
+var errTooMany = fail(http.StatusBadRequest, "M_INVALID_PARAM", fmt.Sprintf("a transaction has at most %d PDUs and %d EDUs", client.MaxPDUs, client.MaxEDUs))
 
 func (a *API) transactionRoutes() []route {
 	return []route{
@@ -50,11 +54,15 @@ func (a *API) send(c *call) (any, error) {
 		return nil, err
 	}
 	if len(d.PDUs) > client.MaxPDUs || len(d.EDUs) > client.MaxEDUs {
-		return nil, fail(http.StatusBadRequest, "M_INVALID_PARAM", fmt.Sprintf("a transaction has at most %d PDUs and %d EDUs", client.MaxPDUs, client.MaxEDUs))
+		return nil, errTooMany
 	}
 	ctx, origin := c.Request().Context(), c.Origin
 	shared := a.flights.DoChan(string(origin)+" "+txnID, func() (answer any, err error) {
 		defer guard(&err)
+		if !c.work.claim() {
+			return nil, context.Canceled // the other server has gone already
+		}
+		defer c.work.end()
 		a.working.Add(1)
 		defer a.working.Done()
 		ctx, cancel := context.WithTimeout(a.ctx, transactionTimeout)
