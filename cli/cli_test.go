@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -119,6 +121,54 @@ func newSession(t *testing.T) *session {
 	p := &profile{app: newApp(Stdio{In: strings.NewReader(""), Out: t.Output(), Err: t.Output()}), vault: v}
 	return &session{app: p.app, profile: p, me: account{User: "@me:h", Device: "D"},
 		roomFacts: map[id.RoomID]roomFacts{}, audiences: map[id.RoomID]audience{}}
+}
+
+// TestDamagedProfile opens a vault whose last transaction was cut off, which is told, and one that is damaged, which
+// is refused.
+func TestDamagedProfile(t *testing.T) {
+	dir := t.TempDir()
+	key, err := vault.KeyFile(filepath.Join(dir, "key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	open := func() (string, error) {
+		var notes strings.Builder
+		p := &profile{app: newApp(Stdio{In: strings.NewReader(""), Err: &notes}), dir: dir}
+		err := p.unlock(t.Context(), key)
+		if err == nil {
+			err = errors.Join(p.store(recordSession, account{User: "@me:h"}), p.close())
+		}
+		return notes.String(), err
+	}
+	if notes, err := open(); err != nil || notes != "" {
+		t.Fatalf("a new vault: %q, %v", notes, err)
+	}
+	path := filepath.Join(dir, vaultFile)
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		content []byte
+		note    string
+		hint    string
+	}{
+		{append(content[:len(content):len(content)], 1, 2, 3), "Warning: the last change to this profile was cut off", ""},
+		{append(content[:len(content)-3:len(content)-3], 1, 2, 3), "", "nothing was changed; restore"},
+	} {
+		if err := os.WriteFile(path, c.content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		notes, err := open()
+		if !strings.HasPrefix(notes, c.note) || (err == nil) != (c.hint == "") {
+			t.Errorf("the note is %q, the error %v", notes, err)
+		}
+		if err != nil {
+			if _, hint := explain(err); !strings.HasPrefix(hint, c.hint) {
+				t.Errorf("the hint is %q", hint)
+			}
+		}
+	}
 }
 
 func TestEncryptionIsNeverForgotten(t *testing.T) {

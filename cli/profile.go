@@ -151,11 +151,17 @@ func (p *profile) unlock(ctx context.Context, key vault.Key) error {
 		switch {
 		case err == nil:
 			p.vault = opened
+			if opened.Recovered() {
+				p.app.note("Warning: the last change to this profile was cut off, by a crash or a full disk, and was undone.\n"+
+					"What there was of it is kept in %s.", vault.Torn(p.path(vaultFile)))
+			}
 			return nil
 		case errors.Is(err, vault.ErrWrongKey):
 			return fail(exitFailure, "try again; nobody can open it without the passphrase or key file", "%w", err)
+		case errors.Is(err, vault.ErrVersion):
+			return fail(exitFailure, "use the version that made it, or log in under another --profile", "%w", err)
 		case !errors.Is(err, vault.ErrLocked):
-			return fail(exitFailure, "restore the profile's folder from a backup, or log in under another --profile", "%w", err)
+			return fail(exitFailure, "nothing was changed; restore the profile's folder from a backup, or log in under another --profile", "%w", err)
 		}
 		select {
 		case <-ctx.Done():

@@ -8,13 +8,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 
 	"golang.org/x/crypto/chacha20poly1305"
 )
 
 const (
-	magic     = "SecureComm vault 1\n"
+	magicName = "SecureComm vault "
+	magic     = magicName + "2\n"
 	maxHeader = 4096
 	// MaxTransaction is the largest transaction in bytes.
 	MaxTransaction = 256 << 20
@@ -72,6 +74,9 @@ func newKeys(key Key) (k keys, err error) {
 // openHeader returns the keys and what follows the header.
 func openHeader(file []byte, key Key) (k keys, rest []byte, err error) {
 	text, ok := bytes.CutPrefix(file, []byte(magic))
+	if !ok && bytes.HasPrefix(file, []byte(magicName)) {
+		return keys{}, nil, ErrVersion
+	}
 	if !ok {
 		return keys{}, nil, fmt.Errorf("%w: not a vault", ErrCorrupt)
 	}
@@ -105,47 +110,70 @@ func openHeader(file []byte, key Key) (k keys, rest []byte, err error) {
 // errTorn says that a file ends within a frame.
 var errTorn = errors.New("the last transaction was not written completely")
 
-// sealFrame is one transaction: its length, its nonce, its records.
+// frameHead is the size of what precedes the nonce of a frame: its length, and a checksum of the length and the frame's
+// number. Without that a damaged length would make all that follows look like the one frame that a crash cut off.
+const frameHead = 8
+
+var checksums = crc32.MakeTable(crc32.Castagnoli)
+
+func headSum(number uint64, size []byte) uint32 {
+	return crc32.Checksum(append(frameNumber(number), size...), checksums)
+}
+
+// sealFrame is one transaction: its length, the checksum of that, its nonce, its records.
 func sealFrame(aead cipher.AEAD, number uint64, changes map[string][]byte) ([]byte, error) {
 	plaintext := encodeChanges(changes)
 	if len(plaintext) > MaxTransaction {
 		return nil, fmt.Errorf("a transaction of %d bytes is over the limit of %d", len(plaintext), MaxTransaction)
 	}
 	size := aead.NonceSize() + len(plaintext) + aead.Overhead()
-	out := binary.BigEndian.AppendUint32(make([]byte, 0, 4+size), uint32(size))
-	nonce := out[4 : 4+aead.NonceSize()]
+	out := binary.BigEndian.AppendUint32(make([]byte, 0, frameHead+size), uint32(size))
+	out = binary.BigEndian.AppendUint32(out, headSum(number, out))
+	nonce := out[frameHead : frameHead+aead.NonceSize()]
 	rand.Read(nonce)
-	return aead.Seal(out[:4+aead.NonceSize()], nonce, plaintext, frameNumber(number)), nil
+	return aead.Seal(out[:frameHead+aead.NonceSize()], nonce, plaintext, frameNumber(number)), nil
 }
 
 // openFrame reads the first frame of b and returns what follows it. The error is io.EOF at the end,
-// errTorn where a crash may have cut, and ErrCorrupt else.
+// errTorn where a crash may have cut, which only the last frame can show, and ErrCorrupt else.
 func openFrame(aead cipher.AEAD, number uint64, b []byte) (changes map[string][]byte, rest []byte, err error) {
 	if len(b) == 0 {
 		return nil, nil, io.EOF
 	}
-	if len(b) < 4 || uint64(len(b)-4) < uint64(binary.BigEndian.Uint32(b)) {
+	if len(b) < frameHead {
 		return nil, nil, errTorn
 	}
-	size := int(binary.BigEndian.Uint32(b))
-	body, rest := b[4:4+size], b[4+size:]
-	if size < aead.NonceSize() {
-		err = ErrCorrupt
-	} else {
-		var plaintext []byte
-		if plaintext, err = aead.Open(nil, body[:aead.NonceSize()], body[aead.NonceSize():], frameNumber(number)); err == nil {
-			changes, err = decodeChanges(plaintext)
-		}
+	size, body := int64(binary.BigEndian.Uint32(b)), b[frameHead:]
+	switch {
+	case binary.BigEndian.Uint32(b[4:]) != headSum(number, b[:4]) && blank(body):
+		return nil, nil, errTorn // no frame is blank: nothing but a part of its head was written
+	case binary.BigEndian.Uint32(b[4:]) != headSum(number, b[:4]):
+		return nil, nil, fmt.Errorf("%w: the length of transaction %d was changed", ErrCorrupt, number)
+	case size < int64(aead.NonceSize()) || size > MaxTransaction+int64(aead.NonceSize()+aead.Overhead()):
+		return nil, nil, fmt.Errorf("%w: transaction %d has an impossible length", ErrCorrupt, number)
+	case size > int64(len(body)):
+		return nil, nil, errTorn
+	}
+	body, rest = body[:size], body[size:]
+	plaintext, err := aead.Open(nil, body[:aead.NonceSize()], body[aead.NonceSize():], frameNumber(number))
+	if err == nil {
+		changes, err = decodeChanges(plaintext)
 	}
 	switch {
 	case err == nil:
 		return changes, rest, nil
-	case blank(rest):
+	case blank(rest) && hasHole(body):
 		// A crash may leave a file longer than what was written to it: nobody was told that this
 		// transaction is done, so it may go.
 		return nil, nil, errTorn
 	}
 	return nil, nil, fmt.Errorf("%w: transaction %d was changed", ErrCorrupt, number)
+}
+
+// hasHole says whether a part of a frame may never have been written: then it is zero there, or at its end. Bytes that
+// are sealed have no such run.
+func hasHole(body []byte) bool {
+	return body[len(body)-1] == 0 || bytes.Contains(body, make([]byte, 16))
 }
 
 func blank(b []byte) bool { return len(bytes.Trim(b, "\x00")) == 0 }

@@ -24,6 +24,8 @@ var (
 	ErrLocked = errors.New("the vault is in use by another process")
 	// ErrCorrupt says that the file is not a vault, or was changed.
 	ErrCorrupt = errors.New("the vault is damaged")
+	// ErrVersion says that the file is a vault of a format that is not read here.
+	ErrVersion = errors.New("the vault has the format of another version of the program")
 	// ErrClosed says that the vault was closed, or that a write failed before: what is on disk is then
 	// unknown, and only opening it anew can tell.
 	ErrClosed = errors.New("the vault is closed")
@@ -96,8 +98,12 @@ func (v *Vault) Close() error {
 	return err
 }
 
-// Recovered says whether opening had to drop a transaction that a crash had cut off.
+// Recovered says whether opening had to drop a transaction that a crash had cut off. What there was of it is in the
+// file Torn, still sealed.
 func (v *Vault) Recovered() bool { return v.recovered }
+
+// Torn is where what was cut off the vault at a path is kept aside: the last such piece.
+func Torn(path string) string { return path + ".torn" }
 
 // Get is a record. The caller must not change the bytes.
 func (v *Vault) Get(key string) ([]byte, bool) {
@@ -249,11 +255,24 @@ func (v *Vault) load(content []byte, key Key) error {
 		return err
 	}
 	if v.recovered {
-		if err := errors.Join(v.file.Truncate(v.size), v.file.Sync()); err != nil {
+		if err := v.cutOff(rest); err != nil {
 			return errors.Join(err, v.file.Close())
 		}
 	}
 	return nil
+}
+
+// cutOff takes away what a crash left of a transaction, when it is safe in a file of its own.
+func (v *Vault) cutOff(tail []byte) error {
+	removeLeftovers(Torn(v.path))
+	aside, replaced, err := replaceFile(Torn(v.path), tail)
+	if replaced {
+		err = errors.Join(err, aside.Close())
+	}
+	if err != nil {
+		return fmt.Errorf("keeping aside what a crash cut off: %w", err)
+	}
+	return errors.Join(v.file.Truncate(v.size), v.file.Sync())
 }
 
 // write appends one frame. After a failure the file's end is unknown, so the vault closes itself.

@@ -179,6 +179,7 @@ func TestChangedFile(t *testing.T) {
 		"a changed frame":    append(append([]byte{}, content[:start+30]...), append([]byte{content[start+30] ^ 1}, content[start+31:]...)...),
 		"frames exchanged":   append(append(append([]byte{}, content[:start]...), frames[first:]...), frames[:first]...),
 		"a frame twice":      append(append(append([]byte{}, content[:second]...), frames[:first]...), frames[first:]...),
+		"a changed last one": append(append([]byte{}, content[:len(content)-3]...), 1, 2, 3),
 		"not a vault at all": []byte("something else\n"),
 		"an empty file":      {},
 	} {
@@ -187,6 +188,81 @@ func TestChangedFile(t *testing.T) {
 		}
 		if v, err := Open(path, key); !errors.Is(err, ErrCorrupt) {
 			t.Errorf("%s: %v, %v", what, v, err)
+		}
+	}
+}
+
+// TestChangedLength flips every bit of the heads of all frames: none of what follows may be taken for what a crash cut
+// off.
+func TestChangedLength(t *testing.T) {
+	path, key := filepath.Join(t.TempDir(), "vault"), fileKey(t)
+	v := open(t, path, key)
+	var starts []int64
+	for i := range 3 {
+		starts = append(starts, v.size)
+		put(t, v, "one", fmt.Sprint(i))
+	}
+	v.Close()
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, start := range starts {
+		for bit := range 8 * int64(frameHead) {
+			broken := bytes.Clone(content)
+			broken[start+bit/8] ^= 1 << (bit % 8)
+			if err := os.WriteFile(path, broken, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if v, err := Open(path, key); !errors.Is(err, ErrCorrupt) {
+				t.Errorf("bit %d of the frame at %d: %v, %v", bit, start, v, err)
+			}
+			if now, err := os.ReadFile(path); err != nil || !bytes.Equal(now, broken) {
+				t.Fatalf("bit %d of the frame at %d: the file was changed: %v", bit, start, err)
+			}
+		}
+	}
+	if Exists(Torn(path)) {
+		t.Error("something was kept aside")
+	}
+	old := append([]byte("SecureComm vault 1\n"), content[len(magic):]...)
+	if err := os.WriteFile(path, old, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if v, err := Open(path, key); !errors.Is(err, ErrVersion) {
+		t.Errorf("a vault of another format: %v, %v", v, err)
+	}
+}
+
+// TestTorn opens a vault that a crash cut twice: what is cut off is kept, for its owner only.
+func TestTorn(t *testing.T) {
+	path, key := filepath.Join(t.TempDir(), "vault"), fileKey(t)
+	for _, cut := range []int64{5, 40} {
+		v := open(t, path, key)
+		put(t, v, "one", "before")
+		end := v.size
+		put(t, v, "one", fmt.Sprint("cut off ", cut))
+		v.Close()
+		content, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, content[:end+cut], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		v = open(t, path, key)
+		want(t, v, "one", "before")
+		if !v.Recovered() {
+			t.Error("the owner is not told")
+		}
+		put(t, v, "one", "after")
+		v.Close()
+		kept, err := os.ReadFile(Torn(path))
+		if err != nil || !bytes.Equal(kept, content[end:end+cut]) {
+			t.Errorf("kept aside: %d bytes of %d, %v", len(kept), cut, err)
+		}
+		if info, err := os.Stat(Torn(path)); err != nil || info.Mode().Perm() != 0o600 {
+			t.Error(info, err)
 		}
 	}
 }
