@@ -37,6 +37,7 @@ type roomEvent struct {
 		Algorithm  string `json:"algorithm"`
 		Ciphertext string `json:"ciphertext"`
 		Session    string `json:"session_id"`
+		SenderKey  string `json:"sender_key"`
 	} `json:"content"`
 }
 
@@ -65,7 +66,7 @@ func (t *txn) decryptRoomEvent(room id.RoomID, e *roomEvent) (got *Decrypted, re
 		return nil, nil, err
 	}
 	if in == nil {
-		reason, err := t.withheldReason(room, e.Content.Session)
+		reason, err := t.withheldReason(room, e)
 		if err != nil {
 			return nil, nil, err
 		}

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -416,24 +417,64 @@ func TestUnwedgingIsRare(t *testing.T) {
 	})
 }
 
-// TestNoOneTimeKey has a device that nothing can be sent to: it is told so, once, and gets the key when it can.
+// TestNoOneTimeKey has a device that nothing can be sent to: it is told so, once, and says why it can't read. Then it
+// begins the session itself, and gets the key.
 func TestNoOneTimeKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		alice, bob := w.join("@alice:h", "A"), w.join("@bob:h", "B")
-		keys := w.oneTime[bob.ref()]
 		w.oneTime[bob.ref()] = nil
+		var unread json.RawMessage
 		for range 2 {
 			withheld := alice.share(both)
 			if len(withheld) != 1 || withheld[0].Code != withheldNoOlm {
 				t.Fatalf("withheld %v", withheld)
 			}
+			unread = alice.send("not for bob", both)
 		}
 		if n := len(w.inbox[bob.ref()]); n != 1 {
 			t.Errorf("it was told %d times", n)
 		}
-		w.oneTime[bob.ref()] = keys
-		time.Sleep(claimRetry)
+		bob.sync()
+		for _, event := range []json.RawMessage{unread, bytes.Replace(unread, []byte(`"sender_key"`), []byte(`"left_out"`), 1)} {
+			if _, err := bob.DecryptRoomEvent(room, event); !errors.Is(err, ErrNoKey) || !strings.HasSuffix(err.Error(), withheldWords[withheldNoOlm]) {
+				t.Errorf("bob is told %v", err)
+			}
+		}
+		bob.flush("@alice:h") // who was not known when the note came
+		_, err := bob.DecryptRoomEvent(room, unread)
+		if !errors.Is(err, ErrNoKey) {
+			t.Error(err)
+		}
+		w.oneTime[bob.ref()] = nil // bob has begun a session: alice needs no key of his
+		bob.flush()
 		bob.reads(alice.send("now", both), "now", Yellow)
+		if notes := bob.vault.Keys(prefixWithheld); len(notes) != 0 {
+			t.Errorf("still noted: %q", notes)
+		}
 	})
+}
+
+// TestNotesOfStrangers has ever new keys be unable to reach a device: their notes have a limit.
+func TestNotesOfStrangers(t *testing.T) {
+	w := newWorld(t)
+	alice := w.join("@alice:h", "A")
+	must(t, alice.update(func(tx *txn) error {
+		for i := range maxWithheld - 1 {
+			tx.Put(prefixWithheld+fmt.Sprint(i), []byte(`"m.no_olm"`))
+		}
+		return nil
+	}))
+	for i, want := range []int{maxWithheld, maxWithheld, maxWithheld} {
+		key := olm.NewAccount().Identity().String()
+		if i == 2 {
+			key = "no key"
+		}
+		_, err := alice.ReceiveSync(Sync{ToDevice: []json.RawMessage{json.RawMessage(fmt.Sprintf(
+			`{"type":"m.room_key.withheld","sender":"@m:h","content":{"algorithm":%q,"code":"m.no_olm","sender_key":%q}}`, MegolmAlgorithm, key))}})
+		must(t, err)
+		if n := len(alice.vault.Keys(prefixWithheld)); n != want {
+			t.Errorf("%d notes are kept, not %d", n, want)
+		}
+	}
 }

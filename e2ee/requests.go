@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/securecomm/securecomm/e2ee/olm"
 	"github.com/securecomm/securecomm/homeserver/id"
 )
 
@@ -42,10 +43,13 @@ var withheldWords = map[string]string{
 	"m.unavailable":    "the device that was asked does not have the key either",
 }
 
-func (t *txn) receiveWithheld(raw json.RawMessage) (problem, err error) {
+func (t *txn) receiveWithheld(sender id.UserID, raw json.RawMessage) (problem, err error) {
 	var c withheldContent
 	if json.Unmarshal(raw, &c) != nil || c.Algorithm != MegolmAlgorithm {
 		return errors.New("it is malformed"), nil
+	}
+	if c.Code == withheldNoOlm {
+		return t.receiveNoOlm(sender, &c)
 	}
 	_, known := withheldWords[c.Code]
 	if !known || c.Session == "" || strings.ContainsRune(c.Session+string(c.Room), 0) || len(c.Session) > 255 || len(c.Room) > id.MaxLength {
@@ -57,11 +61,47 @@ func (t *txn) receiveWithheld(raw json.RawMessage) (problem, err error) {
 	return nil, t.save(prefixWithheld+join(c.Room, c.Session), c.Code)
 }
 
+// noOlmKey is where a device is noted that could not reach this one.
+func noOlmKey(user id.UserID, key string) string {
+	return prefixWithheld + "\x00" + string(user) + "\x00" + key
+}
+
+// receiveNoOlm notes that a device could not reach this one, until it does, and begins a session with it if it is known.
+// Such a note names neither room nor session: it is about all of them (Client-Server API, "Reporting that decryption keys
+// are withheld").
+func (t *txn) receiveNoOlm(sender id.UserID, c *withheldContent) (problem, err error) {
+	key, problem := olm.ParseKey(c.SenderKey)
+	if problem != nil {
+		return problem, nil
+	}
+	note := noOlmKey(sender, key.String())
+	if _, has := t.Get(note); !has && len(t.Keys(prefixWithheld)) >= maxWithheld {
+		return nil, nil
+	}
+	return nil, errors.Join(t.save(note, c.Code), t.wedge(sender, key))
+}
+
 // withheldReason is the error for a message whose key is not here.
-func (t *txn) withheldReason(room id.RoomID, session string) (error, error) {
-	code, err := load[string](t, prefixWithheld+join(room, session))
-	if err != nil || code == nil {
-		return ErrNoKey, err
+func (t *txn) withheldReason(room id.RoomID, e *roomEvent) (error, error) {
+	code, err := load[string](t, prefixWithheld+join(room, e.Content.Session))
+	if err != nil {
+		return nil, err
+	}
+	if code == nil {
+		// The sender's key is left out by newer clients: then the note of any device of the sender may be the reason.
+		notes := t.Keys(noOlmKey(e.Sender, e.Content.SenderKey))
+		if len(notes) == 0 {
+			return ErrNoKey, nil
+		}
+		if key, err := olm.ParseKey(notes[0][len(noOlmKey(e.Sender, "")):]); err == nil {
+			// It may not have been known when the note came.
+			if err := t.wedge(e.Sender, key); err != nil {
+				return nil, err
+			}
+		}
+		if code, err = load[string](t, notes[0]); err != nil {
+			return nil, err
+		}
 	}
 	return fmt.Errorf("%w: %s", ErrNoKey, withheldWords[*code]), nil
 }

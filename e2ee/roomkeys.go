@@ -160,6 +160,7 @@ func (t *txn) receiveRoomKey(from origin, raw json.RawMessage, got *Received) (p
 	if problem, err := t.countKey(from.user); problem != nil || err != nil {
 		return problem, err
 	}
+	t.Delete(noOlmKey(from.user, from.key.String())) // it can reach this device again
 	kept, err := t.keepRoomKey(k.Room, &inboundRecord{Session: session, claim: claim{User: from.user, SenderKey: from.key, Signing: from.signing}})
 	if kept {
 		got.RoomKeys++

@@ -101,7 +101,7 @@ func (t *txn) receive(raw json.RawMessage, got *Received) (problem, err error) {
 	case "m.room.encrypted":
 		problem, err = t.receiveSealed(e.Sender, e.Content, got)
 	case "m.room_key.withheld":
-		problem, err = t.receiveWithheld(e.Content)
+		problem, err = t.receiveWithheld(e.Sender, e.Content)
 	case "m.room_key_request":
 		problem, err = t.receiveRequest(e.Sender, e.Content)
 	case "m.secret.request":
