@@ -174,6 +174,10 @@ func (c *Client) open(ctx context.Context, what call, payload []byte) (*http.Res
 	}
 	answer, err := carrier.Do(req)
 	if err != nil {
+		var failed *url.Error
+		if errors.As(err, &failed) {
+			failed.URL, _, _ = strings.Cut(failed.URL, "?") // a filter has hundreds of characters that tell nobody anything
+		}
 		return nil, err
 	}
 	if answer.StatusCode/100 != 2 {

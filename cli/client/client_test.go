@@ -31,7 +31,7 @@ func clientOf(c carrier) *Client {
 
 func TestErrorsAreTyped(t *testing.T) {
 	c := clientOf(func(*http.Request) (int, string) {
-		return 403, `{"errcode":"M_FORBIDDEN","error":"not\u001b[31m you"}`
+		return 403, `{"errcode":"M_FORBIDDEN","error":"not\u001b[31m\u202e\u2028 you"}`
 	})
 	_, err := c.JoinedRooms(t.Context())
 	var refused *Error
@@ -78,6 +78,16 @@ func TestRateLimitIsNotWaitedOutForEver(t *testing.T) {
 		}
 		if waited := time.Since(start); waited > maxRateWait {
 			t.Errorf("waited %v", waited)
+		}
+	})
+}
+
+func TestFailuresDoNotRepeatTheQuery(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := clientOf(func(*http.Request) (int, string) { return 0, "" })
+		_, err := c.Sync(t.Context(), SyncRequest{Filter: json.RawMessage(`{"room":{}}`)})
+		if err == nil || !Unreachable(err) || strings.Contains(err.Error(), "filter") || !strings.Contains(err.Error(), "https://hs.test/_matrix/client/v3/sync") {
+			t.Errorf("got %v", err)
 		}
 	})
 }

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // Error is a refusal by the server: every answer whose status is not 2xx.
@@ -111,10 +112,10 @@ func decodeError(answer *http.Response) error {
 	return refused
 }
 
-// printable drops control characters, so that a server's words can't steer the user's terminal.
+// printable drops control and format characters, so that a server's words can't steer the user's terminal.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
-		if r < ' ' || r >= 0x7f && r < 0xa0 {
+		if unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp) {
 			return -1
 		}
 		return r
