@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"unicode"
 )
 
 // document writes one JSON document.
@@ -39,18 +40,24 @@ func (a *app) note(format string, args ...any) {
 	fmt.Fprintf(a.err, format+"\n", args...)
 }
 
-// safe makes a stranger's text fit for a terminal: no control characters, no change of writing direction
-// that could disguise what follows. Lines stay lines, and are indented, so that none can pass for another message.
+// safe makes a stranger's text fit for a terminal: no control characters, nothing invisible, no change of writing
+// direction that could disguise what follows. Lines stay lines, and are indented, so that none can pass for another
+// message.
 func safe(s string) string {
+	last := rune(0)
 	s = strings.Map(func(r rune) rune {
 		switch {
-		case r == '\n':
-			return r
+		case r == '\n' || r == 0x2028 || r == 0x2029: // the separators of lines and paragraphs
+			r = '\n'
 		case r == '\t':
-			return ' '
-		case r < ' ', r >= 0x7f && r < 0xa0, r >= 0x202a && r <= 0x202e, r >= 0x2066 && r <= 0x2069, r == 0x200e, r == 0x200f:
-			return -1
+			r = ' '
+		case (r == 0x200c || r == 0x200d) && last >= 0x300:
+			last = 0 // other scripts than Latin, and emojis, are written with joiners, but never with two
+			return r
+		case unicode.In(r, unicode.Cc, unicode.Cf):
+			r = -1
 		}
+		last = r
 		return r
 	}, s)
 	return strings.ReplaceAll(s, "\n", "\n    ")
