@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/securecomm/securecomm/cli/client"
@@ -27,7 +28,9 @@ func (a *app) chat() *cobra.Command {
 		Use:   "chat ROOM",
 		Short: "Talk in a room, live",
 		Long: "Shows the latest messages and then new ones as they come; each line you write is sent.\n" +
-			"The end of the input (Ctrl-D) or /quit ends the chat.\n\n" +
+			"The end of the input (Ctrl-D) or /quit ends the chat. No other command can use the profile\n" +
+			"meanwhile; a line that begins with / is a command of the chat (// sends it with one /):\n\n" +
+			chatCommands + "\n\n" +
 			"The lock is green for a message encrypted by a verified device, yellow for one encrypted by\n" +
 			"a device that is not verified, red for all others. With --json each line is a message with\n" +
 			"its state: received, sending, sent or failed.",
@@ -59,6 +62,7 @@ type talk struct {
 	options sendOptions
 	history bool
 	seen    map[id.EventID]bool
+	order   []id.EventID   // of seen, oldest first
 	pending []client.Event // could not be decrypted yet
 }
 
@@ -84,7 +88,7 @@ func (t *talk) run(ctx context.Context, limit int) error {
 			if !ok || line == "/quit" {
 				return nil
 			}
-			if err := t.say(ctx, line); err != nil {
+			if err := t.enter(ctx, line); err != nil {
 				return err
 			}
 		case got := <-arrivals:
@@ -112,7 +116,7 @@ func (t *talk) begin(ctx context.Context, limit int) error {
 			return err
 		}
 		for _, m := range messages {
-			t.seen[m.ID] = true
+			t.remember(m.ID)
 			if err := t.app.show(m); err != nil {
 				return err
 			}
@@ -126,7 +130,7 @@ func (t *talk) begin(ctx context.Context, limit int) error {
 		return err
 	}
 	if facts.Encrypted {
-		t.app.note("%s is encrypted. Write a line to send it; Ctrl-D ends the chat.", t.room)
+		t.app.note("%s is encrypted. Write a line to send it; /help lists commands; Ctrl-D ends the chat.", t.room)
 	} else {
 		t.app.note("%s", t.app.paint(colourRed, string(t.room)+" is NOT encrypted: the servers can read everything."))
 	}
@@ -184,33 +188,40 @@ func (t *talk) readLines(ctx context.Context, lines chan<- string) {
 }
 
 // say sends a line and shows how far it got. Only what ends the session is an error.
-func (t *talk) say(ctx context.Context, line string) error {
-	content, err := (&sendKind{}).text(line)
-	if err == nil {
-		m := message{Kind: "message", Room: t.room, Sender: t.s.me.User, Device: t.s.me.Device, Type: "m.room.message",
-			Body: line, State: stateSending, Time: time.Now().UnixMilli(), Trust: trustRed}
-		if t.s.roomFacts[t.room].Encrypted {
-			m.Encrypted, m.Trust = true, trustGreen
-		}
-		if t.app.json {
-			if err := t.app.show(m); err != nil {
-				return err
-			}
-		}
-		var sent message
-		sent, err = t.s.send(ctx, t.room, "m.room.message", client.NewTxnID(), content, t.options)
-		if err == nil {
-			t.seen[sent.ID] = true
-			if err := t.app.show(sent); err != nil {
-				return err
-			}
-			return t.keep(sent)
-		}
-		m.State, m.Error, m.Trust = stateFailed, err.Error(), trustRed
+func (t *talk) say(ctx context.Context, line string, kind *sendKind) error {
+	content, err := kind.text(line)
+	if err != nil {
+		return t.failed(ctx, err)
+	}
+	m := message{Kind: "message", Room: t.room, Sender: t.s.me.User, Device: t.s.me.Device, Type: "m.room.message",
+		Body: line, State: stateSending, Time: time.Now().UnixMilli(), Trust: trustRed}
+	if t.s.roomFacts[t.room].Encrypted {
+		m.Encrypted, m.Trust = true, trustGreen
+	}
+	if t.app.json {
 		if err := t.app.show(m); err != nil {
 			return err
 		}
 	}
+	sent, err := t.s.send(ctx, t.room, "m.room.message", client.NewTxnID(), content, t.options)
+	if err == nil {
+		return t.sent(sent)
+	}
+	m.State, m.Error, m.Trust = stateFailed, err.Error(), trustRed
+	if err := t.app.show(m); err != nil {
+		return err
+	}
+	return t.failed(ctx, err)
+}
+
+// sent shows a message that the server has.
+func (t *talk) sent(m message) error {
+	t.remember(m.ID)
+	return t.showNew(m)
+}
+
+// failed tells what went wrong and lets the chat go on, unless the session has ended.
+func (t *talk) failed(ctx context.Context, err error) error {
 	code, hint := explain(err)
 	if code == exitNotLoggedIn || ctx.Err() != nil {
 		return err
@@ -310,9 +321,18 @@ func (t *talk) keep(messages ...message) error {
 	return t.s.keep(t.room, messages)
 }
 
+// remember notes an event as shown. When there are too many the older half goes: the newer one has to hold whatever a
+// limited timeline can leave out.
 func (t *talk) remember(e id.EventID) {
-	if len(t.seen) >= maxSeen {
-		clear(t.seen)
+	if t.seen[e] {
+		return
+	}
+	if len(t.order) >= maxSeen {
+		for _, old := range t.order[:maxSeen/2] {
+			delete(t.seen, old)
+		}
+		t.order = slices.Delete(t.order, 0, maxSeen/2)
 	}
 	t.seen[e] = true
+	t.order = append(t.order, e)
 }

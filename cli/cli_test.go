@@ -19,14 +19,21 @@ import (
 
 func TestSafe(t *testing.T) {
 	for in, want := range map[string]string{
-		"hello":                      "hello",
-		"a\x1b[31mb":                 "a[31mb",
-		"a\x9b31mb":                  "a\ufffd31mb",
-		"a\u009b31mb":                "a31mb",
-		"a\nb":                       "a\n    b",
-		"a\r2026-01-01  @bob: hi":    "a2026-01-01  @bob: hi",
-		"ab\u202egpj.exe":            "abgpj.exe",
-		"Gr\u00fc\u00dfe \U0001F600": "Gr\u00fc\u00dfe \U0001F600",
+		"hello":                       "hello",
+		"a\x1b[31mb":                  "a[31mb",
+		"a\x9b31mb":                   "a\ufffd31mb",
+		"a\u009b31mb":                 "a31mb",
+		"a\nb":                        "a\n    b",
+		"a\r2026-01-01  @bob: hi":     "a2026-01-01  @bob: hi",
+		"ab\u202egpj.exe":             "abgpj.exe",
+		"a\u2028b\u2029c":             "a\n    b\n    c",
+		"a\u061cb\u200bc\u2060\ufeff": "abc",
+		"pay\u200dpal\u200c":          "paypal",
+		"a\u00adb\U000e0041":          "ab",
+		"\u06cc\u200c\u0627":          "\u06cc\u200c\u0627",
+		"\U0001F469\u200d\U0001F4BB":  "\U0001F469\u200d\U0001F4BB",
+		"\u06cc\u200c\u200c\u200cx":   "\u06cc\u200cx",
+		"Gr\u00fc\u00dfe \U0001F600":  "Gr\u00fc\u00dfe \U0001F600",
 	} {
 		if got := safe(in); got != want {
 			t.Errorf("safe(%q) is %q, not %q", in, got, want)
@@ -83,6 +90,23 @@ func TestEveryErrorHasAHint(t *testing.T) {
 	}
 	if code, _ := explain(&client.Error{Status: 401, Code: "M_UNKNOWN_TOKEN"}); code != exitNotLoggedIn {
 		t.Errorf("an ended session has code %d", code)
+	}
+}
+
+// TestShownEventsAreRemembered fills what a chat remembers: it forgets the older half, and never so much that what a
+// limited timeline left out could be shown again.
+func TestShownEventsAreRemembered(t *testing.T) {
+	chat := &talk{seen: map[id.EventID]bool{}}
+	name := func(i int) id.EventID { return id.EventID(fmt.Sprint("$", i)) }
+	for i := range maxSeen + 1 {
+		chat.remember(name(i))
+		chat.remember(name(i))
+	}
+	if len(chat.seen) != maxSeen/2+1 || len(chat.order) != len(chat.seen) || chat.seen[name(maxSeen/2-1)] || !chat.seen[name(maxSeen/2)] || !chat.seen[name(maxSeen)] {
+		t.Errorf("%d events are remembered", len(chat.seen))
+	}
+	if maxSeen/2 < maxPages*pageSize {
+		t.Error("a gap can be longer than what is remembered")
 	}
 }
 

@@ -63,26 +63,7 @@ func (a *app) upload() *cobra.Command {
 				if err := s.catchUp(ctx); err != nil {
 					return err
 				}
-				facts, err := s.facts(ctx, room)
-				if err != nil {
-					return err
-				}
-				content := describeFile(name, data)
-				if facts.Encrypted {
-					var sealed bytes.Buffer
-					file, err := attachment.Encrypt(&sealed, bytes.NewReader(data))
-					if err != nil {
-						return err
-					}
-					// Neither name nor type: they are part of the encrypted message.
-					if file.URL, err = s.client.Upload(ctx, sealed.Bytes(), "application/octet-stream", ""); err != nil {
-						return err
-					}
-					content.File = &file
-				} else if content.URL, err = s.client.Upload(ctx, data, content.Info.MimeType, name); err != nil {
-					return err
-				}
-				m, err := s.send(ctx, room, "m.room.message", client.NewTxnID(), content, kind.options())
+				m, err := s.upload(ctx, room, name, data, kind.options())
 				if err != nil {
 					return err
 				}
@@ -93,6 +74,30 @@ func (a *app) upload() *cobra.Command {
 	kind.flags(cmd)
 	cmd.Flags().StringVar(&name, "name", "", "what to call it (default: the name of FILE)")
 	return cmd
+}
+
+// upload sends a file into a room, encrypted if the room is.
+func (s *session) upload(ctx context.Context, room id.RoomID, name string, data []byte, options sendOptions) (message, error) {
+	facts, err := s.facts(ctx, room)
+	if err != nil {
+		return message{}, err
+	}
+	content := describeFile(name, data)
+	if facts.Encrypted {
+		var sealed bytes.Buffer
+		file, err := attachment.Encrypt(&sealed, bytes.NewReader(data))
+		if err != nil {
+			return message{}, err
+		}
+		// Neither name nor type: they are part of the encrypted message.
+		if file.URL, err = s.client.Upload(ctx, sealed.Bytes(), "application/octet-stream", ""); err != nil {
+			return message{}, err
+		}
+		content.File = &file
+	} else if content.URL, err = s.client.Upload(ctx, data, content.Info.MimeType, name); err != nil {
+		return message{}, err
+	}
+	return s.send(ctx, room, "m.room.message", client.NewTxnID(), content, options)
 }
 
 func (a *app) readFile(name string) ([]byte, error) {
@@ -164,28 +169,32 @@ func (a *app) download() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				m := messages[0]
-				if m.undecryptable {
-					return fail(exitUnsafe, "ask the sender to send it again, or restore your key backup", "the message can't be decrypted: %s", m.Reason)
-				}
-				data, content, err := s.fetch(ctx, m)
-				if err != nil {
-					return err
-				}
-				if output == "" {
-					output = fileName(content)
-				}
-				if err := a.writeFile(output, data, force); err != nil || output == "-" {
-					return err
-				}
-				return a.answer(map[string]any{"file": output, "size": len(data), "sender": m.Sender, "encrypted": m.Encrypted, "trust": m.Trust, "reason": m.Reason},
-					"Wrote %s (%d bytes).  %s", safeLine(output), len(data), a.lock(m))
+				return s.save(ctx, messages[0], output, force)
 			})
 		},
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "", "where to write it, - for standard output (default: the file's own name, here)")
 	cmd.Flags().BoolVar(&force, "force", false, "write over an existing file")
 	return cmd
+}
+
+// save writes the file of a message, and says so; without an output it goes by its own name.
+func (s *session) save(ctx context.Context, m message, output string, force bool) error {
+	if m.undecryptable {
+		return fail(exitUnsafe, "ask the sender to send it again, or restore your key backup", "the message can't be decrypted: %s", m.Reason)
+	}
+	data, content, err := s.fetch(ctx, m)
+	if err != nil {
+		return err
+	}
+	if output == "" {
+		output = fileName(content)
+	}
+	if err := s.app.writeFile(output, data, force); err != nil || output == "-" {
+		return err
+	}
+	return s.app.answer(map[string]any{"file": output, "size": len(data), "sender": m.Sender, "encrypted": m.Encrypted, "trust": m.Trust, "reason": m.Reason},
+		"Wrote %s (%d bytes).  %s", safeLine(output), len(data), s.app.lock(m))
 }
 
 // fileName is the name that a message gives its file, without anything that leads elsewhere.

@@ -143,15 +143,19 @@ func (a *app) members() *cobra.Command {
 				if a.json {
 					return a.document(views)
 				}
-				for _, v := range views {
-					if err := a.say("%s  %s  %s  [%s]", v.User, v.Name, v.Membership, v.Trust); err != nil {
-						return err
-					}
-				}
-				return nil
+				return a.showMembers(views)
 			})
 		},
 	}
 	cmd.Flags().BoolVar(&all, "all", false, "also those who left or are banned")
 	return cmd
+}
+
+func (a *app) showMembers(views []memberView) error {
+	for _, v := range views {
+		if err := a.say("%s  %s  %s  [%s]", v.User, v.Name, v.Membership, v.Trust); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -165,7 +165,7 @@ func (p *profile) unlock(ctx context.Context, key vault.Key) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fail(exitBusy, "end the other command (a chat?), or use another --profile", "another command uses the profile %s", p.app.profile)
+			return fail(exitBusy, "end the other command (a chat has commands of its own: /help), or use another --profile", "another command uses the profile %s", p.app.profile)
 		case <-ticker.C:
 		}
 	}
