@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net/http"
+	"strings"
 	"time"
 
 	"github.com/securecomm/securecomm/cli/client"
@@ -88,14 +90,28 @@ func (s *session) sendOutbox(ctx context.Context) error {
 		return err
 	}
 	for _, one := range waiting {
-		if err := s.client.SendToDevice(ctx, one.Type, one.Txn, one.Body); err != nil {
+		err := s.client.SendToDevice(ctx, one.Type, one.Txn, one.Body)
+		switch {
+		case err != nil && !forGood(err):
 			return err
+		case err != nil:
+			// What comes after it must not wait for ever.
+			s.app.note("Warning: the server does not take a message %s to %s, which is given up; they may not be able to read what you write: %v",
+				one.Type, safeLine(strings.Join(one.Users(), ", ")), err)
 		}
 		if err := s.machine.MarkSent(one.Txn); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// forGood says whether a server would refuse the same again, as far as it is the Matrix server that answers: a proxy's
+// page says nothing of that, but for what is too large for it.
+func forGood(err error) bool {
+	var refused *client.Error
+	return errors.As(err, &refused) && refused.Status/100 == 4 && (refused.Code != "" || refused.Status == http.StatusRequestEntityTooLarge) &&
+		refused.Status != http.StatusUnauthorized && refused.Status != http.StatusTooManyRequests
 }
 
 // afterDecrypting sends what decrypting made necessary, such as requests for missing keys.

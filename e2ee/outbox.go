@@ -3,6 +3,8 @@ package e2ee
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/securecomm/securecomm/homeserver/id"
@@ -16,6 +18,17 @@ type ToDevice struct {
 	Type string          // of the events
 	Txn  string          // the transaction ID; the same after a crash
 	Body json.RawMessage // of PUT /sendToDevice
+}
+
+// Users are whose devices it is for, sorted.
+func (d *ToDevice) Users() []string {
+	var body struct {
+		Messages map[string]json.RawMessage `json:"messages"`
+	}
+	if json.Unmarshal(d.Body, &body) != nil {
+		return nil
+	}
+	return slices.Sorted(maps.Keys(body.Messages))
 }
 
 // recipients are contents by user and by device.
@@ -71,7 +84,7 @@ func (m *Machine) Outbox() ([]ToDevice, error) {
 	return waiting, nil
 }
 
-// MarkSent notes that the server took a message of the outbox.
+// MarkSent notes that the server took a message of the outbox, or will never take it.
 func (m *Machine) MarkSent(transaction string) error {
 	err := m.update(func(t *txn) error {
 		for _, key := range t.Keys(prefixOutbox) {

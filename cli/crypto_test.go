@@ -1,0 +1,103 @@
+package cli
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/securecomm/securecomm/cli/client"
+	"github.com/securecomm/securecomm/e2ee"
+	"github.com/securecomm/securecomm/e2ee/vault"
+	"github.com/securecomm/securecomm/homeserver/id"
+)
+
+// answers is a server that answers every request by a function.
+type answers func(*http.Request) (status int, body string)
+
+func (a answers) RoundTrip(req *http.Request) (*http.Response, error) {
+	status, body := a(req)
+	return &http.Response{StatusCode: status, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(body)), Request: req}, nil
+}
+
+func openMachine(t *testing.T, user id.UserID) *e2ee.Machine {
+	t.Helper()
+	dir := t.TempDir()
+	key, err := vault.KeyFile(filepath.Join(dir, "key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := vault.Open(filepath.Join(dir, "vault"), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { v.Close() })
+	machine, err := e2ee.Open(v, user, "D")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return machine
+}
+
+// TestRefusedMessages has a server refuse the first of two messages to devices: for good, then the second goes out; else
+// both wait.
+func TestRefusedMessages(t *testing.T) {
+	for _, c := range []struct {
+		status int
+		body   string
+		left   int
+	}{
+		{400, `{"errcode":"M_BAD_JSON"}`, 0},
+		{413, `<html>`, 0},
+		{404, `<html>`, 2},
+		{401, `{"errcode":"M_UNKNOWN_TOKEN"}`, 2},
+		{500, `{"errcode":"M_UNKNOWN"}`, 2},
+	} {
+		s := newSession(t)
+		s.machine = openMachine(t, "@me:h")
+		var notes strings.Builder
+		s.app.err = &notes
+		bob, err := openMachine(t, "@bob:h").KeysUpload()
+		if err != nil {
+			t.Fatal(err)
+		}
+		query, err := s.machine.UsersToQuery("@bob:h")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.machine.ReceiveKeysQuery(query, fmt.Appendf(nil, `{"device_keys":{"@bob:h":{"D":%s}}}`, bob.DeviceKeys)); err != nil {
+			t.Fatal(err)
+		}
+		for _, room := range []id.RoomID{"!a:h", "!b:h"} { // bob is told that nothing can be sent to him
+			if _, err := s.machine.ShareRoomKey(room, e2ee.Sharing{Members: []id.UserID{"@bob:h"}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		calls := 0
+		s.client = &client.Client{Base: "https://h", HTTP: &http.Client{Transport: answers(func(req *http.Request) (int, string) {
+			var body map[string]json.RawMessage
+			if err := json.NewDecoder(req.Body).Decode(&body); err != nil || body["messages"] == nil {
+				t.Error(err)
+			}
+			if calls++; calls == 1 {
+				return c.status, c.body
+			}
+			return 200, `{}`
+		})}}
+		err = s.sendOutbox(t.Context())
+		var refused *client.Error
+		if c.left > 0 && !errors.As(err, &refused) || c.left == 0 && err != nil {
+			t.Errorf("status %d: %v", c.status, err)
+		}
+		if told := strings.Contains(notes.String(), "to @bob:h, which is given up"); told != (c.left == 0) {
+			t.Errorf("status %d: the user is told %q", c.status, notes.String())
+		}
+		if waiting, err := s.machine.Outbox(); err != nil || len(waiting) != c.left {
+			t.Errorf("status %d: %d messages wait, %v", c.status, len(waiting), err)
+		}
+	}
+}
