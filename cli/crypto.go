@@ -164,6 +164,10 @@ func (s *session) unseal(m *message, e client.Event) {
 		}
 		return
 	}
+	if got.PutBack {
+		s.app.note("Warning: this profile was put back from an older copy. Keys that were used already are given up; what you " +
+			"send from now on has new ones. Better log in anew, and restore your key backup.")
+	}
 	m.Type, m.Content, m.Device = got.Type, got.Content, got.Device
 	m.Trust, m.Reason = got.Trust.Level.String(), string(got.Trust.Reason)
 }

@@ -26,6 +26,10 @@ type Decrypted struct {
 	Content json.RawMessage
 	Device  id.DeviceID // of the sender; empty if it is not known
 	Trust   Trust
+
+	// PutBack says that the message proves the vault to be an older copy of itself. Its sessions are given up by then: what
+	// is sent from now on is encrypted by new ones.
+	PutBack bool
 }
 
 // roomEvent is an m.room.encrypted event of a room.
@@ -99,7 +103,11 @@ func (t *txn) decryptRoomEvent(room id.RoomID, e *roomEvent) (got *Decrypted, re
 	}
 	seen.note(t)
 	device, trust, err := t.messageTrust(in, e.Sender)
-	return &Decrypted{Type: p.Type, Content: p.Content, Device: device, Trust: trust}, nil, err
+	if err != nil {
+		return nil, nil, err
+	}
+	putBack, err := t.putBack(room, e.Content.Session, index)
+	return &Decrypted{Type: p.Type, Content: p.Content, Device: device, Trust: trust, PutBack: putBack}, nil, err
 }
 
 // messageTrust is what to think of a message of a session that claims to come from a user.

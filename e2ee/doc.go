@@ -27,4 +27,9 @@
 // has returned, the change is on disk, so that no ratchet ever falls back behind a message that left.
 // Messages to devices are in the vault too until MarkSent; they are sent again with the same transaction
 // id after a crash.
+//
+// A vault that was put back from an older copy is noticed when a message of one of its own sessions is decrypted that is
+// from further on than the copy knows (Decrypted.PutBack): all sessions begin anew then. Until such a message is read it
+// is not noticed, and the one-time key counts of the server don't help, since keys that others claimed are missing from
+// them at all times. So a copy should not be put back: log in anew instead, and restore the key backup.
 package e2ee

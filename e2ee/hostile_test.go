@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -476,5 +477,75 @@ func TestNotesOfStrangers(t *testing.T) {
 		if n := len(alice.vault.Keys(prefixWithheld)); n != want {
 			t.Errorf("%d notes are kept, not %d", n, want)
 		}
+	}
+}
+
+// TestCrashDuringUpload has the answer to an upload of keys lost, with the process or without: the same keys go out again.
+func TestCrashDuringUpload(t *testing.T) {
+	p := &person{w: newWorld(t), path: filepath.Join(t.TempDir(), "vault")}
+	p.open("@alice:h", "A")
+	t.Cleanup(func() { p.vault.Close() })
+	var before []byte
+	for range 3 {
+		upload, err := p.KeysUpload()
+		must(t, err)
+		now, err := json.Marshal(upload)
+		must(t, err)
+		if before != nil && !bytes.Equal(before, now) {
+			t.Error("other keys go out")
+		}
+		if len(upload.OneTimeKeys) != targetKeys || len(upload.FallbackKeys) != 1 {
+			t.Errorf("%d keys go out", len(upload.OneTimeKeys))
+		}
+		before = now
+		p.restart()
+	}
+}
+
+// TestVaultPutBack puts an older copy of a vault in its place. No key ID may come again with another key, and when the
+// device reads what it sent itself it must give up every key that it may have used.
+func TestVaultPutBack(t *testing.T) {
+	w := newWorld(t)
+	alice, bob := w.join("@alice:h", "A"), w.join("@bob:h", "B")
+	bob.reads(alice.send("one", both), "one", Yellow)
+	alice.reads(bob.send("two", both), "two", Yellow)
+	copied, err := os.ReadFile(alice.path)
+	must(t, err)
+	later := alice.send("three", both)
+	bob.reads(later, "three", Yellow)
+	must(t, alice.update(func(tx *txn) error { return tx.renewKeys() }))
+	alice.flush()
+	known := maps.Clone(w.oneTime[alice.ref()])
+
+	must(t, os.WriteFile(alice.path, copied, 0o600))
+	alice.restart()
+	got, err := alice.DecryptRoomEvent(room, later)
+	must(t, err)
+	if !got.PutBack || len(alice.vault.Keys(prefixOutbound)) != 0 {
+		t.Errorf("it is not noticed: %+v", got)
+	}
+	upload, err := alice.KeysUpload()
+	must(t, err)
+	if upload == nil || len(upload.OneTimeKeys) < targetKeys || len(upload.FallbackKeys) != 1 {
+		t.Fatalf("uploads %+v", upload)
+	}
+	for name := range upload.OneTimeKeys {
+		if _, again := known[name]; again {
+			t.Errorf("%s comes again", name)
+		}
+	}
+	conversation, err := loadOlm(alice.vault, "@bob:h", bob.identity)
+	must(t, err)
+	used := conversation.Sessions[0]
+	fresh := alice.send("four", both)
+	if session(t, fresh) == session(t, later) {
+		t.Error("the session goes on")
+	}
+	if conversation, err = loadOlm(alice.vault, "@bob:h", bob.identity); err != nil || conversation.Sessions[0].ID() == used.ID() {
+		t.Errorf("the conversation goes on: %v", err)
+	}
+	bob.reads(fresh, "four", Yellow)
+	if got, err := alice.DecryptRoomEvent(room, fresh); err != nil || got.PutBack {
+		t.Errorf("noticed again: %+v, %v", got, err)
 	}
 }

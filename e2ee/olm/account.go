@@ -3,13 +3,10 @@ package olm
 import (
 	"crypto/ed25519"
 	"crypto/rand"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
-
-	"github.com/securecomm/securecomm/e2ee/wire"
 )
 
 // MaxOneTimeKeys is how many private one-time keys an account keeps. The oldest go first: a server may
@@ -29,7 +26,6 @@ type accountState struct {
 	OneTime  []oneTimeKey `json:"one_time"` // oldest first
 	Fallback *oneTimeKey  `json:"fallback,omitempty"`
 	Previous *oneTimeKey  `json:"previous,omitempty"` // the fallback key before
-	NextKey  uint32       `json:"next_key"`
 }
 
 type oneTimeKey struct {
@@ -117,9 +113,8 @@ func (a *Account) MarkPublished(ids []string) {
 }
 
 func (a *Account) newKey() oneTimeKey {
-	a.s.NextKey++
-	id := wire.Base64(binary.BigEndian.AppendUint32(nil, a.s.NextKey))
-	return oneTimeKey{ID: id, Pair: newKeyPair()}
+	// Not counted: an account that was put back from an older copy would give IDs that the server has another key for.
+	return oneTimeKey{ID: rand.Text(), Pair: newKeyPair()}
 }
 
 // find is the private key that belongs to a published one.

@@ -13,5 +13,5 @@
 // Only the last frame can be one that a crash cut off: it is taken away, kept aside beside the vault, and Recovered
 // tells. Any other damage is ErrCorrupt, and the file is left as it is.
 //
-// What the file can't tell is whether somebody put back an older copy of the whole of it.
+// What the file can't tell is whether somebody put back an older copy of the whole of it; e2ee notices some of that.
 package vault
