@@ -45,7 +45,8 @@ type API struct {
 	TrustedProxies []netip.Prefix
 
 	limiter *limiter
-	sockets sockets
+	sockets places
+	syncs   places
 }
 
 // routes is the table of all routes, in the order of the specification's modules.

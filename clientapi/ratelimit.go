@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/maypok86/otter/v2"
@@ -166,4 +167,30 @@ func (l *limiter) take(b bucket, r Rate, now time.Time) time.Duration {
 		reservation.CancelAt(now)
 	}
 	return wait
+}
+
+// places counts what each user has open at a time.
+type places struct {
+	mu    sync.Mutex
+	taken map[id.UserID]int
+}
+
+// enter takes a place, if the user has not that many already. leave gives it back.
+func (p *places) enter(user id.UserID, most int) (leave func(), err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.taken[user] >= most {
+		return nil, &failure{status: http.StatusTooManyRequests, code: "M_LIMIT_EXCEEDED", message: "too many connections at a time", after: time.Second}
+	}
+	if p.taken == nil {
+		p.taken = map[id.UserID]int{}
+	}
+	p.taken[user]++
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.taken[user]--; p.taken[user] == 0 {
+			delete(p.taken, user)
+		}
+	}, nil
 }

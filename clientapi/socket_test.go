@@ -10,6 +10,7 @@ import (
 
 	"github.com/gorilla/websocket"
 
+	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/store/storetest"
 )
 
@@ -45,23 +46,38 @@ func TestSocketsEndInSilence(t *testing.T) {
 	}
 }
 
-func TestSocketsOfAUserAreBounded(t *testing.T) {
-	var s sockets
+func TestWhatAUserHasOpenIsBounded(t *testing.T) {
+	var p places
 	var leave func()
 	for i := range maxSockets {
 		var err error
-		if leave, err = s.enter("@alice:h"); err != nil {
+		if leave, err = p.enter("@alice:h", maxSockets); err != nil {
 			t.Fatalf("socket %d: %v", i, err)
 		}
 	}
-	if _, err := s.enter("@alice:h"); asFailure(err) == nil || asFailure(err).code != "M_LIMIT_EXCEEDED" {
+	if _, err := p.enter("@alice:h", maxSockets); asFailure(err) == nil || asFailure(err).code != "M_LIMIT_EXCEEDED" {
 		t.Errorf("one more: %v", err)
 	}
-	if _, err := s.enter("@bob:h"); err != nil {
+	if _, err := p.enter("@bob:h", maxSockets); err != nil {
 		t.Errorf("another user: %v", err)
 	}
 	leave()
-	if _, err := s.enter("@alice:h"); err != nil {
+	if _, err := p.enter("@alice:h", maxSockets); err != nil {
 		t.Errorf("after one was closed: %v", err)
 	}
+}
+
+func TestSyncsOfAUserAreBounded(t *testing.T) {
+	each(t, func(test *tester) {
+		user, token := test.register("alice")
+		for range maxSyncs {
+			if _, err := test.api.syncs.enter(id.UserID(user), maxSyncs); err != nil {
+				t.Fatal(err)
+			}
+		}
+		a := test.want(test.call(GET, prefix+"/v3/sync", token, nil), 429, "M_LIMIT_EXCEEDED")
+		if a.header.Get("Retry-After") != "1" {
+			t.Errorf("headers %v", a.header)
+		}
+	})
 }

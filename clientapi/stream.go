@@ -12,7 +12,6 @@ import (
 
 	"github.com/securecomm/securecomm/homeserver/account"
 	"github.com/securecomm/securecomm/homeserver/clientsync"
-	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/stream"
 )
 
@@ -45,31 +44,6 @@ var upgrader = websocket.Upgrader{
 
 // maxSockets is how many websockets a user may have open at a time.
 const maxSockets = 50
-
-// sockets counts the open websockets of each user.
-type sockets struct {
-	mu   sync.Mutex
-	open map[id.UserID]int
-}
-
-func (s *sockets) enter(user id.UserID) (leave func(), err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.open[user] >= maxSockets {
-		return nil, fail(http.StatusTooManyRequests, "M_LIMIT_EXCEEDED", "too many open websockets")
-	}
-	if s.open == nil {
-		s.open = map[id.UserID]int{}
-	}
-	s.open[user]++
-	return func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if s.open[user]--; s.open[user] == 0 {
-			delete(s.open, user)
-		}
-	}, nil
-}
 
 // greeting is what a client may send first: what is not in the query or the header of its request.
 type greeting struct {
@@ -117,7 +91,7 @@ func (a *API) stream(c *call) (any, error) {
 		k.refuse(err)
 		return nil, nil
 	}
-	leave, err := a.sockets.enter(k.Requester.User)
+	leave, err := a.sockets.enter(k.Requester.User, maxSockets)
 	if err != nil {
 		k.refuse(err)
 		return nil, nil

@@ -16,6 +16,9 @@ func (a *API) syncRoutes() []route {
 	}
 }
 
+// maxSyncs is how many syncs of a user may be waiting or being read at a time: slow readers keep their answers in memory.
+const maxSyncs = 30
+
 func (a *API) sync(c *call) (any, error) {
 	timeout, err := c.intQuery("timeout", 0, int(clientsync.MaxTimeout/time.Millisecond))
 	if err != nil {
@@ -37,6 +40,11 @@ func (a *API) sync(c *call) (any, error) {
 		}
 		r.Since = &token
 	}
+	leave, err := a.syncs.enter(r.User, maxSyncs)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	ctx := c.Request().Context()
 	if r.Filter, err = a.Account.Filter(ctx, r.User, c.query("filter")); err != nil {
 		return nil, err
@@ -53,5 +61,5 @@ func (a *API) sync(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return json.RawMessage(answer.Body), nil
+	return nil, writeAnswer(c, json.RawMessage(answer.Body))
 }

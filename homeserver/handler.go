@@ -2,11 +2,13 @@ package homeserver
 
 import (
 	"crypto/rand"
+	"net"
 	"net/http"
 	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -56,7 +58,12 @@ func (m *metrics) observe(method, route string, status int, took time.Duration) 
 func (s *Server) around(api, federation http.Handler) http.Handler {
 	metrics := s.guardMetrics(s.metrics.handler)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header()["X-Request-Id"] = []string{requestID(r)}
+		// The name that a proxy or a client gave a request, if it can stand in a log; else a new one.
+		name := r.Header.Get("X-Request-Id")
+		if name == "" || len(name) > maxRequestID || strings.Trim(name, requestIDCharacters) != "" {
+			name = rand.Text()
+		}
+		w.Header()["X-Request-Id"] = []string{name}
 		if r.ContentLength != 0 {
 			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout)) // tests have no connection
 		}
@@ -92,15 +99,6 @@ func (s *Server) health(w http.ResponseWriter, r *http.Request) {
 // maxRequestID is the longest name of a request that is taken from outside.
 const maxRequestID = 64
 
-// requestID is the name that a proxy or a client gave a request, if it can stand in a log; else a new one.
-func requestID(r *http.Request) string {
-	given := r.Header.Get("X-Request-Id")
-	if given == "" || len(given) > maxRequestID || strings.Trim(given, requestIDCharacters) != "" {
-		return rand.Text()
-	}
-	return given
-}
-
 const requestIDCharacters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_."
 
 const metricsPath = "/metrics"
@@ -131,4 +129,66 @@ func contains(networks []netip.Prefix, address netip.Addr) bool {
 		}
 	}
 	return false
+}
+
+// Answers may take as long as a client keeps reading them. Time in which nothing is being written does not count, so
+// long polls may wait.
+const (
+	readingPause   = time.Minute // without a single piece, after which a client is cut off
+	readingSlowest = 4 << 10     // bytes a second on average, beside readingPause
+	readingPiece   = 64 << 10
+)
+
+// reader is the connection of a client, which is cut off if it reads its answers too slowly. Deadlines that are set from
+// outside, as those of websockets, hold instead.
+type reader struct {
+	net.Conn
+	bounded atomic.Bool // from outside
+
+	left  time.Duration // that the client may take at the end of the last piece
+	ended time.Time     // when that was
+}
+
+func (r *reader) Write(p []byte) (n int, err error) {
+	if r.bounded.Load() {
+		return r.Conn.Write(p)
+	}
+	for n < len(p) && err == nil {
+		began := time.Now()
+		left := min(readingPause, r.left+min(readingPause, began.Sub(r.ended)))
+		if err = r.Conn.SetWriteDeadline(began.Add(left)); err != nil {
+			break
+		}
+		var written int
+		written, err = r.Conn.Write(p[n:min(len(p), n+readingPiece)])
+		n += written
+		r.ended = time.Now()
+		r.left = left - r.ended.Sub(began) + time.Duration(written)*time.Second/readingSlowest
+	}
+	return n, err
+}
+
+// SetWriteDeadline is called for websockets and TLS handshakes.
+func (r *reader) SetWriteDeadline(t time.Time) error {
+	r.bounded.Store(!t.IsZero())
+	return r.Conn.SetWriteDeadline(t)
+}
+
+// CloseWrite lets the last answer arrive on a connection whose request was not read to its end.
+func (r *reader) CloseWrite() error {
+	if c, ok := r.Conn.(interface{ CloseWrite() error }); ok {
+		return c.CloseWrite()
+	}
+	return nil
+}
+
+// readers are the connections of a listener.
+type readers struct{ net.Listener }
+
+func (l readers) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return &reader{Conn: c}, nil
 }

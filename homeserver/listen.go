@@ -25,8 +25,8 @@ type listener struct {
 	server *http.Server
 }
 
-// Limits on connections. Answers may take as long as a long poll; requests may not. Uploads may take longer than
-// bodyTimeout as long as they keep coming.
+// Limits on connections. Answers may take as long as a long poll, and then as long as they are read (reader); requests
+// may not. Uploads may take longer than bodyTimeout as long as they keep coming.
 const (
 	headerTimeout = 20 * time.Second
 	bodyTimeout   = time.Minute
@@ -118,6 +118,7 @@ func (s *Server) listen(ctx context.Context) ([]listener, error) {
 			}
 			return nil, fmt.Errorf("listen for %s: %w", w.name, err)
 		}
+		l = readers{l}
 		if w.tls {
 			l = tls.NewListener(l, certificates.config())
 		}

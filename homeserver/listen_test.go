@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -218,5 +219,28 @@ func TestComplaintsOfListenersAreLogged(t *testing.T) {
 	s.newHTTP("client", nil).ErrorLog.Print("a handshake failed")
 	if line := log.take(); !strings.Contains(line, "a handshake failed") || !strings.Contains(line, "listener=client") {
 		t.Errorf("got %q", line)
+	}
+}
+
+func TestListenersCutSlowReadersOff(t *testing.T) {
+	s, _ := open(t)
+	s.Config.Listen.Client, s.Config.Listen.Federation, s.Config.Listen.Metrics = "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
+	listeners, err := s.listen(context.Background())
+	if err != nil || len(listeners) < 2 {
+		t.Fatal(len(listeners), err)
+	}
+	for _, l := range listeners {
+		there, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		here, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := here.(*reader); !ok {
+			t.Errorf("%s accepts a %T", l.name, here)
+		}
+		_, _, _ = there.Close(), here.Close(), l.Close()
 	}
 }

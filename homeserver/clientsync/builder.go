@@ -30,6 +30,7 @@ type builder struct {
 	came  []id.UserID // who came to share a room with the user
 	any   bool        // there is something to tell
 	seen  map[store.StateNID]string
+	shown int // bytes of events in timelines
 	parts [sections]section
 }
 

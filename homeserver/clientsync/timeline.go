@@ -16,6 +16,10 @@ const (
 	maxTimeline   = 1000
 	// maxScan bounds the events that are looked at for one timeline.
 	maxScan = 5000
+	// maxTimelineSize bounds the events of one timeline in bytes, maxTimelinesSize those of all in one answer together.
+	// Each timeline shows one event at least.
+	maxTimelineSize  = 1 << 20
+	maxTimelinesSize = 8 << 20
 )
 
 // timeline is the part of a room's history that an answer shows, oldest first.
@@ -43,7 +47,7 @@ func (b *builder) timeline(v *visit) (*timeline, error) {
 		}
 	}
 	limit := f.Count(usualTimeline, maxTimeline)
-	p := picker{b: b, v: v, t: t, limit: limit, unfiltered: f.Unrestricted() && len(b.p.ignored) == 0}
+	p := picker{b: b, v: v, t: t, limit: limit, size: min(maxTimelineSize, maxTimelinesSize-b.shown), unfiltered: f.Unrestricted() && len(b.p.ignored) == 0}
 	if v.events != nil || b.w.listed && !v.fresh && !v.left {
 		list, err := b.tx.Events.ByNID(v.events...)
 		if err != nil {
@@ -68,6 +72,7 @@ type picker struct {
 	v          *visit
 	t          *timeline
 	limit      int
+	size       int // that may still be shown, in bytes
 	unfiltered bool
 }
 
@@ -105,10 +110,11 @@ func (p *picker) take(ev *store.Event) (bool, error) {
 		p.t.hid = p.t.hid || ev.StateKey != nil
 		return true, nil
 	}
-	if len(p.t.events) >= p.limit {
+	if p.size -= len(ev.JSON); len(p.t.events) >= p.limit || p.size < 0 && len(p.t.events) > 0 {
 		p.t.limited = true
 		return false, nil
 	}
+	p.b.shown += len(ev.JSON)
 	p.t.events = append(p.t.events, ev)
 	gap, err := p.b.gapBefore(ev)
 	if err != nil || gap {

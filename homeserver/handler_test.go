@@ -1,0 +1,66 @@
+package homeserver
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// TestSlowReaders: after a long poll, nothing is read of an answer, or too little, or just enough.
+func TestSlowReaders(t *testing.T) {
+	const size = 4 << 20
+	for name, test := range map[string]struct {
+		piece int
+		every time.Duration
+		cut   time.Duration // when; 0: never
+	}{
+		"nothing":     {0, 0, readingPause},
+		"a trickle":   {readingPiece, 21 * time.Second, 188 * time.Second}, // each piece comes 5 s too late
+		"enough":      {readingPiece, readingPiece / readingSlowest * time.Second, 0},
+		"with pauses": {size / 4, readingPause - time.Second, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ours, theirs := net.Pipe()
+				c := &reader{Conn: ours}
+				time.Sleep(time.Hour)
+				done := make(chan struct{})
+				go func() {
+					defer close(done)
+					for err := error(nil); err == nil && test.piece > 0; _, err = io.CopyN(io.Discard, theirs, int64(test.piece)) {
+						time.Sleep(test.every)
+					}
+				}()
+				began := time.Now()
+				n, err := c.Write(make([]byte, size))
+				took := time.Since(began)
+				if cut := test.cut > 0; cut != errors.Is(err, os.ErrDeadlineExceeded) || cut && took != test.cut || !cut && n != size {
+					t.Errorf("wrote %d bytes in %s: %v", n, took, err)
+				}
+				_, _ = theirs.Close(), ours.Close()
+				<-done
+			})
+		})
+	}
+}
+
+// TestOwnDeadlines: a websocket says for itself how long its client may take.
+func TestOwnDeadlines(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ours, _ := net.Pipe()
+		c := &reader{Conn: ours}
+		began := time.Now()
+		for _, own := range []time.Duration{time.Second, time.Hour} {
+			if err := c.SetWriteDeadline(began.Add(own)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := c.Write([]byte("x")); !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(began) != own {
+				t.Errorf("with a limit of %s: %v after %s", own, err, time.Since(began))
+			}
+		}
+	})
+}
