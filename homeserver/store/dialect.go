@@ -119,7 +119,8 @@ var (
 type statements struct {
 	write, read string // begin one
 	lock        string // reads the newest position of the log, which nobody else can move until the transaction ends
-	move        string // moves it, to the first argument, if it is the second; it does not wait for others who move it
+	move        string // moves it, to the first argument, if it is the second, and tells the transaction's name; it does not wait for others who move it
+	name        string // tells the transaction's name; empty if the outcome of a commit is never in doubt
 }
 
 func begins(postgres bool) statements {
@@ -127,10 +128,11 @@ func begins(postgres bool) statements {
 	if postgres {
 		return statements{
 			write: "BEGIN", read: "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", lock: lock + " FOR UPDATE",
-			move: `UPDATE counters SET value = ? WHERE name = (` + newest + ` FOR UPDATE SKIP LOCKED)`,
+			move: `UPDATE counters SET value = ? WHERE name = (` + newest + ` FOR UPDATE SKIP LOCKED) RETURNING pg_current_xact_id()::text`,
+			name: "SELECT pg_current_xact_id()::text",
 		}
 	}
-	return statements{write: "BEGIN IMMEDIATE", read: "BEGIN", lock: lock, move: `UPDATE counters SET value = ? WHERE name = (` + newest + `)`}
+	return statements{write: "BEGIN IMMEDIATE", read: "BEGIN", lock: lock, move: `UPDATE counters SET value = ? WHERE name = (` + newest + `) RETURNING ''`}
 }
 
 // duplicate says whether an error is that a row is there already. SQLite has one process that writes.

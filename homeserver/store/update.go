@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"time"
 
 	"github.com/securecomm/securecomm/homeserver/stream"
 )
@@ -22,12 +23,17 @@ type job struct {
 	tx   *Tx // what it has written, if it has not failed
 }
 
-// errMoved says that another process has written to the log meanwhile, so that a batch's positions are not right.
-var errMoved = errors.New("another process has written to the log")
+// errAgain says that nothing is wrong with a batch: another process has written to the log meanwhile, so that the batch's
+// positions are not right, or the connection was lost before the commit.
+var errAgain = errors.New("the updates have to be run again")
+
+// errUncertain says that the connection was lost during a commit, and that nobody could be asked what became of it.
+var errUncertain = fmt.Errorf("%w: whether the last changes were committed is not known", ErrUnavailable)
 
 // Update runs fn in a transaction and returns once the outcome is durable, or nothing of it is there.
 // fn may be run more than once; it must neither wait nor act on anything but the Tx. After a nil
-// answer everything it wrote survives a crash.
+// answer everything it wrote survives a crash. Only if PostgreSQL goes away during the commit, and does not come back within
+// seconds, may an update that failed with ErrUnavailable have been carried out.
 func (db *DB) Update(ctx context.Context, fn func(*Tx) error) error {
 	wait, err := db.Queue(ctx, fn)
 	if err != nil {
@@ -110,10 +116,10 @@ func (db *DB) write() {
 // only the one at fault fails.
 func (db *DB) runBatch(batch []*job) {
 	err := db.transact(batch)
-	if errors.Is(err, errMoved) {
+	if errors.Is(err, errAgain) {
 		err = db.transact(batch) // which locks the counter first
 	}
-	if err != nil && len(batch) > 1 {
+	if err != nil && len(batch) > 1 && !errors.Is(err, errUncertain) {
 		db.log.Warn("a batch of updates failed; each is tried alone", "updates", len(batch), "err", err)
 		for i := range batch {
 			db.runBatch(batch[i : i+1])
@@ -154,17 +160,22 @@ func (db *DB) transact(batch []*job) error {
 			changes = append(changes, j.tx.changes...)
 		}
 		if j.err != nil && !locked && duplicate(j.err) {
-			err = errMoved // what is there already may be another process's, at the same position
+			err = errAgain // what is there already may be another process's, at the same position
 		}
 	}
+	var name string
 	if err == nil && len(changes) > 0 {
-		var n int64
-		if n, err = db.writer.exec(db.begin.move, int64(upto), int64(db.last)); err == nil && n == 0 {
-			err = errMoved
+		var moved bool
+		if moved, err = db.writer.row([]any{&name}, db.begin.move, int64(upto), int64(db.last)); err == nil && !moved {
+			err = errAgain
 		}
+	} else if err == nil && db.begin.name != "" {
+		_, err = db.writer.row([]any{&name}, db.begin.name)
 	}
 	if err == nil {
-		_, err = db.writer.exec("COMMIT")
+		if _, err = db.writer.exec("COMMIT"); err != nil && name != "" {
+			err = db.outcome(name, err)
+		}
 	}
 	if err != nil {
 		db.writer.exec("ROLLBACK")
@@ -183,6 +194,34 @@ func (db *DB) transact(batch []*job) error {
 		db.Hub.Publish(upto, changes)
 	}
 	return nil
+}
+
+// How often, and at what intervals, PostgreSQL is asked for the outcome of a commit.
+const (
+	outcomeTries = 50
+	outcomePause = 100 * time.Millisecond
+)
+
+// outcome finds out what became of a transaction whose commit was not answered: nil if it was committed, errAgain if it
+// was not. It must not run again before that is known, since it would then be carried out twice.
+func (db *DB) outcome(name string, cause error) error {
+	for range outcomeTries {
+		db.writer = db.reopenWriter(db.writer)
+		var status sql.NullString
+		_, err := db.writer.row([]any{&status}, `SELECT pg_xact_status(?::xid8)`, name)
+		switch {
+		case err == nil && status.String == "committed":
+			return nil
+		case err == nil && status.String != "in progress":
+			return fmt.Errorf("%w: %w", errAgain, cause)
+		}
+		select {
+		case <-time.After(outcomePause):
+		case <-db.stop:
+			return fmt.Errorf("%w: %w", errUncertain, cause)
+		}
+	}
+	return fmt.Errorf("%w: %w", errUncertain, cause)
 }
 
 // runJob runs one update under a savepoint; what it logs gets the positions after last. The error returned is one of the
