@@ -135,10 +135,11 @@ func begins(postgres bool) statements {
 	return statements{write: "BEGIN IMMEDIATE", read: "BEGIN", lock: lock, move: `UPDATE counters SET value = ? WHERE name = (` + newest + `) RETURNING ''`}
 }
 
-// duplicate says whether an error is that a row is there already. SQLite has one process that writes.
-func duplicate(err error) bool {
+// disturbed says whether an error may come of another process that writes at the same time: of a deadlock, or of a row at
+// a position that both counted on to unless this one has locked the counter. SQLite has one process that writes.
+func disturbed(err error, locked bool) bool {
 	var remote *pgconn.PgError
-	return errors.As(err, &remote) && remote.Code == "23505"
+	return errors.As(err, &remote) && (remote.Code == "40P01" || remote.Code == "23505" && !locked)
 }
 
 // shareRow ends a query whose row nobody may delete until the transaction ends. SQLite has one writer at a time.

@@ -23,8 +23,8 @@ type job struct {
 	tx   *Tx // what it has written, if it has not failed
 }
 
-// errAgain says that nothing is wrong with a batch: another process has written to the log meanwhile, so that the batch's
-// positions are not right, or the connection was lost before the commit.
+// errAgain says that nothing is wrong with a batch: another process wrote at the same time, or the connection was
+// lost before the commit.
 var errAgain = errors.New("the updates have to be run again")
 
 // errUncertain says that the connection was lost during a commit, and that nobody could be asked what became of it.
@@ -159,8 +159,8 @@ func (db *DB) transact(batch []*job) error {
 			upto = j.tx.last
 			changes = append(changes, j.tx.changes...)
 		}
-		if j.err != nil && !locked && duplicate(j.err) {
-			err = errAgain // what is there already may be another process's, at the same position
+		if j.err != nil && disturbed(j.err, locked) {
+			err = errAgain
 		}
 	}
 	var name string
