@@ -31,7 +31,9 @@ type builder struct {
 	any   bool        // there is something to tell
 	seen  map[store.StateNID]string
 	shown int // bytes of events in timelines
-	parts [sections]section
+	// Users of this server, and whether they have been erased.
+	erased map[id.UserID]bool
+	parts  [sections]section
 }
 
 // The parts of an answer.

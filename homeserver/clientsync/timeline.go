@@ -105,6 +105,10 @@ func (p *picker) take(ev *store.Event) (bool, error) {
 		if visible, err := p.b.visible(p.v, ev); err != nil || !visible {
 			return true, err
 		}
+		var err error
+		if ev, err = p.b.unlessErased(p.v, ev); err != nil {
+			return false, err
+		}
 	}
 	if !p.unfiltered && !p.b.passes(ev) {
 		p.t.hid = p.t.hid || ev.StateKey != nil

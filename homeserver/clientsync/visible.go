@@ -2,8 +2,10 @@ package clientsync
 
 import (
 	"github.com/securecomm/securecomm/homeserver/event"
+	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/store"
 	"github.com/securecomm/securecomm/homeserver/stream"
+	history "github.com/securecomm/securecomm/homeserver/timeline"
 )
 
 // spans are the changes of the user's membership in a room, in order.
@@ -109,4 +111,27 @@ func (b *builder) visibility(ev *store.Event) (string, error) {
 	}
 	b.seen[ev.StateBefore] = out
 	return out, nil
+}
+
+// unlessErased is an event as who was not in the room at the time may see it: without its content if its sender has been
+// erased (Client-Server API, "Account deactivation").
+func (b *builder) unlessErased(v *visit, ev *store.Event) (*store.Event, error) {
+	if ev.StateKey != nil || ev.RedactedBy != 0 || ev.Sender.Server() != b.e.Server || v.spans.at(ev.Position) == "join" {
+		return ev, nil
+	}
+	erased, known := b.erased[ev.Sender]
+	if !known {
+		user, _, err := b.tx.Users.Get(ev.Sender)
+		if err != nil {
+			return nil, err
+		}
+		if erased = user.Erased; b.erased == nil {
+			b.erased = map[id.UserID]bool{}
+		}
+		b.erased[ev.Sender] = erased
+	}
+	if !erased {
+		return ev, nil
+	}
+	return history.Redacted(ev)
 }

@@ -69,6 +69,10 @@ func (e *Engine) SetMembership(ctx context.Context, c Change) error {
 			// What is known here may be long out of date: others went on without this server.
 			return fmt.Errorf("%w: nobody of this server is in %s any more", ErrNotFound, c.Room)
 		}
+		if c.Sender != c.Target && !slices.Contains(d.local, c.Sender) {
+			// Before anything else: no other answer may tell a stranger who is in the room.
+			return fmt.Errorf("%w: %s is not in the room", ErrForbidden, c.Sender)
+		}
 		state, err := d.e.lookUp(ctx, &d.face, []event.StateKeyTuple{key})
 		if err != nil {
 			return err

@@ -239,11 +239,11 @@ func (v *View) unlessErased(ev *store.Event) (*store.Event, error) {
 	if !erased {
 		return ev, nil
 	}
-	return redacted(ev)
+	return Redacted(ev)
 }
 
-// redacted is an event without what a redaction takes away.
-func redacted(ev *store.Event) (*store.Event, error) {
+// Redacted is an event without what a redaction takes away.
+func Redacted(ev *store.Event) (*store.Event, error) {
 	short, err := ev.Redact()
 	if err != nil {
 		return nil, err
