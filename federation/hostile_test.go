@@ -3,6 +3,9 @@ package federation
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -182,6 +185,86 @@ func TestHostileInvites(t *testing.T) {
 		}
 		if err := invited("10", them.invite(t, roomID, "10", string(alice))); !errors.Is(err, room.ErrBadRequest) {
 			t.Errorf("an invite with another version than the room's: %v", err)
+		}
+	})
+}
+
+func TestInvitesAreLimited(t *testing.T) {
+	pair(t, func(t *testing.T, us, them *peer) {
+		roomID := func(n int) id.RoomID { return id.RoomID(fmt.Sprintf("!r%d:them.test", n)) }
+		invited := func(n int, user string) error {
+			_, err := us.rooms.ReceiveInvite(t.Context(), them.name, roomID(n), "", "11", them.invite(t, roomID(n), "11", user), nil)
+			return err
+		}
+		const most = 50
+		for n := range most {
+			if err := invited(n, string(alice)); err != nil {
+				t.Fatalf("invite %d: %v", n, err)
+			}
+		}
+		if err := invited(most, string(alice)); asFailure(err) == nil || asFailure(err).code != "M_LIMIT_EXCEEDED" {
+			t.Errorf("one more: %v", err)
+		}
+		if err := invited(most, "@bob:us.test"); err != nil {
+			t.Errorf("somebody else: %v", err)
+		}
+		if err := invited(0, string(alice)); err != nil {
+			t.Errorf("once more to the same room: %v", err)
+		}
+		if err := us.rooms.Leave(t.Context(), room.Change{Room: roomID(1), Sender: alice}); err != nil {
+			t.Fatal(err)
+		}
+		if err := invited(most, string(alice)); err != nil {
+			t.Errorf("after one was declined: %v", err)
+		}
+	})
+}
+
+func TestStrippedStateIsLimited(t *testing.T) {
+	pair(t, func(t *testing.T, us, them *peer) {
+		roomID := id.RoomID("!r:them.test")
+		piece := func(typ, key, content string) json.RawMessage {
+			return json.RawMessage(fmt.Sprintf(`{"type":%q,"state_key":%q,"sender":"@bob:them.test","content":%s}`, typ, key, content))
+		}
+		large := func(n int) string { return `{"x":"` + strings.Repeat("x", n) + `"}` }
+		first := large(60 << 10)
+		given := []json.RawMessage{
+			piece("m.room.topic", "", first), piece("m.room.avatar", "", large(5<<10)), piece("m.room.name", "", `{"name":"n"}`),
+			piece("m.room.name", "", `{"name":"again"}`), piece("m.room.name", "x", `{}`), piece("org.example", "", `{}`),
+			piece(event.TypeMember, string(bob), `{"membership":"join"}`), piece(event.TypeMember, "@c:them.test", `{}`), json.RawMessage(`5`),
+		}
+		if _, err := us.rooms.ReceiveInvite(t.Context(), them.name, roomID, "", "11", them.invite(t, roomID, "11", string(alice)), given); err != nil {
+			t.Fatal(err)
+		}
+		var shown []json.RawMessage
+		err := us.store.View(t.Context(), func(tx *store.Tx) error {
+			r, err := tx.Rooms.ByID(roomID)
+			if err != nil {
+				return err
+			}
+			m, err := tx.Memberships.Get(r.NID, alice)
+			if err != nil {
+				return err
+			}
+			return json.Unmarshal(m.Stripped, &shown)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, raw := range shown {
+			var s struct {
+				Type string `json:"type"`
+				Key  string `json:"state_key"`
+			}
+			if err := json.Unmarshal(raw, &s); err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, s.Type+" "+s.Key)
+		}
+		want := []string{"m.room.topic ", "m.room.name ", "m.room.member @bob:them.test", "m.room.member @alice:us.test"}
+		if !slices.Equal(got, want) {
+			t.Errorf("shown is %q", got)
 		}
 	})
 }

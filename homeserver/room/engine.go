@@ -25,6 +25,8 @@ var (
 	ErrCannotAuthorize = errors.New("this server cannot tell whether the join is allowed")
 	ErrCannotGrant     = errors.New("no user of this server may authorise the join")
 	ErrBusy            = errors.New("the room changes too fast; try again")
+	// ErrTooMany says that somebody has too many of something already.
+	ErrTooMany = errors.New("too many")
 )
 
 // maxRetries is how often an event is built anew because the room's head moved.

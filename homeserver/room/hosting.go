@@ -281,10 +281,13 @@ func (e *Engine) ReceiveKnock(ctx context.Context, origin id.ServerName, roomID 
 	return d.strippedPDUs(ctx, v.Event().Sender)
 }
 
-// maxStripped and maxStrippedBytes bound the stripped state of an invite.
 const (
-	maxStripped      = 100
-	maxStrippedBytes = 256 << 10
+	// maxStripped bounds the stripped state of an invite, in bytes.
+	maxStripped = 64 << 10
+	// maxPending is how many invites of one server a user may have that are not answered yet, among the newest
+	// maxRecent of the user's.
+	maxPending = 50
+	maxRecent  = 1000
 )
 
 // ReceiveInvite takes in the invite of a local user by another server and signs it.
@@ -305,7 +308,7 @@ func (e *Engine) ReceiveInvite(ctx context.Context, origin id.ServerName, roomID
 	case ev.Sender.Server() != origin:
 		err = fmt.Errorf("%w: the inviting user is not of %s", ErrForbidden, origin)
 	default:
-		err = e.checkInvited(ctx, ev, stripped)
+		err = e.checkInvited(ctx, ev)
 	}
 	if err != nil {
 		return nil, err
@@ -328,18 +331,11 @@ func (e *Engine) ReceiveInvite(ctx context.Context, origin id.ServerName, roomID
 	return signed.Event(), e.keepAside(ctx, v, user, signed.Event(), stripped)
 }
 
-// checkInvited checks whom an invite is for, and what the room is said to be.
-func (e *Engine) checkInvited(ctx context.Context, invite *event.Event, stripped []json.RawMessage) error {
+// checkInvited checks whom an invite is for.
+func (e *Engine) checkInvited(ctx context.Context, invite *event.Event) error {
 	user, err := id.ParseUserID(*invite.StateKey)
 	if err != nil || user.Server() != e.Server {
 		return fmt.Errorf("%w: the invited user is not of this server", ErrBadRequest)
-	}
-	size := 0
-	for _, s := range stripped {
-		size += len(s)
-	}
-	if len(stripped) > maxStripped || size > maxStrippedBytes {
-		return fmt.Errorf("%w: at most %d pieces of stripped state and %d bytes", ErrBadRequest, maxStripped, maxStrippedBytes)
 	}
 	return e.Store.View(ctx, func(tx *store.Tx) error {
 		u, ok, err := tx.Users.Get(user)
@@ -388,7 +384,7 @@ func (e *Engine) keepAside(ctx context.Context, v *event.Version, user id.UserID
 	if err != nil {
 		return err
 	}
-	shown, err := json.Marshal(append(strippedForms(v, stripped), ev.StrippedJSON()))
+	shown, err := json.Marshal(append(strippedForms(v, ev.Sender, stripped), ev.StrippedJSON()))
 	if err != nil {
 		return err
 	}
@@ -404,6 +400,11 @@ func (e *Engine) keepAside(ctx context.Context, v *event.Version, user id.UserID
 		if known, err := tx.Events.Get(ev.ID); err != nil || known != nil {
 			return err // it is repeated, or replayed after the user declined it
 		}
+		if ev.Membership() == "invite" && former.Membership != "invite" {
+			if err := checkPending(tx, user, ev.Sender.Server()); err != nil {
+				return err
+			}
+		}
 		if err := tx.Events.InsertAside(&store.Event{Event: ev, NID: store.EventNID(nid), Room: room.NID}); err != nil {
 			return err
 		}
@@ -412,10 +413,34 @@ func (e *Engine) keepAside(ctx context.Context, v *event.Version, user id.UserID
 	})
 }
 
-// strippedForms reduces what another server calls stripped state to what clients may see of it. m.room.create may be
-// a whole event, and is then shown whole.
-func strippedForms(v *event.Version, given []json.RawMessage) []json.RawMessage {
+// checkPending refuses a further invite if a user has many of a server already.
+func checkPending(tx *store.Tx, user id.UserID, server id.ServerName) error {
+	nids, err := tx.Memberships.Invites(user, maxRecent)
+	if err != nil {
+		return err
+	}
+	invites, err := tx.Events.ByNID(nids...)
+	if err != nil {
+		return err
+	}
+	pending := 0
+	for _, ev := range invites {
+		if ev.Sender.Server() == server {
+			pending++
+		}
+	}
+	if pending >= maxPending {
+		return fmt.Errorf("%w: %s has %d invites of %s that are not answered yet", ErrTooMany, user, pending, server)
+	}
+	return nil
+}
+
+// strippedForms reduces what another server calls stripped state to what clients may see of it, and to the types that
+// the specification lists besides the membership of the event's sender. m.room.create may be a whole event, and is then
+// shown whole. What exceeds maxStripped is left out.
+func strippedForms(v *event.Version, sender id.UserID, given []json.RawMessage) []json.RawMessage {
 	var out []json.RawMessage
+	seen, size := map[string]bool{}, 0
 	for _, raw := range given {
 		var s struct {
 			Type     string          `json:"type"`
@@ -423,16 +448,24 @@ func strippedForms(v *event.Version, given []json.RawMessage) []json.RawMessage 
 			Sender   id.UserID       `json:"sender"`
 			Content  json.RawMessage `json:"content"`
 		}
-		if json.Unmarshal(raw, &s) != nil || s.StateKey == nil || len(s.Content) == 0 || s.Content[0] != '{' {
+		if json.Unmarshal(raw, &s) != nil || s.StateKey == nil || len(s.Content) == 0 || s.Content[0] != '{' || seen[s.Type] {
 			continue
 		}
-		if create, err := event.Parse(v, raw); s.Type == event.TypeCreate && err == nil {
-			out = append(out, create.SyncJSON(nil))
+		if s.Type == event.TypeMember && *s.StateKey != string(sender) || s.Type != event.TypeMember && (*s.StateKey != "" || !slices.Contains(strippedTypes, s.Type)) {
 			continue
 		}
-		if shown, err := json.Marshal(s); err == nil {
-			out = append(out, shown)
+		shown, err := json.Marshal(s)
+		if s.Type == event.TypeCreate {
+			if create, err := event.Parse(v, raw); err == nil {
+				shown = create.SyncJSON(nil)
+			}
 		}
+		if err != nil || size+len(shown) > maxStripped {
+			continue
+		}
+		seen[s.Type] = true
+		size += len(shown)
+		out = append(out, shown)
 	}
 	return out
 }

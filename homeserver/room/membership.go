@@ -470,8 +470,5 @@ func (e *Engine) knockThrough(ctx context.Context, server id.ServerName, c Chang
 	if err != nil {
 		return err
 	}
-	if len(stripped) > maxStripped {
-		stripped = stripped[:maxStripped]
-	}
 	return e.keepAside(ctx, v, c.Sender, knock.Event(), stripped)
 }

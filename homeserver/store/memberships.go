@@ -82,6 +82,18 @@ func (s Memberships) ByUser(user id.UserID, memberships ...string) ([]Membership
 	return out, err
 }
 
+// Invites lists the events by which a user is invited to rooms now, as many as are asked for, the newest first.
+func (s Memberships) Invites(user id.UserID, limit int) ([]EventNID, error) {
+	var out []EventNID
+	err := s.tx.query(func(rows *sql.Rows) error {
+		var nid EventNID
+		err := rows.Scan(&nid)
+		out = append(out, nid)
+		return err
+	}, `SELECT event_nid FROM memberships WHERE user_id = ? AND membership = 'invite' ORDER BY position DESC LIMIT ?`, string(user), limit)
+	return out, err
+}
+
 // Users lists the users of a room with a membership.
 func (s Memberships) Users(room RoomNID, membership string) ([]id.UserID, error) {
 	return s.users(`SELECT user_id FROM memberships WHERE room_nid = ? AND membership = ? ORDER BY user_id`, int64(room), membership)
