@@ -47,7 +47,7 @@ func (a *API) receiveEDUs(ctx context.Context, origin id.ServerName, edus []json
 func (a *API) receiveEDU(ctx context.Context, origin id.ServerName, kind string, content json.RawMessage) (err error) {
 	defer guard(&err)
 	switch kind {
-	case "m.direct_to_device":
+	case toDevice:
 		return a.Keys.ReceiveToDevice(ctx, origin, content)
 	case "m.device_list_update":
 		return a.Keys.ReceiveDeviceListUpdate(ctx, origin, content)

@@ -1,12 +1,14 @@
 package federation
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -77,9 +79,14 @@ func (a *API) send(c *call) (any, error) {
 	}
 }
 
-// receive works on a transaction unless it was answered before, and remembers the answer.
+// toDevice is the kind of data unit that must not be taken in twice.
+const toDevice = "m.direct_to_device"
+
+// receive works on a transaction unless it was answered before, and remembers the answer where it matters: what else
+// there is may be taken in twice.
 func (a *API) receive(ctx context.Context, origin id.ServerName, txnID string, d delivery) (json.RawMessage, error) {
 	var answer []byte
+	lasting := len(d.PDUs) > 0 || slices.ContainsFunc(d.EDUs, func(raw json.RawMessage) bool { return bytes.Contains(raw, []byte(toDevice)) })
 	err := a.Store.View(ctx, func(tx *store.Tx) (err error) {
 		answer, _, err = tx.Received.Answer(origin, txnID)
 		return err
@@ -99,6 +106,9 @@ func (a *API) receive(ctx context.Context, origin id.ServerName, txnID string, d
 	}
 	if answer, err = json.Marshal(map[string]any{"pdus": results}); err != nil {
 		return nil, fmt.Errorf("encode the answer to a transaction: %w", err)
+	}
+	if !lasting {
+		return answer, nil
 	}
 	err = a.Store.Update(ctx, func(tx *store.Tx) error { return tx.Received.Insert(origin, txnID, answer, time.Now()) })
 	if err != nil {
