@@ -47,8 +47,9 @@ type API struct {
 
 	// Hierarchy answers GET /hierarchy: what is typed any is encoded as the specification has it.
 	Hierarchy func(ctx context.Context, origin id.ServerName, room id.RoomID, suggestedOnly bool) (any, error)
-	// NearestEvent finds the event of a room closest to a time in milliseconds since 1970, in direction "f" or "b".
-	NearestEvent func(ctx context.Context, room id.RoomID, ts int64, dir string) (id.EventID, int64, error)
+	// NearestEvent finds the event of a room closest to a time in milliseconds since 1970, in direction "f" or "b", among
+	// those that are shown.
+	NearestEvent func(ctx context.Context, room id.RoomID, ts int64, dir string, shown func(*store.Tx, *store.Room) func(*store.Event) (bool, error)) (id.EventID, int64, error)
 
 	// Observe may be nil.
 	Observe Observe

@@ -28,6 +28,9 @@ func (a *API) queryKeys(c *call) (any, error) {
 	if err := c.decode(&body); err != nil {
 		return nil, err
 	}
+	if body.Users == nil {
+		return nil, missing("device_keys")
+	}
 	for user := range body.Users {
 		if user.Server() != a.Server {
 			delete(body.Users, user)
@@ -42,6 +45,9 @@ func (a *API) claimKeys(c *call) (any, error) {
 	}
 	if err := c.decode(&body); err != nil {
 		return nil, err
+	}
+	if body.Wants == nil {
+		return nil, missing("one_time_keys")
 	}
 	for user := range body.Wants {
 		if user.Server() != a.Server {

@@ -46,6 +46,9 @@ func (a *API) backfill(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := c.needs("v"); err != nil {
+		return nil, err
+	}
 	limit, err := c.intQuery("limit", 10)
 	if err != nil {
 		return nil, err
@@ -80,6 +83,9 @@ func (a *API) missingEvents(c *call) (any, error) {
 func (a *API) stateAt(c *call) (state, auth []*store.Event, err error) {
 	room, err := c.roomID()
 	if err != nil {
+		return nil, nil, err
+	}
+	if err := c.needs("event_id"); err != nil {
 		return nil, nil, err
 	}
 	at, err := id.ParseEventID(c.query("event_id"))
@@ -124,26 +130,31 @@ func (a *API) event(c *call) (any, error) {
 }
 
 func (a *API) timestampToEvent(c *call) (any, error) {
-	room, err := c.roomID()
+	roomID, err := c.roomID()
 	if err != nil {
 		return nil, err
 	}
-	ts, err := c.intQuery("ts", -1)
+	if err := c.needs("ts", "dir"); err != nil {
+		return nil, err
+	}
+	ts, err := c.intQuery("ts", 0)
 	if err != nil {
 		return nil, err
 	}
 	dir := c.query("dir")
-	if ts < 0 || dir != "f" && dir != "b" {
-		return nil, fail(http.StatusBadRequest, "M_INVALID_PARAM", `ts is needed, and dir as "f" or "b"`)
+	if dir != "f" && dir != "b" {
+		return nil, fail(http.StatusBadRequest, "M_INVALID_PARAM", `dir is "f" or "b"`)
 	}
 	ctx := c.Request().Context()
-	if err := a.Rooms.CheckServed(ctx, c.Origin, room); err != nil {
+	if err := a.Rooms.CheckServed(ctx, c.Origin, roomID); err != nil {
 		return nil, err
 	}
 	if a.NearestEvent == nil {
 		return nil, errUnrecognized
 	}
-	found, at, err := a.NearestEvent(ctx, room, ts, dir)
+	found, at, err := a.NearestEvent(ctx, roomID, ts, dir, func(tx *store.Tx, r *store.Room) func(*store.Event) (bool, error) {
+		return room.Shown(tx, r, c.Origin)
+	})
 	return map[string]any{"event_id": found, "origin_server_ts": at}, err
 }
 

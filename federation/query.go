@@ -36,6 +36,9 @@ func (a *API) ownUser(s string) (id.UserID, error) {
 }
 
 func (a *API) profile(c *call) (any, error) {
+	if err := c.needs("user_id"); err != nil {
+		return nil, err
+	}
 	user, err := a.ownUser(c.query("user_id"))
 	if err != nil {
 		return nil, err
@@ -54,6 +57,9 @@ func (a *API) profile(c *call) (any, error) {
 }
 
 func (a *API) directory(c *call) (any, error) {
+	if err := c.needs("room_alias"); err != nil {
+		return nil, err
+	}
 	alias, err := id.ParseRoomAlias(c.query("room_alias"))
 	if err != nil {
 		return nil, err

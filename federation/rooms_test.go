@@ -3,14 +3,18 @@ package federation
 import (
 	"encoding/json"
 	"errors"
+	"net/url"
 	"slices"
 	"testing"
 
 	"github.com/securecomm/securecomm/federation/client"
+	"github.com/securecomm/securecomm/federation/federationtest"
 	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/room"
 	"github.com/securecomm/securecomm/homeserver/store"
+	"github.com/securecomm/securecomm/homeserver/store/storetest"
+	"github.com/securecomm/securecomm/homeserver/timeline"
 )
 
 // await waits until this server has an event in its history that one of its users may see.
@@ -242,6 +246,85 @@ func TestOutsidersGetNothing(t *testing.T) {
 		them.out.Settle(t.Context(), us.name)
 		if m, _, err := us.rooms.MembershipOf(t.Context(), roomID, "@carol:them.test"); err != nil || m != "" {
 			t.Errorf("a barred server brought somebody in: %q, %v", m, err)
+		}
+	})
+}
+
+func TestNearestEventIsOneThatIsShown(t *testing.T) {
+	pair(t, func(t *testing.T, us, them *peer) {
+		us.api.NearestEvent = (&timeline.Service{Store: us.store}).Nearest
+		for setting, visible := range map[string]bool{"shared": true, "joined": false} {
+			roomID := us.create(room.Creation{Creator: alice, Preset: "public_chat"})
+			us.set(roomID, alice, event.TypeHistoryVisibility, `{"history_visibility":"`+setting+`"}`)
+			said := us.say(roomID, alice, "secret")
+			if err := them.join(roomID, bob, "us.test"); err != nil {
+				t.Fatal(err)
+			}
+			us.set(roomID, alice, "m.room.name", `{"name":"n"}`)
+			var at int64
+			err := us.store.View(t.Context(), func(tx *store.Tx) error {
+				ev, err := tx.Events.Get(said)
+				at = ev.OriginServerTS
+				return err
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _, state := us.stands(roomID)
+			var after []id.EventID // what is shown in any case
+			for _, ev := range state {
+				if ev.Type == "m.room.name" || ev.Type == event.TypeMember && ev.Sender == bob {
+					after = append(after, ev.ID)
+				}
+			}
+			found, _, err := them.remote.NearestEvent(t.Context(), us.name, roomID, at, "f")
+			if err != nil || slices.Contains(after, found) == visible {
+				t.Errorf("%s: found %s, %v", setting, found, err)
+			}
+		}
+	})
+}
+
+func TestMissingParameters(t *testing.T) {
+	n := federationtest.New(t, "us.test", "them.test")
+	us := newPeer(t, n, "us.test", storetest.Open(t, t.TempDir()+"/us.db"))
+	them := newPeer(t, n, "them.test", storetest.Open(t, t.TempDir()+"/them.db"))
+	for _, c := range []struct{ method, path, body string }{
+		{"GET", "query/profile", ""}, {"GET", "query/directory", ""}, {"GET", "state/!r:us.test", ""}, {"GET", "state_ids/!r:us.test", ""},
+		{"GET", "backfill/!r:us.test?limit=5", ""}, {"GET", "timestamp_to_event/!r:us.test?dir=f", ""}, {"GET", "timestamp_to_event/!r:us.test?ts=5", ""},
+		{"POST", "user/keys/query", "{}"}, {"POST", "user/keys/claim", "{}"},
+	} {
+		status, answer := them.request(us, c.method, "/_matrix/federation/v1/"+c.path, c.body, nil)
+		if status != 400 || answer["errcode"] != "M_MISSING_PARAM" {
+			t.Errorf("%s: %d %v", c.path, status, answer)
+		}
+	}
+}
+
+func TestOnlyWhatMattersIsRemembered(t *testing.T) {
+	pair(t, func(t *testing.T, us, them *peer) {
+		for txn, c := range map[string]struct {
+			body string
+			want bool
+		}{
+			"empty":     {`{"pdus":[]}`, false},
+			"typing":    {`{"pdus":[],"edus":[{"edu_type":"m.typing","content":{}}]}`, false},
+			"to-device": {`{"pdus":[],"edus":[{"edu_type":"m.direct_to_device","content":{}}]}`, true},
+			"an event":  {`{"pdus":[{}]}`, true},
+		} {
+			if status, answer := them.request(us, "PUT", "/_matrix/federation/v1/send/"+url.PathEscape(txn), c.body, nil); status != 200 {
+				t.Errorf("%s: %d %v", txn, status, answer)
+			}
+			err := us.store.View(t.Context(), func(tx *store.Tx) error {
+				answer, _, err := tx.Received.Answer(them.name, txn)
+				if (answer != nil) != c.want {
+					t.Errorf("%s: remembered is %q", txn, answer)
+				}
+				return err
+			})
+			if err != nil {
+				t.Error(err)
+			}
 		}
 	})
 }

@@ -219,6 +219,20 @@ func (c *call) query(name string) string {
 	return c.queries().Get(name)
 }
 
+// needs refuses a request without a query parameter.
+func (c *call) needs(names ...string) error {
+	for _, name := range names {
+		if !c.queries().Has(name) {
+			return missing(name)
+		}
+	}
+	return nil
+}
+
+func missing(name string) error {
+	return fail(http.StatusBadRequest, "M_MISSING_PARAM", name+" is needed")
+}
+
 func (c *call) queries() url.Values {
 	if c.values == nil {
 		c.values = c.Request().URL.Query()

@@ -303,6 +303,12 @@ func (v *visibility) visible(ev *store.Event) (bool, error) {
 	}), err
 }
 
+// Shown decides which events of a room a server sees that is in the room, within a transaction.
+func Shown(tx *store.Tx, room *store.Room, server id.ServerName) func(*store.Event) (bool, error) {
+	v := visibility{tx: tx, room: room, server: server}
+	return v.visible
+}
+
 func (v *visibility) readKeys() error {
 	if v.read {
 		return nil

@@ -159,16 +159,16 @@ func (s *Service) bring(ctx context.Context, roomID id.RoomID, eventID id.EventI
 	return nil
 }
 
-// Nearest is EventAt for another server, which the caller knows to be in the room: it is answered from what is here. dir
-// is "f" for at or after the time, "b" for at or before it. Error: ErrNotFound.
-func (s *Service) Nearest(ctx context.Context, roomID id.RoomID, ts int64, dir string) (id.EventID, int64, error) {
+// Nearest is EventAt for another server, which the caller knows to be in the room: it is answered from what is here and
+// shown to that server. dir is "f" for at or after the time, "b" for at or before it. Error: ErrNotFound.
+func (s *Service) Nearest(ctx context.Context, roomID id.RoomID, ts int64, dir string, shown func(*store.Tx, *store.Room) func(*store.Event) (bool, error)) (id.EventID, int64, error) {
 	n := &nearest{ts: ts, forward: dir == "f"}
 	err := s.Store.View(ctx, func(tx *store.Tx) error {
 		room, err := tx.Rooms.ByID(roomID)
 		if err != nil || room == nil {
 			return err
 		}
-		return n.search(tx, room, last, func(*store.Event) (bool, error) { return true, nil })
+		return n.search(tx, room, last, shown(tx, room))
 	})
 	if err == nil && n.best == nil {
 		err = fmt.Errorf("%w: no event at that side of %d", ErrNotFound, ts)
