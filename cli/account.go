@@ -118,7 +118,7 @@ func (a *app) enter(ctx context.Context, user string, e entry, register bool) er
 			return err
 		}
 	}
-	if err := p.store(recordSession, account{User: got.UserID, Device: got.DeviceID, Token: got.Token, Base: base}); err != nil {
+	if err := p.store(recordSession, account{User: got.UserID, Device: got.DeviceID, Token: got.Token, Refresh: got.Refresh, Base: base}); err != nil {
 		return err
 	}
 	s, err := p.session()
@@ -224,7 +224,7 @@ func (p *profile) end(ctx context.Context, local bool) error {
 	if err != nil {
 		return err
 	}
-	c, err := p.app.client(who)
+	c, err := p.client(who)
 	if err != nil {
 		return err
 	}

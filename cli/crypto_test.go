@@ -1,11 +1,14 @@
 package cli
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -99,5 +102,52 @@ func TestRefusedMessages(t *testing.T) {
 		if waiting, err := s.machine.Outbox(); err != nil || len(waiting) != c.left {
 			t.Errorf("status %d: %d messages wait, %v", c.status, len(waiting), err)
 		}
+	}
+}
+
+// TestTokensAreKept has an access token expire: the next run has the new ones, which nobody can read on disk.
+func TestTokensAreKept(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		switch {
+		case req.URL.Path == "/_matrix/client/v3/refresh":
+			fmt.Fprint(w, `{"access_token":"new-access","refresh_token":"new-refresh"}`)
+		case req.Header.Get("Authorization") == "Bearer new-access":
+			fmt.Fprint(w, `{"user_id":"@me:h"}`)
+		default:
+			w.WriteHeader(http.StatusUnauthorized)
+			fmt.Fprint(w, `{"errcode":"M_UNKNOWN_TOKEN","soft_logout":true}`)
+		}
+	}))
+	defer server.Close()
+	dir := t.TempDir()
+	key, err := vault.KeyFile(filepath.Join(dir, keyFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &profile{app: newApp(Stdio{In: strings.NewReader(""), Err: t.Output()}), dir: dir}
+	if err := p.unlock(t.Context(), key); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.store(recordSession, account{User: "@me:h", Device: "D", Token: "old", Refresh: "old-refresh", Base: server.URL}); err != nil {
+		t.Fatal(err)
+	}
+	s, err := p.session()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.client.WhoAmI(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(p.close(), p.unlock(t.Context(), key)); err != nil {
+		t.Fatal(err)
+	}
+	defer p.close()
+	who, err := p.account()
+	if err != nil || who.Token != "new-access" || who.Refresh != "new-refresh" || who.Device != "D" || who.Base != server.URL {
+		t.Errorf("kept %+v, %v", who, err)
+	}
+	content, err := os.ReadFile(filepath.Join(dir, vaultFile))
+	if err != nil || bytes.Contains(content, []byte("new-")) {
+		t.Errorf("the file shows the tokens: %v", err)
 	}
 }

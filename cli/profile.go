@@ -42,7 +42,9 @@ type account struct {
 	User   id.UserID   `json:"user_id"`
 	Device id.DeviceID `json:"device_id"`
 	Token  string      `json:"access_token"`
-	Base   string      `json:"server"`
+	// Refresh is the refresh token; empty if the access token does not expire.
+	Refresh string `json:"refresh_token,omitempty"`
+	Base    string `json:"server"`
 }
 
 // profile is the folder of one session. While its vault is open no other process can use it.
@@ -221,13 +223,17 @@ func (p *profile) store(record string, value any) error {
 	})
 }
 
-// client makes the calls of an account.
-func (a *app) client(who account) (*client.Client, error) {
-	carrier, err := client.NewHTTP(a.caFile)
+// client makes the calls of an account, and keeps its tokens in the vault when they are renewed.
+func (p *profile) client(who account) (*client.Client, error) {
+	carrier, err := client.NewHTTP(p.app.caFile)
 	if err != nil {
 		return nil, err
 	}
-	return &client.Client{Base: who.Base, Token: who.Token, HTTP: carrier, Waiting: a.waiting}, nil
+	return &client.Client{Base: who.Base, Token: who.Token, Refresh: who.Refresh, HTTP: carrier, Waiting: p.app.waiting,
+		Renewed: func(token, refresh string) error {
+			who.Token, who.Refresh = token, refresh
+			return p.store(recordSession, who)
+		}}, nil
 }
 
 func (a *app) waiting(d time.Duration) {

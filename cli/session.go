@@ -53,7 +53,7 @@ func (p *profile) session() (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := p.app.client(who)
+	c, err := p.client(who)
 	if err != nil {
 		return nil, err
 	}

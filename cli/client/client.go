@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -31,16 +32,23 @@ const (
 // ErrTooLarge is wrapped when an answer exceeds the limit for its kind.
 var ErrTooLarge = errors.New("the answer is larger than allowed")
 
-// Client calls one server as one session. Fields are set before the first call and not changed during calls.
+// Client calls one server as one session. Fields are set before the first call and not changed during calls, but for
+// the tokens, which the client itself renews.
 type Client struct {
 	// Base is the server's base URL without a trailing slash, such as "https://matrix.example.org".
 	Base string
 	// Token is the access token; empty before login.
 	Token string
+	// Refresh is the refresh token; empty if the server gave none.
+	Refresh string
+	// Renewed, if set, has to keep new tokens before they are used, since the server forgets the old ones then.
+	Renewed func(token, refresh string) error
 	// HTTP carries the calls. It should have no overall timeout, since long polls have their own.
 	HTTP *http.Client
 	// Waiting, if set, is told before the client waits because the server limits its rate.
 	Waiting func(time.Duration)
+
+	renewing sync.Mutex // guards Token and Refresh
 }
 
 // call describes one request.
@@ -94,9 +102,13 @@ func (c *Client) do(ctx context.Context, what call, out any) error {
 
 func (c *Client) persist(ctx context.Context, what call, payload []byte) ([]byte, error) {
 	var waited time.Duration
-	pause := firstPause
+	pause, renewed := firstPause, false
 	for attempt := 1; ; {
-		answer, err := c.once(ctx, what, payload)
+		token := ""
+		if !what.anon {
+			token = c.token()
+		}
+		answer, err := c.once(ctx, what, payload, token)
 		if err == nil {
 			return answer, nil
 		}
@@ -113,6 +125,14 @@ func (c *Client) persist(ctx context.Context, what call, payload []byte) ([]byte
 			if c.Waiting != nil {
 				c.Waiting(wait)
 			}
+		case limited && refused.Code == "M_UNKNOWN_TOKEN" && refused.SoftLogout && token != "" && !renewed:
+			if failed := c.renew(ctx, token); errors.As(failed, &refused) && !Temporary(failed) {
+				return nil, err // the session has ended
+			} else if failed != nil {
+				return nil, failed
+			}
+			renewed = true
+			continue
 		case attempt < attempts && repeatable(what.method) && transient(err):
 			attempt++
 			wait, pause = pause, pause*2
@@ -137,14 +157,14 @@ func transient(err error) bool {
 	return Unreachable(err)
 }
 
-func (c *Client) once(ctx context.Context, what call, payload []byte) ([]byte, error) {
+func (c *Client) once(ctx context.Context, what call, payload []byte, token string) ([]byte, error) {
 	timeout := what.timeout
 	if timeout == 0 {
 		timeout = requestTimeout
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	answer, err := c.open(ctx, what, payload)
+	answer, err := c.open(ctx, what, payload, token)
 	if err != nil {
 		return nil, err
 	}
@@ -153,7 +173,7 @@ func (c *Client) once(ctx context.Context, what call, payload []byte) ([]byte, e
 }
 
 // open sends the call once; the caller closes the body of the answer, whose status is 2xx.
-func (c *Client) open(ctx context.Context, what call, payload []byte) (*http.Response, error) {
+func (c *Client) open(ctx context.Context, what call, payload []byte, token string) (*http.Response, error) {
 	target := strings.TrimSuffix(c.Base, "/") + what.path
 	if len(what.query) > 0 {
 		target += "?" + what.query.Encode()
@@ -165,8 +185,8 @@ func (c *Client) open(ctx context.Context, what call, payload []byte) (*http.Res
 	if what.kind != "" {
 		req.Header.Set("Content-Type", what.kind)
 	}
-	if c.Token != "" && !what.anon {
-		req.Header.Set("Authorization", "Bearer "+c.Token)
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
 	}
 	carrier := c.HTTP
 	if carrier == nil {

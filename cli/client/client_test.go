@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -146,10 +147,13 @@ func TestRegisterDoesTheStages(t *testing.T) {
 		if body["auth"].(map[string]any)["type"] == "m.login.registration_token" {
 			return 401, `{"session":"s","completed":["m.login.registration_token"],"flows":[{"stages":["m.login.registration_token","m.login.dummy"]}]}`
 		}
-		return 200, `{"user_id":"@a:h","device_id":"D","access_token":"T"}`
+		if body["refresh_token"] != true {
+			t.Error("it does not ask for a refresh token")
+		}
+		return 200, `{"user_id":"@a:h","device_id":"D","access_token":"T","refresh_token":"R"}`
 	})
 	got, err := c.Register(t.Context(), "a", "pw", "tok", "")
-	if err != nil || got != (Session{"@a:h", "D", "T"}) {
+	if err != nil || got != (Session{"@a:h", "D", "T", "R"}) {
 		t.Fatalf("got %+v, %v", got, err)
 	}
 	if auth := bodies[1]["auth"].(map[string]any); auth["token"] != "tok" || auth["session"] != "s" {
@@ -158,6 +162,68 @@ func TestRegisterDoesTheStages(t *testing.T) {
 	var cannot *StagesError
 	if _, err := c.Register(t.Context(), "a", "pw", "", ""); !errors.As(err, &cannot) {
 		t.Errorf("without the token: %v", err)
+	}
+}
+
+// TestTokensAreRenewed has an access token expire under several calls at once: it is renewed once, the new tokens are kept
+// before they are used, and a session that can't be renewed has ended.
+func TestTokensAreRenewed(t *testing.T) {
+	var lock sync.Mutex
+	valid, refresh, refreshes, down := "t1", "r0", 0, false
+	c := clientOf(func(req *http.Request) (int, string) {
+		lock.Lock()
+		defer lock.Unlock()
+		if req.URL.Path != "/_matrix/client/v3/refresh" {
+			if req.Header.Get("Authorization") == "Bearer "+valid {
+				return 200, `{"user_id":"@a:h"}`
+			}
+			return 401, `{"errcode":"M_UNKNOWN_TOKEN","soft_logout":true}`
+		}
+		if down {
+			return 500, ``
+		}
+		var body struct {
+			Refresh string `json:"refresh_token"`
+		}
+		if err := json.NewDecoder(req.Body).Decode(&body); err != nil || body.Refresh != refresh || req.Header.Get("Authorization") != "" {
+			return 401, `{"errcode":"M_UNKNOWN_TOKEN"}`
+		}
+		refreshes++
+		refresh = fmt.Sprint("r", refreshes)
+		return 200, fmt.Sprintf(`{"access_token":%q,"refresh_token":%q}`, valid, refresh)
+	})
+	var kept []string
+	c.Token, c.Refresh = "t0", "r0"
+	c.Renewed = func(token, refresh string) error { kept = append(kept, token, refresh); return nil }
+	var calls sync.WaitGroup
+	for range 5 {
+		calls.Go(func() {
+			if _, err := c.WhoAmI(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	calls.Wait()
+	if refreshes != 1 || fmt.Sprint(kept) != "[t1 r1]" {
+		t.Errorf("renewed %d times, kept %v", refreshes, kept)
+	}
+	valid, down = "t2", true
+	if _, err := c.WhoAmI(t.Context()); !Temporary(err) {
+		t.Errorf("while the server is down: %v", err)
+	}
+	full := errors.New("disk full")
+	down, c.Renewed = false, func(string, string) error { return full }
+	if _, err := c.WhoAmI(t.Context()); !errors.Is(err, full) || c.Token != "t1" {
+		t.Errorf("tokens that can't be kept: %v, and %s is used", err, c.Token)
+	}
+	refresh = "another"
+	var refused *Error
+	if _, err := c.WhoAmI(t.Context()); !errors.As(err, &refused) || refused.Code != "M_UNKNOWN_TOKEN" {
+		t.Errorf("after the end of the session: %v", err)
+	}
+	c.Refresh = ""
+	if _, err := c.WhoAmI(t.Context()); !errors.As(err, &refused) || refused.Code != "M_UNKNOWN_TOKEN" {
+		t.Errorf("without a refresh token: %v", err)
 	}
 }
 

@@ -14,6 +14,7 @@ type Session struct {
 	UserID   id.UserID   `json:"user_id"`
 	DeviceID id.DeviceID `json:"device_id"`
 	Token    string      `json:"access_token"`
+	Refresh  string      `json:"refresh_token"` // empty if the access token does not expire
 }
 
 // Versions are the versions of the specification that the server supports.
@@ -34,6 +35,8 @@ func (c *Client) Login(ctx context.Context, user, password string, device id.Dev
 		"type":       "m.login.password",
 		"identifier": map[string]string{"type": "m.id.user", "user": user},
 		"password":   password,
+
+		"refresh_token": true,
 	}
 	if device != "" {
 		body["device_id"] = device
@@ -58,7 +61,7 @@ func (c *Client) Register(ctx context.Context, name, password, token, deviceName
 		if auth != nil && auth["type"] == "m.login.registration_token" {
 			auth["token"] = token
 		}
-		body := map[string]any{"username": name, "password": password}
+		body := map[string]any{"username": name, "password": password, "refresh_token": true}
 		if deviceName != "" {
 			body["initial_device_display_name"] = deviceName
 		}
@@ -75,6 +78,43 @@ func checkSession(s Session, err error) error {
 		return errors.New("the server's answer to the login lacks user, device or token")
 	}
 	return err
+}
+
+func (c *Client) token() string {
+	c.renewing.Lock()
+	defer c.renewing.Unlock()
+	return c.Token
+}
+
+// renew gets new tokens in the place of an access token that has expired (Client-Server API, "Refreshing access tokens"),
+// unless another call has done so already.
+func (c *Client) renew(ctx context.Context, expired string) error {
+	c.renewing.Lock()
+	defer c.renewing.Unlock()
+	if c.Token != expired {
+		return nil
+	}
+	if c.Refresh == "" {
+		return &Error{Status: http.StatusUnauthorized, Code: "M_UNKNOWN_TOKEN", Message: "the session can't be renewed"}
+	}
+	var got Session
+	err := c.do(ctx, call{method: http.MethodPost, path: "/_matrix/client/v3/refresh", body: map[string]string{"refresh_token": c.Refresh}, anon: true}, &got)
+	if err != nil {
+		return err
+	}
+	if got.Token == "" {
+		return errors.New("the server renewed the session without an access token")
+	}
+	if got.Refresh == "" {
+		got.Refresh = c.Refresh // stays valid
+	}
+	if c.Renewed != nil {
+		if err := c.Renewed(got.Token, got.Refresh); err != nil {
+			return err
+		}
+	}
+	c.Token, c.Refresh = got.Token, got.Refresh
+	return nil
 }
 
 // maxStages bounds how often a server may ask for one more stage.
