@@ -175,8 +175,43 @@ func (s *session) fetchIdentity(ctx context.Context, storage *secrets) error {
 // maxBackups bounds how much one command adds to the backup; the next one goes on.
 const maxBackups = 50
 
+// takeBackupKey uses the key of the backup that another verified device of the user gave, if any: it fetches the keys in
+// the backup, and makes this session add to it.
+func (s *session) takeBackupKey(ctx context.Context) error {
+	key, ok := s.machine.ReceivedBackupKey()
+	if !ok {
+		return nil
+	}
+	current, ok, err := s.client.Backup(ctx)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return s.machine.ForgetBackupKey()
+	}
+	answer, err := s.client.BackupKeys(ctx, current.Version)
+	if err != nil {
+		return err
+	}
+	// First what is in it: once it is in use, nobody looks there again.
+	count, err := s.machine.RestoreBackup(current.Version, key, answer)
+	if err != nil {
+		return err
+	}
+	if err := s.machine.UseBackup(current.Version, current.AuthData, key); errors.Is(err, e2ee.ErrOtherBackup) {
+		return s.machine.ForgetBackupKey()
+	} else if err != nil {
+		return err
+	}
+	s.app.note("Another of your devices gave the key of your key backup: %d keys were restored, and this session adds to it.", count)
+	return nil
+}
+
 // backUp adds to the backup what it lacks.
 func (s *session) backUp(ctx context.Context) error {
+	if err := s.takeBackupKey(ctx); err != nil {
+		return err
+	}
 	for range maxBackups {
 		batch, err := s.machine.BackupNext()
 		if err != nil || batch == nil {

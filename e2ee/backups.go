@@ -22,6 +22,7 @@ var ErrOtherBackup = errors.New("the recovery key is not that of the backup")
 type backupRecord struct {
 	Version string `json:"version"`
 	Public  string `json:"public"`
+	Key     []byte `json:"key,omitempty"` // the private half, for the user's other verified devices
 }
 
 // BackupData is the property auth_data of a backup.
@@ -71,7 +72,8 @@ func (m *Machine) UseBackup(version string, authData json.RawMessage, key backup
 		return ErrOtherBackup
 	}
 	return m.update(func(t *txn) error {
-		return t.save(keyBackup, backupRecord{Version: version, Public: data.PublicKey})
+		t.Delete(keyBackupAsk)
+		return t.save(keyBackup, backupRecord{Version: version, Public: data.PublicKey, Key: key.Bytes()})
 	})
 }
 

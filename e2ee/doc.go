@@ -20,8 +20,8 @@
 //	UsersToQuery(members) -> ... ; KeysToClaim(members) -> POST /keys/claim -> ReceiveKeysClaim
 //	ShareRoomKey ; Outbox -> ... ; EncryptRoomEvent -> PUT /send
 //
-// Keys that a device lacks it asks the user's other verified devices for, and answers them when they ask; the messages
-// of verifications (package verify) it hands on.
+// Keys that a device lacks it asks the user's other verified devices for, and answers them when they ask: those of
+// messages, of the user's identity and of the key backup. The messages of verifications (package verify) it hands on.
 //
 // Everything is in a vault. Every method that changes something is one transaction of it: when the method
 // has returned, the change is on disk, so that no ratchet ever falls back behind a message that left.

@@ -43,6 +43,7 @@ const (
 	keyCrossSigning = "e2ee/cross-signing"
 	keyBackup       = "e2ee/backup"
 	keySecrets      = "e2ee/secrets"
+	keyBackupAsk    = "e2ee/backup-ask"
 	prefixUser      = "e2ee/user/"
 	prefixOlm       = "e2ee/olm/"
 	prefixOutbound  = "e2ee/outbound/"

@@ -11,7 +11,7 @@ import (
 )
 
 // The secrets that verified devices of a user give each other on request (Client-Server API, "Sharing"): the private
-// keys of the user's identity.
+// keys of the user's identity, and that of the key backup.
 const (
 	secretMaster      = "m.cross_signing.master"
 	secretSelfSigning = "m.cross_signing.self_signing"
@@ -102,7 +102,7 @@ func (t *txn) receiveSecretRequest(sender id.UserID, raw json.RawMessage) (probl
 	if json.Unmarshal(raw, &c) != nil {
 		return errors.New("it is malformed"), nil
 	}
-	if _, known := seeds(&identity.Private{})[c.Name]; c.Action == "request" && !known {
+	if _, known := seeds(&identity.Private{})[c.Name]; c.Action == "request" && !known && c.Name != secretBackup {
 		return nil, nil
 	}
 	return nil, t.noteRequest(sender, c.Action, serveRecord{Device: c.Device, Secret: c.Name}, c.ID)
@@ -110,6 +110,9 @@ func (t *txn) receiveSecretRequest(sender id.UserID, raw json.RawMessage) (probl
 
 // giveSecret answers a verified own device.
 func (t *txn) giveSecret(d *deviceRecord, r *serveRecord) error {
+	if r.Secret == secretBackup {
+		return t.giveBackupKey(d, r)
+	}
 	c, err := t.crossSigning()
 	if err != nil || c.Private == nil {
 		return err
@@ -136,11 +139,16 @@ func (t *txn) receiveSecret(from origin, raw json.RawMessage) (problem, err erro
 	if err != nil {
 		return nil, err
 	}
+	seed, malformed := wire.DecodeKey(c.Secret)
+	if device != nil && malformed == nil {
+		if ours, err := t.receiveBackupKey(&c, seed); ours || err != nil {
+			return nil, err
+		}
+	}
 	if device == nil || s == nil {
 		return errors.New("a secret that was not asked for, or not of a verified device"), nil
 	}
-	seed, err := wire.DecodeKey(c.Secret)
-	if err != nil {
+	if malformed != nil {
 		return errors.New("a secret is malformed"), nil
 	}
 	whole, asked := true, false

@@ -2,9 +2,11 @@ package e2ee
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"testing"
 
+	"github.com/securecomm/securecomm/e2ee/backup"
 	"github.com/securecomm/securecomm/e2ee/identity"
 	"github.com/securecomm/securecomm/e2ee/wire"
 	"github.com/securecomm/securecomm/homeserver/id"
@@ -120,5 +122,77 @@ func TestForeignSecrets(t *testing.T) {
 		if ref.User == id.UserID("@mallory:h") {
 			t.Error("mallory was answered")
 		}
+	}
+}
+
+// TestBackupKeyIsShared has a device get the key of the backup from another one, when that knows it as verified.
+func TestBackupKeyIsShared(t *testing.T) {
+	_, alice, phone := own(t)
+	key, err := backup.NewKey()
+	must(t, err)
+	data, err := alice.NewBackup(key)
+	must(t, err)
+	must(t, alice.UseBackup("1", data, key))
+	later := func() { // than what it asked an hour ago
+		t.Helper()
+		must(t, phone.update(func(tx *txn) error {
+			asked, err := load[backupAsk](tx, keyBackupAsk)
+			if err != nil {
+				return err
+			}
+			asked.At = 0
+			return tx.save(keyBackupAsk, asked)
+		}))
+	}
+	phone.sync()
+	if asked, err := load[backupAsk](phone.vault, keyBackupAsk); err != nil || asked != nil {
+		t.Errorf("it asks before it has verified anything: %v", err)
+	}
+	phone.verifyOwnIdentity()
+	phone.share(Sharing{Members: []id.UserID{"@alice:h"}})
+	alice.sync()
+	phone.sync()
+	if _, ok := phone.ReceivedBackupKey(); ok {
+		t.Fatal("a device that was not verified got the key")
+	}
+	signatures, err := alice.SignDevice("P", phone.Fingerprint())
+	must(t, err)
+	alice.publish(signatures)
+	later()
+	phone.sync()
+	alice.sync()
+	phone.sync()
+	got, ok := phone.ReceivedBackupKey()
+	if !ok || got.Public().String() != key.Public().String() {
+		t.Fatal("the key did not come")
+	}
+	other, err := backup.NewKey()
+	must(t, err)
+	replaced, err := alice.NewBackup(other)
+	must(t, err)
+	if err := phone.UseBackup("2", replaced, got); !errors.Is(err, ErrOtherBackup) {
+		t.Errorf("the key of another backup: %v", err)
+	}
+	must(t, phone.ForgetBackupKey())
+	if _, ok := phone.ReceivedBackupKey(); ok {
+		t.Error("it is not forgotten")
+	}
+	for range maxBackupAsks + 1 {
+		later()
+		phone.sync()
+	}
+	asked, err := load[backupAsk](phone.vault, keyBackupAsk)
+	must(t, err)
+	if asked.Tries != maxBackupAsks {
+		t.Errorf("it asked %d times", asked.Tries)
+	}
+	alice.sync()
+	phone.sync()
+	if got, ok = phone.ReceivedBackupKey(); !ok {
+		t.Fatal("the key did not come again")
+	}
+	must(t, phone.UseBackup("1", data, got))
+	if _, waits := phone.ReceivedBackupKey(); waits || phone.BackupVersion() != "1" {
+		t.Error("the key is not in use")
 	}
 }

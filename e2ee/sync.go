@@ -71,7 +71,7 @@ func (t *txn) receiveSync(s Sync, got *Received) error {
 			got.Problems = append(got.Problems, problem)
 		}
 	}
-	if err := errors.Join(t.serveRequests(), t.askSecrets()); err != nil {
+	if err := errors.Join(t.serveRequests(), t.askSecrets(), t.askBackupKey()); err != nil {
 		return err
 	}
 	t.Put(keySync, []byte(s.Next))
