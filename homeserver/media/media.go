@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/maypok86/otter/v2"
+	"golang.org/x/sync/semaphore"
 	"golang.org/x/sync/singleflight"
 
 	"github.com/securecomm/securecomm/homeserver/id"
@@ -71,7 +72,7 @@ type Service struct {
 
 	MaxUpload int64 // bytes
 	MaxRemote int64 // bytes
-	MaxPixels int   // of images that thumbnails are made of
+	MaxPixels int   // of images that thumbnails are made of; it bounds their memory, too
 	// Retention is how long cached media is kept after its last use; 30 days if zero.
 	Retention time.Duration
 	// Unauthenticated lets strangers have what was uploaded to this server (Client-Server API, "Content repository":
@@ -82,8 +83,9 @@ type Service struct {
 	fetches  singleflight.Group
 	scaling  singleflight.Group
 	previews singleflight.Group
-	fetching chan struct{} // one place for each download from elsewhere at a time
-	drawing  chan struct{} // one place for each image in memory
+	fetching chan struct{}       // one place for each download from elsewhere at a time
+	drawing  chan struct{}       // one place for each image in memory
+	memory   *semaphore.Weighted // bytes for the images that are being decoded
 	pages    *otter.Cache[string, *Preview]
 
 	placing sync.Mutex // held while a file is put in its place or removed
@@ -102,6 +104,7 @@ func (s *Service) start() {
 	s.once.Do(func() {
 		s.fetching = make(chan struct{}, fetchesAtOnce)
 		s.drawing = make(chan struct{}, drawingsAtOnce)
+		s.memory = semaphore.NewWeighted(costPerPixel * int64(s.MaxPixels))
 		s.pages = otter.Must(&otter.Options[string, *Preview]{
 			MaximumSize: cachedPages, ExpiryCalculator: otter.ExpiryWriting[string, *Preview](pageLife),
 		})

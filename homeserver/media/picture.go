@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"image"
-	"image/color"
 	"image/gif"
 	"image/jpeg"
 	"image/png"
@@ -35,7 +34,7 @@ var formats = []format{
 	{"image/png", "\x89PNG\r\n\x1a\n", png.DecodeConfig, png.Decode, false},
 	{"image/jpeg", "\xff\xd8\xff", jpeg.DecodeConfig, jpeg.Decode, true},
 	{"image/gif", "GIF8?a", gif.DecodeConfig, gif.Decode, false},
-	{"image/webp", "RIFF????WEBPVP8", webp.DecodeConfig, webp.Decode, false},
+	{"image/webp", "RIFF????WEBPVP8", webpConfig, webp.Decode, false},
 }
 
 func (f *format) matches(head []byte) bool {
@@ -79,19 +78,40 @@ func sniff(r io.ReadSeeker) (*format, image.Config, []byte, error) {
 	return nil, image.Config{}, nil, ErrNoThumbnail
 }
 
-// decode reads an image of at most so many pixels; of an animated one, the first frame.
-func decode(r io.ReadSeeker, maxPixels int) (p *picture, err error) {
-	f, config, head, err := sniff(r)
-	if err != nil {
-		return nil, err
-	}
-	if config.ColorModel == color.NRGBA64Model || config.ColorModel == color.RGBA64Model {
-		maxPixels /= 2 // they take twice the memory
+// undecoded is an image of which only the header was read.
+type undecoded struct {
+	*format
+	io.ReadSeeker
+	head []byte
+	cost int64 // of decoding it, in bytes
+}
+
+// examine reads the header of an image of at most so many pixels.
+func examine(r io.ReadSeeker, maxPixels int) (u undecoded, err error) {
+	u.ReadSeeker = r
+	var config image.Config
+	if u.format, config, u.head, err = sniff(r); err != nil {
+		return u, err
 	}
 	if config.Width > maxPixels/config.Height {
-		return nil, fmt.Errorf("%w: the image has more than %d pixels", ErrTooLarge, maxPixels)
+		return u, fmt.Errorf("%w: the image has more than %d pixels", ErrTooLarge, maxPixels)
 	}
-	img, err := f.decode(r)
+	if u.cost, err = cost(u.format, config, u.head, r); err != nil {
+		return u, err
+	}
+	if u.cost > costPerPixel*int64(maxPixels) {
+		return u, fmt.Errorf("%w: to decode the image takes too much memory", ErrTooLarge)
+	}
+	if _, err := r.Seek(0, io.SeekStart); err != nil {
+		return u, fmt.Errorf("read an image: %w", err)
+	}
+	return u, nil
+}
+
+// decode reads the image; of an animated one, the first frame.
+func (f undecoded) decode() (p *picture, err error) {
+	head := f.head
+	img, err := f.format.decode(f)
 	if err != nil {
 		return nil, fmt.Errorf("%w: it is broken", ErrNoThumbnail)
 	}
@@ -121,14 +141,15 @@ func encode(w io.Writer, img image.Image, source string) (contentType string, er
 }
 
 // scale makes a smaller image of a part of one. Large ones are first reduced by a whole number, strip by strip, so that
-// only one large image, the decoded one, is in memory.
+// only one large image, the decoded one, is in memory. What is left is less than by half, for which no more than the
+// nearest pixels are needed; better ways would need more memory than decoding.
 func scale(src image.Image, from image.Rectangle, to image.Point) *image.RGBA {
 	dst := image.NewRGBA(image.Rectangle{Max: to})
-	if n := min(from.Dx()/to.X, from.Dy()/to.Y) / 2; n > 1 {
+	if n := min(from.Dx()/to.X, from.Dy()/to.Y); n > 1 {
 		reduced := reduce(src, from, n)
 		src, from = reduced, reduced.Bounds()
 	}
-	draw.CatmullRom.Scale(dst, dst.Bounds(), src, from, draw.Src, nil)
+	draw.ApproxBiLinear.Scale(dst, dst.Bounds(), src, from, draw.Src, nil)
 	return dst
 }
 

@@ -9,6 +9,7 @@ import (
 	"image/gif"
 	"image/jpeg"
 	"image/png"
+	"io"
 	"testing"
 )
 
@@ -128,6 +129,14 @@ func TestSnapAndPlan(t *testing.T) {
 			t.Errorf("%v as %+v: %v is not the middle", test.image, test.want, from)
 		}
 	}
+}
+
+func decode(r io.ReadSeeker, maxPixels int) (*picture, error) {
+	u, err := examine(r, maxPixels)
+	if err != nil {
+		return nil, err
+	}
+	return u.decode()
 }
 
 func TestDecodeBounds(t *testing.T) {

@@ -104,7 +104,15 @@ func (s *Service) draw(ctx context.Context, source string, size Size) (store.Thu
 		return t, err
 	}
 	defer func() { _ = f.Close() }()
-	p, err := decode(f, s.MaxPixels)
+	u, err := examine(f, s.MaxPixels)
+	if err != nil {
+		return t, err
+	}
+	if err := s.memory.Acquire(ctx, u.cost); err != nil {
+		return t, err
+	}
+	defer s.memory.Release(u.cost)
+	p, err := u.decode()
 	if err != nil {
 		return t, err
 	}
