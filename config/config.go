@@ -139,6 +139,9 @@ type Media struct {
 	RemoteMax Size   `key:"remote_max"`
 	// Unauthenticated lets those without an account download what was uploaded here.
 	Unauthenticated bool `key:"unauthenticated"`
+	// Previews is whether pages behind links are looked at, PreviewNetworks which private networks they may be in.
+	Previews        bool           `key:"previews"`
+	PreviewNetworks []netip.Prefix `key:"preview_networks"`
 }
 
 // Log says how much is logged and in which form.

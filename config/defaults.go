@@ -34,7 +34,7 @@ func Default() *Config {
 			Other:        Class{PerUser: Rate{1000, time.Minute}},
 			Federation:   Rate{1000, 10 * time.Second},
 		},
-		Media: Media{MaxUpload: 50 * MiB, MaxPixels: 32_000_000, RemoteMax: 100 * MiB},
+		Media: Media{MaxUpload: 50 * MiB, MaxPixels: 32_000_000, RemoteMax: 100 * MiB, Previews: true},
 		Log:   Log{Level: "info", Format: "text"},
 	}
 }

@@ -38,7 +38,10 @@ func (s *Server) build() error {
 		Server: name, Store: s.Store, Dir: c.MediaDir(), Log: s.Log,
 		MaxUpload: int64(c.Media.MaxUpload), MaxRemote: int64(c.Media.RemoteMax), MaxPixels: c.Media.MaxPixels,
 		Unauthenticated: c.Media.Unauthenticated,
-		Web:             &http.Client{Transport: &http.Transport{DialContext: guard.DialContext, DisableKeepAlives: true}, Timeout: previewTimeout},
+	}
+	if c.Media.Previews {
+		web := &discovery.Guard{Allow: c.Media.PreviewNetworks}
+		s.Media.Web = &http.Client{Transport: &http.Transport{DialContext: web.DialContext, DisableKeepAlives: true}, Timeout: previewTimeout}
 	}
 	s.Push = push.New(s.Store, s.Log)
 	s.Rooms.Followed = s.followed

@@ -43,6 +43,8 @@ federation:
   enabled: true
   allow_networks: ["0.0.0.0/0", "::/0"]
   ca_files: ["$ca/ca.crt"]
+media:
+  preview_networks: ["0.0.0.0/0", "::/0"]
 registration:
   enabled: true
   require_token: false
