@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -47,6 +48,9 @@ func (a *app) runServer(ctx context.Context, c *config.Config) (err error) {
 	}
 	log := logger(c, a.err)
 	server, err := homeserver.New(ctx, c, log)
+	if errors.Is(err, homeserver.ErrInUse) {
+		return &failure{code: exitBusy, err: err, hint: "stop the other server first, or give this one a server.data_dir of its own; \"securecomm admin\" talks to the one that runs"}
+	}
 	if err != nil {
 		return &failure{code: exitFailure, err: err, hint: "the configuration in force is shown by \"securecomm config print\""}
 	}
@@ -55,17 +59,24 @@ func (a *app) runServer(ctx context.Context, c *config.Config) (err error) {
 			err = closeErr
 		}
 	}()
-	token, err := server.Account.BootstrapToken(ctx)
-	if err != nil {
-		return fmt.Errorf("make the first administrator's token: %w", err)
-	}
-	return server.Run(ctx, func(addresses map[string]net.Addr) {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	var failed error
+	err = server.Run(ctx, func(addresses map[string]net.Addr) {
+		// Only now: a new token ends the one before, and a start that fails must not do that.
+		token, err := server.Account.BootstrapToken(ctx)
+		if err != nil {
+			failed = fmt.Errorf("make the first administrator's token: %w", err)
+			stop()
+			return
+		}
 		address := addresses["client"].String()
 		if err := a.welcome(c, c.LocalURL(address), token); err != nil {
 			log.Warn("how to register could not be told", "err", err)
 		}
 		log.Info("ready", "server", c.Server.Name, "client_api", address)
 	})
+	return errors.Join(failed, err)
 }
 
 // welcome tells how the first users get in. The token is the first administrator's, empty if there is one already.

@@ -28,6 +28,9 @@ import (
 	"github.com/securecomm/securecomm/homeserver/timeline"
 )
 
+// ErrInUse says that another process has the embedded database open. Each would hear nothing of what the other writes.
+var ErrInUse = errors.New("another process uses it")
+
 // Server is a whole homeserver.
 type Server struct {
 	Config    *config.Config
@@ -50,13 +53,14 @@ type Server struct {
 	metrics    *metrics
 	federation *federation.API // nil if the server does not federate
 	outbound   *client.Client
+	lock       *os.File // kept open, so that no other process opens the embedded database; nil with PostgreSQL
 	stop       context.CancelFunc
 	running    sync.WaitGroup
 	draining   context.Context // ends when requests that wait for something to happen have to give up
 	drain      context.CancelFunc
 }
 
-// New opens the database and builds all parts. The caller closes the server.
+// New opens the database and builds all parts. The caller closes the server. Errors: ErrInUse.
 func New(ctx context.Context, c *config.Config, log *slog.Logger) (*Server, error) {
 	s := &Server{Config: c, Log: log, metrics: newMetrics()}
 	if err := os.MkdirAll(c.Server.DataDir, 0o700); err != nil {
@@ -69,12 +73,17 @@ func New(ctx context.Context, c *config.Config, log *slog.Logger) (*Server, erro
 	if s.Key, err = sign.LoadOrCreate(c.SigningKeyFile()); err != nil {
 		return nil, fmt.Errorf("the server's signing key: %w", err)
 	}
-	address := strings.TrimPrefix(c.DatabaseURL(), "sqlite://")
+	address, embedded := strings.CutPrefix(c.DatabaseURL(), "sqlite://")
+	if embedded {
+		if s.lock, err = lock(address + ".lock"); err != nil {
+			return nil, fmt.Errorf("the database %s: %w", address, err)
+		}
+	}
 	if s.Store, err = store.Open(ctx, store.Options{URL: address, Readers: c.Database.Readers, Log: log}); err != nil {
-		return nil, err
+		return nil, errors.Join(err, s.unlock())
 	}
 	if err := s.claimDatabase(ctx); err != nil {
-		return nil, errors.Join(err, s.Store.Close())
+		return nil, errors.Join(err, s.Store.Close(), s.unlock())
 	}
 	s.draining, s.drain = context.WithCancel(context.Background())
 	background, stop := context.WithCancel(context.Background())
@@ -85,7 +94,7 @@ func New(ctx context.Context, c *config.Config, log *slog.Logger) (*Server, erro
 		if s.outbound != nil {
 			s.outbound.Close()
 		}
-		return nil, errors.Join(err, s.Store.Close())
+		return nil, errors.Join(err, s.Store.Close(), s.unlock())
 	}
 	if err := s.start(background); err != nil {
 		return nil, errors.Join(err, s.Close())
@@ -134,7 +143,15 @@ func (s *Server) Close() error {
 		s.outbound.Close()
 	}
 	s.running.Wait()
-	return s.Store.Close()
+	return errors.Join(s.Store.Close(), s.unlock())
+}
+
+// unlock lets other processes open the embedded database.
+func (s *Server) unlock() error {
+	if s.lock == nil {
+		return nil
+	}
+	return s.lock.Close()
 }
 
 // showProfile brings a user's new profile into all rooms that the user is in.
