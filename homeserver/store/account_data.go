@@ -26,13 +26,15 @@ func (s AccountData) Get(user id.UserID, room id.RoomID, typ string) (json.RawMe
 	return json.RawMessage(content), ok, err
 }
 
-// Set logs and writes a piece of account data.
+// Set logs and writes a piece of account data. Of a user who has been erased nothing is kept: requests that came in before
+// may still be on their way.
 func (s AccountData) Set(user id.UserID, room id.RoomID, typ string, content json.RawMessage) {
 	change := stream.Change{Kind: stream.AccountData, Room: room, User: user, Wake: []id.UserID{user}}
 	s.tx.Log(change, func(p stream.Position) error {
-		_, err := s.tx.exec(`INSERT INTO account_data (user_id, room_id, type, content, position) VALUES (?, ?, ?, ?, ?)
+		_, err := s.tx.exec(`INSERT INTO account_data (user_id, room_id, type, content, position) SELECT ?, ?, ?, ?, ?
+			WHERE NOT EXISTS (SELECT 1 FROM users WHERE user_id = ? AND erased)
 			ON CONFLICT (user_id, room_id, type) DO UPDATE SET content = excluded.content, position = excluded.position`,
-			string(user), string(room), typ, string(content), int64(p))
+			string(user), string(room), typ, string(content), int64(p), string(user))
 		return err
 	})
 }

@@ -1,10 +1,12 @@
 package store_test
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"testing"
 
+	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/store"
 	"github.com/securecomm/securecomm/homeserver/store/storetest"
 	"github.com/securecomm/securecomm/homeserver/stream"
@@ -120,4 +122,34 @@ func TestProcessesSeeEachOther(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestErasedUsersKeepNothing has a write that was on its way when its user was erased.
+func TestErasedUsersKeepNothing(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		users := []id.UserID{"@erased:one.test", "@gone:one.test", "@alice:one.test"}
+		err := db.Update(t.Context(), func(tx *store.Tx) error {
+			for _, u := range users {
+				if _, err := tx.Users.Insert(store.User{ID: u}); err != nil {
+					return err
+				}
+			}
+			return errors.Join(tx.Users.Deactivate(users[0], true), tx.Users.Deactivate(users[1], false))
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = db.Update(t.Context(), func(tx *store.Tx) error {
+			for i, u := range users {
+				tx.AccountData.Set(u, "", "x", []byte("{}"))
+				if n, err := tx.AccountData.Count(u); err != nil || n != min(i, 1) {
+					t.Errorf("%s has %d pieces of account data, %v", u, n, err)
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	})
 }
