@@ -90,6 +90,7 @@ func (s *Server) buildClientAPI() http.Handler {
 			BaseURL: c.BaseURL(), Federation: c.WellKnown.Server, SupportEmail: c.WellKnown.SupportEmail, SupportPage: c.WellKnown.SupportPage,
 		},
 		Observe: s.metrics.observe, TrustedProxies: c.Listen.TrustedProxies,
+		Background: func(work func(context.Context)) { s.running.Go(func() { work(s.background) }) },
 	}
 	return api.Handler()
 }

@@ -56,6 +56,7 @@ type Server struct {
 	lock       *os.File // kept open, so that no other process opens the embedded database; nil with PostgreSQL
 	stop       context.CancelFunc
 	running    sync.WaitGroup
+	background context.Context // ends with the server
 	draining   context.Context // ends when requests that wait for something to happen have to give up
 	drain      context.CancelFunc
 }
@@ -86,8 +87,7 @@ func New(ctx context.Context, c *config.Config, log *slog.Logger) (*Server, erro
 		return nil, errors.Join(err, s.Store.Close(), s.unlock())
 	}
 	s.draining, s.drain = context.WithCancel(context.Background())
-	background, stop := context.WithCancel(context.Background())
-	s.stop = stop
+	s.background, s.stop = context.WithCancel(context.Background())
 	if err := s.build(); err != nil {
 		s.drain()
 		s.stop()
@@ -96,7 +96,7 @@ func New(ctx context.Context, c *config.Config, log *slog.Logger) (*Server, erro
 		}
 		return nil, errors.Join(err, s.Store.Close(), s.unlock())
 	}
-	if err := s.start(background); err != nil {
+	if err := s.start(s.background); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
