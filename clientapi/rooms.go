@@ -225,11 +225,9 @@ func (c *call) message(roomID id.RoomID, typ, txnID string, content json.RawMess
 			Type *string `json:"msgtype"`
 			Text *string `json:"body"`
 		}
-		if err := unmarshal(content, &body); err != nil {
-			return m, err
-		}
-		if body.Type == nil || body.Text == nil {
-			return m, fail(http.StatusBadRequest, "M_BAD_JSON", "an m.room.message has a msgtype and a body, both strings")
+		if json.Unmarshal(content, &body) != nil || body.Type == nil || body.Text == nil {
+			refusal := fail(http.StatusBadRequest, "M_BAD_JSON", "an m.room.message has a msgtype and a body, both strings")
+			return m, cmp.Or(checkObject(content), refusal)
 		}
 	}
 	return m, nil
