@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"net/url"
 	"testing"
+	"time"
 
 	"github.com/securecomm/securecomm/homeserver/room"
 	"github.com/securecomm/securecomm/homeserver/store/storetest"
@@ -175,7 +176,7 @@ func TestAccountFlow(t *testing.T) {
 
 		t.want(t.call(POST, v3+"/account/deactivate", bobToken, map[string]any{"auth": passwordAuth(bob, "wrong_password")}), 401, "M_FORBIDDEN")
 		t.want(t.call(POST, v3+"/account/deactivate", bobToken, map[string]any{"auth": passwordAuth(bob, "superuser")}), 200, "")
-		t.want(t.call(POST, v3+"/login", "", passwordAuth(bob, "superuser")), 403, "M_FORBIDDEN")
+		t.want(t.call(POST, v3+"/login", "", passwordAuth(bob, "superuser")), 403, "M_USER_DEACTIVATED")
 	})
 }
 
@@ -259,4 +260,32 @@ func TestDiscovery(t *testing.T) {
 	}
 	test.want(test.call(GET, "/.well-known/matrix/server", "", nil), 404, "M_NOT_FOUND")
 	test.want(test.call(GET, "/.well-known/matrix/support", "", nil), 404, "M_NOT_FOUND")
+}
+
+// TestDeactivatedLogin tells of the deactivation only who knows the password, and nobody once it is erased.
+func TestDeactivatedLogin(t *testing.T) {
+	each(t, func(t *tester) {
+		for name, test := range map[string]struct {
+			erase bool
+			code  string
+		}{"alice": {false, "M_USER_DEACTIVATED"}, "bob": {true, "M_FORBIDDEN"}} {
+			user, token := t.register(name)
+			t.want(t.call(POST, v3+"/account/deactivate", token, map[string]any{"erase": test.erase, "auth": passwordAuth(user, "superuser")}), 200, "")
+			t.want(t.call(POST, v3+"/login", "", passwordAuth(user, "superuser")), 403, test.code)
+			t.want(t.call(POST, v3+"/login", "", passwordAuth(user, "wrong")), 403, "M_FORBIDDEN")
+		}
+	})
+}
+
+// TestRegistrationLimit counts accounts that are asked for, not questions how to.
+func TestRegistrationLimit(t *testing.T) {
+	test := newTester(t, storetest.Open(t, t.TempDir()+"/test.db"), func(a *API) {
+		a.Limits = Limits{Enabled: true, Registration: Class{PerAddress: Rate{1, time.Hour}}}
+	})
+	for range 3 {
+		test.want(test.call(POST, v3+"/register", "", map[string]any{"username": "alice", "password": "superuser"}), 401, "")
+	}
+	test.register("alice")
+	auth := map[string]any{"username": "bob", "password": "superuser", "auth": map[string]string{"type": "m.login.dummy"}}
+	test.want(test.call(POST, v3+"/register", "", auth), 429, "M_LIMIT_EXCEEDED")
 }

@@ -9,12 +9,12 @@ import (
 
 func (a *API) registrationRoutes() []route {
 	return []route{
-		{POST, "/v3/register", public, limitRegistration, a.register},
+		{POST, "/v3/register", public, limitLookup, a.register},
 		{GET, "/v3/register/available", public, limitLogin, a.usernameAvailable},
 		{GET, "/v1/register/m.login.registration_token/validity", public, limitLogin, a.registrationTokenValidity},
 		{POST, "/v3/register/email/requestToken", public, limitLogin, a.noThirdParty},
 		{POST, "/v3/register/msisdn/requestToken", public, limitLogin, a.noThirdParty},
-		{GET, "/_synapse/admin/v1/register", public, limitRegistration, a.sharedNonce},
+		{GET, "/_synapse/admin/v1/register", public, limitLookup, a.sharedNonce},
 		{POST, "/_synapse/admin/v1/register", public, limitRegistration, a.registerShared},
 	}
 }
@@ -62,8 +62,13 @@ func (a *API) register(c *call) (any, error) {
 	default:
 		return nil, fail(http.StatusBadRequest, "M_INVALID_PARAM", "kind must be user or guest")
 	}
-	if in.Auth != nil && in.Auth.Type != "" && in.Password == "" {
-		return nil, missing("password")
+	if in.Auth != nil && in.Auth.Type != "" { // else it only asks what is needed
+		if in.Password == "" {
+			return nil, missing("password")
+		}
+		if err := a.limiter.check(limitRegistration, c); err != nil {
+			return nil, err
+		}
 	}
 	l, err := a.Account.Register(c.Request().Context(), account.Account{
 		Username: in.Username, Password: in.Password, NoLogin: in.InhibitLogin, Device: account.DeviceRequest(in.deviceRequest),
@@ -113,6 +118,7 @@ func (a *API) registerShared(c *call) (any, error) {
 		Admin    bool   `json:"admin"`
 		UserType string `json:"user_type"`
 		MAC      string `json:"mac"`
+		Name     string `json:"displayname"`
 		deviceRequest
 	}
 	if err := c.decode(&in); err != nil {
@@ -122,7 +128,7 @@ func (a *API) registerShared(c *call) (any, error) {
 		return nil, missing("username")
 	}
 	l, err := a.Account.RegisterShared(c.Request().Context(), account.Account{
-		Username: in.Username, Password: in.Password, Admin: in.Admin, Device: account.DeviceRequest(in.deviceRequest),
+		Username: in.Username, Password: in.Password, Admin: in.Admin, DisplayName: in.Name, Device: account.DeviceRequest(in.deviceRequest),
 	}, account.SharedProof{Nonce: in.Nonce, UserType: in.UserType, MAC: in.MAC})
 	if err != nil {
 		return nil, err

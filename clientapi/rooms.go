@@ -188,7 +188,7 @@ func (a *API) sendEvent(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	m, err := c.message(roomID, c.path("eventType"), c.path("txnId"), content)
+	m, err := c.message(roomID, c.path("eventType"), c.path("txnId"), content, "")
 	if err != nil {
 		return nil, err
 	}
@@ -202,8 +202,9 @@ func (a *API) sendEvent(c *call) (any, error) {
 	return sent(eventID), nil
 }
 
-// message is an event that the client sends, once only if it gives it the ID of a transaction.
-func (c *call) message(roomID id.RoomID, typ, txnID string, content json.RawMessage) (room.Message, error) {
+// message is an event that the client sends, once only if it gives it the ID of a transaction. What an m.room.redaction redacts
+// may stand in its content instead.
+func (c *call) message(roomID id.RoomID, typ, txnID string, content json.RawMessage, redacts id.EventID) (room.Message, error) {
 	m := room.Message{Room: roomID, Sender: c.Requester.User, Type: typ, Content: content}
 	if txnID != "" {
 		m.Request = &store.RequestKey{
@@ -218,7 +219,9 @@ func (c *call) message(roomID id.RoomID, typ, txnID string, content json.RawMess
 		if err := unmarshal(content, &body); err != nil {
 			return m, err
 		}
-		m.Redacts = body.Redacts
+		if m.Redacts = cmp.Or(redacts, body.Redacts); m.Redacts == "" {
+			return m, missing("redacts")
+		}
 	case "m.room.message":
 		// No client can show one without (Client-Server API, "Instant Messaging", "Server behaviour").
 		var body struct {

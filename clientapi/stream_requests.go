@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/securecomm/securecomm/homeserver/ephemeral"
-	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/stream"
 )
@@ -22,7 +21,7 @@ type streamRequest struct {
 func (k *connection) answer(raw []byte) []byte {
 	var r streamRequest
 	if err := unmarshal(raw, &r); err != nil {
-		return answerOf(nil, nil, err, k.a)
+		return answerOf(r.ID, nil, err, k.a) // with what could be read of it
 	}
 	result, err := k.request(&r)
 	return answerOf(r.ID, result, err, k.a)
@@ -59,7 +58,7 @@ func answerOf(name json.RawMessage, result any, err error, a *API) []byte {
 }
 
 func (k *connection) request(r *streamRequest) (any, error) {
-	if len(r.Params) == 0 {
+	if len(r.Params) == 0 || string(r.Params) == "null" {
 		r.Params = emptyObject
 	}
 	if r.Method != "ping" {
@@ -124,12 +123,9 @@ func (k *connection) sendRequest(params json.RawMessage, state bool) (any, error
 	if state {
 		return k.a.setState(k.call, in.Room, in.Type, in.StateKey, in.Content)
 	}
-	m, err := k.message(in.Room, in.Type, in.TxnID, in.Content)
+	m, err := k.message(in.Room, in.Type, in.TxnID, in.Content, in.Redacts)
 	if err != nil {
 		return nil, err
-	}
-	if in.Type == event.TypeRedaction && in.Redacts != "" {
-		m.Redacts = in.Redacts
 	}
 	eventID, err := k.a.Rooms.Send(k.ctx, m)
 	if err != nil {

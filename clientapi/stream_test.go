@@ -149,6 +149,9 @@ func TestStream(t *testing.T) {
 				t.Errorf("%s was answered with %+v", method, m)
 			}
 		}
+		if m := a.ask("n", "ping", nil); m.Error.Code != "" {
+			t.Errorf("ping with params null was answered with %+v", m)
+		}
 		if m := a.ask("f", "ping", map[string]any{"since": a.next}); m.Error.Code != "" {
 			t.Errorf("ping was answered with %+v", m)
 		}

@@ -79,6 +79,11 @@ func checkJSON(content json.RawMessage) error {
 	if _, err := canonicaljson.CanonicalizeLenient(content); err != nil {
 		return fmt.Errorf("%w: %w", ErrInvalidParam, err)
 	}
+	// A number such as 1e400 would break the syncs of clients that cannot hold it.
+	var readable any
+	if err := json.Unmarshal(content, &readable); err != nil {
+		return fmt.Errorf("%w: a number is out of range", ErrInvalidParam)
+	}
 	return nil
 }
 

@@ -147,7 +147,7 @@ func TestAccountData(t *testing.T) {
 		for _, bad := range []string{`{"order":-0.1}`, `{"order":1.1}`, `{"order":"0.5"}`, `{"order":0,"x":"\ud800"}`} {
 			wantErr(t, bad, s.SetTag(ctx, alice, room, "u.bad", json.RawMessage(bad)), account.ErrInvalidParam)
 		}
-		for _, bad := range []string{`{"x":"\ud800"}`, `{"x":"\udc00\ud800"}`, `{"\udfff":1}`} {
+		for _, bad := range []string{`{"x":"\ud800"}`, `{"x":"\udc00\ud800"}`, `{"\udfff":1}`, `{"b":1e400}`} {
 			wantErr(t, bad, s.SetAccountData(ctx, alice, "", "bad", json.RawMessage(bad)), account.ErrInvalidParam)
 		}
 		if tags, err := s.Tags(ctx, alice, room); err != nil || len(tags) != 2 || string(tags["u.work"]) != `{"order":0.5}` {
@@ -275,7 +275,7 @@ func TestSharedSecret(t *testing.T) {
 		fmt.Fprintf(mac, "%s\x00%s\x00%s\x00%s", nonce, "Root", password, role)
 		return account.SharedProof{Nonce: nonce, MAC: hex.EncodeToString(mac.Sum(nil))}
 	}
-	wanted := account.Account{Username: "Root", Password: password, Admin: true}
+	wanted := account.Account{Username: "Root", Password: password, Admin: true, DisplayName: "The Root"}
 	_, err = s.RegisterShared(ctx, wanted, proof(nonce, "notadmin"))
 	wantErr(t, "a MAC for something else", err, account.ErrForbidden)
 	_, err = s.RegisterShared(ctx, wanted, proof("made up", "admin"))
@@ -284,4 +284,12 @@ func TestSharedSecret(t *testing.T) {
 	if err != nil || l.User != "@root:example.org" || !mustAuthenticate(t, s, l.AccessToken).Admin {
 		t.Errorf("got %+v, %v", l, err)
 	}
+	if p, err := s.Profile(ctx, l.User, account.FieldDisplayName); err != nil || string(p[account.FieldDisplayName]) != `"The Root"` {
+		t.Errorf("the profile is %s, %v", p, err)
+	}
+	wanted.Username = "Other"
+	mac := hmac.New(sha1.New, []byte("hush"))
+	fmt.Fprintf(mac, "%s\x00Other\x00%s\x00admin", nonce, password)
+	_, err = s.RegisterShared(ctx, wanted, account.SharedProof{Nonce: nonce, MAC: hex.EncodeToString(mac.Sum(nil))})
+	wantErr(t, "a used nonce", err, account.ErrForbidden)
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/sha1" //nolint:gosec // the protocol of the existing tools
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
@@ -19,6 +20,8 @@ type Account struct {
 	Username string // empty: the server chooses
 	Password string
 	Admin    bool
+	// DisplayName is the first one; empty: none.
+	DisplayName string
 	// NoLogin makes the account without a session.
 	NoLogin bool
 	Device  DeviceRequest
@@ -80,7 +83,7 @@ func (s *Service) Register(ctx context.Context, a Account, auth *Auth) (Login, e
 			return Login{}, err
 		}
 	}
-	return s.create(ctx, user, a, token)
+	return s.create(ctx, user, a, token, "")
 }
 
 // Create makes an account without asking whether it may be made: for administrators and their tools.
@@ -89,14 +92,23 @@ func (s *Service) Create(ctx context.Context, a Account) (Login, error) {
 	if err != nil {
 		return Login{}, err
 	}
-	return s.create(ctx, user, a, nil)
+	return s.create(ctx, user, a, nil, "")
 }
 
-func (s *Service) create(ctx context.Context, user id.UserID, a Account, token []byte) (Login, error) {
+// create makes an account. A registration token and a nonce are used up, if there are any.
+func (s *Service) create(ctx context.Context, user id.UserID, a Account, token []byte, nonce string) (Login, error) {
 	if err := s.checkPolicy(a.Password); err != nil {
 		return Login{}, err
 	}
 	if err := a.Device.check(); err != nil {
+		return Login{}, err
+	}
+	name, err := json.Marshal(a.DisplayName)
+	if err != nil {
+		return Login{}, fmt.Errorf("encode a display name: %w", err)
+	}
+	folded, _, err := checkField(FieldDisplayName, name)
+	if err != nil {
 		return Login{}, err
 	}
 	hash, err := s.hashPassword(ctx, a.Password)
@@ -119,12 +131,20 @@ func (s *Service) create(ctx context.Context, user id.UserID, a Account, token [
 				return err
 			}
 		}
+		if err := useNonce(tx, nonce); err != nil {
+			return err
+		}
 		ok, err := tx.Users.Insert(u)
 		if err != nil {
 			return err
 		}
 		if !ok {
 			return ErrUserInUse
+		}
+		if a.DisplayName != "" {
+			if err := tx.Profiles.Set(user, FieldDisplayName, name, folded); err != nil {
+				return err
+			}
 		}
 		if u.Admin {
 			if err := tx.Passes.DeleteBootstrap(); err != nil {
@@ -197,6 +217,22 @@ func (s *Service) BootstrapToken(ctx context.Context) (string, error) {
 
 const noncePurpose = "shared secret nonce"
 
+// useNonce remembers that a nonce was used, as long as it would be good.
+func useNonce(tx *store.Tx, nonce string) error {
+	if nonce == "" {
+		return nil
+	}
+	now := time.Now()
+	_, used, err := tx.Passes.Get(hashToken(nonce), noncePurpose, now.UnixMilli())
+	if err != nil {
+		return err
+	}
+	if used {
+		return fmt.Errorf("%w: the nonce has been used", ErrForbidden)
+	}
+	return tx.Passes.Insert(store.Pass{Hash: hashToken(nonce), Purpose: noncePurpose, ExpiresAt: now.Add(ticketLife).UnixMilli()}, now.UnixMilli())
+}
+
 // Nonce begins a registration by shared secret.
 func (s *Service) Nonce(ctx context.Context) (string, error) {
 	if s.Registration.SharedSecret == "" {
@@ -240,5 +276,9 @@ func (s *Service) RegisterShared(ctx context.Context, a Account, p SharedProof) 
 	if err != nil || !hmac.Equal(given, mac.Sum(nil)) {
 		return Login{}, fmt.Errorf("%w: the MAC is wrong", ErrForbidden)
 	}
-	return s.Create(ctx, a)
+	user, err := s.newUser(ctx, a.Username)
+	if err != nil {
+		return Login{}, err
+	}
+	return s.create(ctx, user, a, nil, p.Nonce)
 }

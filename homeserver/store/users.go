@@ -50,8 +50,8 @@ func (s Users) SetAdmin(user id.UserID, admin bool) error {
 	return err
 }
 
-// Deactivate marks an account as closed for ever and takes its password away.
+// Deactivate marks an account as closed for ever. Who knows the password can still be told so, unless it is erased.
 func (s Users) Deactivate(user id.UserID, erased bool) error {
-	_, err := s.tx.exec(`UPDATE users SET deactivated = TRUE, erased = ?, password_hash = '' WHERE user_id = ?`, erased, string(user))
+	_, err := s.tx.exec(`UPDATE users SET deactivated = TRUE, erased = ?, password_hash = CASE WHEN ? THEN '' ELSE password_hash END WHERE user_id = ?`, erased, erased, string(user))
 	return err
 }
