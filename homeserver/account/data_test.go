@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/securecomm/securecomm/homeserver/account"
 	"github.com/securecomm/securecomm/homeserver/filter"
@@ -61,35 +62,95 @@ func TestProfile(t *testing.T) {
 		wantErr(t, "an unknown user", err, account.ErrNotFound)
 
 		// What fails is kept, and done by the next who looks, such as another process.
-		runOnce(s)
-		runOnce(s)
-		runOnce(s)
+		runOnce(t, s)
+		runOnce(t, s) // not due yet
+		if len(told) != 1 {
+			t.Errorf("rooms were told %d times, want once in vain", len(told))
+		}
+		hasten(t, s, 1, 0)
+		runOnce(t, s)
+		hasten(t, s, 0, 0)
 		if len(told) != 2 {
 			t.Errorf("rooms were told %d times, want once in vain and once with success", len(told))
 		}
 	})
 }
 
-// runOnce does what there is to do: an ended context is noticed only when Run waits for more.
-func runOnce(s *account.Service) {
-	ctx, stop := context.WithCancel(context.Background())
+// hasten makes all errands due that have to wait, with at least so many failures, and wants so many.
+func hasten(t *testing.T, s *account.Service, want, failures int) {
+	t.Helper()
+	err := s.DB.Update(t.Context(), func(tx *store.Tx) error {
+		list, err := tx.Errands.Due(time.Now().Add(2*time.Hour), 1000)
+		if len(list) != want {
+			t.Errorf("%d errands are left, want %d", len(list), want)
+		}
+		for _, e := range list {
+			err = errors.Join(err, tx.Errands.Delay(e, max(e.Failures, failures), time.Time{}))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestErrandsThatFail has more of them than are looked at at once, before one that does not fail.
+func TestErrandsThatFail(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		const failing, tries = 101, 30 // they are looked at by hundreds
+		told := map[id.UserID]int{}
+		s := newService(db, func(o *account.Options) {
+			o.ProfileChanged = func(_ context.Context, u id.UserID) error {
+				told[u]++
+				if u != "@z:example.org" {
+					return errors.New("a room is broken")
+				}
+				return nil
+			}
+		})
+		err := db.Update(t.Context(), func(tx *store.Tx) error {
+			err := tx.Errands.Add("@z:example.org", "profile")
+			for i := range failing {
+				err = errors.Join(err, tx.Errands.Add(id.UserID(fmt.Sprintf("@a%d:example.org", i)), "profile"))
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		runOnce(t, s)
+		hasten(t, s, failing, tries-2)
+		runOnce(t, s)
+		hasten(t, s, failing, 0)
+		runOnce(t, s)
+		hasten(t, s, 0, 0) // given up
+		if len(told) != failing+1 || told["@z:example.org"] != 1 || told["@a0:example.org"] != 3 {
+			t.Errorf("told %d users, the last %d times, one that fails %d times", len(told), told["@z:example.org"], told["@a0:example.org"])
+		}
+	})
+}
+
+// runOnce does what there is to do. An errand that comes last tells that the others have been looked at.
+func runOnce(t *testing.T, s *account.Service) {
+	t.Helper()
+	const last id.UserID = "@last:example.org"
+	err := s.DB.Update(t.Context(), func(tx *store.Tx) error {
+		return errors.Join(tx.Errands.Add(last, "profile"),
+			tx.Errands.Delay(store.Errand{User: last, Kind: "profile", Serial: 1}, 0, time.UnixMilli(1)))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
 	do := s.ProfileChanged
-	var wg sync.WaitGroup
-	looked := make(chan struct{}, 1000) // nobody who reports ever waits
 	s.ProfileChanged = func(ctx context.Context, u id.UserID) error {
-		defer func() { looked <- struct{}{} }()
+		if u == last {
+			stop()
+			return nil
+		}
 		return do(ctx, u)
 	}
-	wg.Go(func() { s.Run(ctx) })
-	_ = s.DB.View(ctx, func(tx *store.Tx) error {
-		if list, err := tx.Errands.List(1); err != nil || len(list) == 0 {
-			looked <- struct{}{}
-		}
-		return nil
-	})
-	<-looked
-	stop()
-	wg.Wait()
+	s.Run(ctx)
 	s.ProfileChanged = do
 }
 

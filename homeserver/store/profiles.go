@@ -4,6 +4,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"strings"
+	"time"
 
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/stream"
@@ -76,9 +77,10 @@ func (s Profiles) Search(searcher id.UserID, text string, limit int) ([]Found, e
 
 // Errand is something that rooms have to be told of a user.
 type Errand struct {
-	User   id.UserID
-	Kind   string
-	Serial int64
+	User     id.UserID
+	Kind     string
+	Serial   int64
+	Failures int // since it was last asked for
 }
 
 // Errands are what has been decided about a user and rooms have not been told yet.
@@ -87,22 +89,30 @@ type Errands struct{ tx *Tx }
 // Add asks for an errand, once more if it is already there.
 func (s Errands) Add(user id.UserID, kind string) error {
 	_, err := s.tx.exec(`INSERT INTO account_errands (user_id, kind, serial) VALUES (?, ?, 1)
-		ON CONFLICT (user_id, kind) DO UPDATE SET serial = account_errands.serial + 1`, string(user), kind)
+		ON CONFLICT (user_id, kind) DO UPDATE SET serial = account_errands.serial + 1, failures = 0, due = 0`, string(user), kind)
 	return err
 }
 
-// List lists errands, up to a limit.
-func (s Errands) List(limit int) ([]Errand, error) {
+// Due lists errands whose time has come, up to a limit: first those that have waited longest.
+func (s Errands) Due(now time.Time, limit int) ([]Errand, error) {
 	var out []Errand
 	err := s.tx.query(func(rows *sql.Rows) error {
 		var e Errand
-		if err := rows.Scan(&e.User, &e.Kind, &e.Serial); err != nil {
+		if err := rows.Scan(&e.User, &e.Kind, &e.Serial, &e.Failures); err != nil {
 			return err
 		}
 		out = append(out, e)
 		return nil
-	}, `SELECT user_id, kind, serial FROM account_errands ORDER BY user_id, kind LIMIT ?`, int64(limit))
+	}, `SELECT user_id, kind, serial, failures FROM account_errands WHERE due <= ? ORDER BY due, user_id, kind LIMIT ?`,
+		now.UnixMilli(), int64(limit))
 	return out, err
+}
+
+// Delay notes how often an errand has failed, and has it wait, unless it was asked for again meanwhile.
+func (s Errands) Delay(e Errand, failures int, due time.Time) error {
+	_, err := s.tx.exec(`UPDATE account_errands SET failures = ?, due = ? WHERE user_id = ? AND kind = ? AND serial = ?`,
+		int64(failures), due.UnixMilli(), string(e.User), e.Kind, e.Serial)
+	return err
 }
 
 // Done removes an errand unless it was asked for again meanwhile.
