@@ -1,10 +1,9 @@
-//go:build !unix
-
 package homeserver
 
 import "os"
 
-// lock holds a lock file open; it can be removed, and so taken over, only when nobody holds it.
+// lock holds a lock file open. The system lets nobody remove a file that is held open like this, and so what can be
+// removed is of a process that has ended.
 func lock(path string) (*os.File, error) {
 	if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
 		return nil, ErrInUse
