@@ -189,6 +189,39 @@ func TestReceivedUnits(t *testing.T) {
 	})
 }
 
+// TestLateUnitsOfALeftRoom: nothing is kept of those who were in a room when this server left it.
+func TestLateUnitsOfALeftRoom(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		w := newWorld(t, db)
+		ctx := context.Background()
+		if err := w.Rooms.Leave(ctx, room.Change{Room: w.room, Sender: "@alice:one.test", Target: "@alice:one.test"}); err != nil {
+			t.Fatal(err)
+		}
+		typing := fmt.Sprintf(`{"room_id":%q,"user_id":"@bob:two.test","typing":true}`, w.room)
+		if err := w.ReceiveTyping(ctx, "two.test", json.RawMessage(typing)); err != nil || len(w.Typing(w.room)) != 0 {
+			t.Errorf("typing are %v, %v", w.Typing(w.room), err)
+		}
+		receipt := fmt.Sprintf(`{%q:{"m.read":{"@bob:two.test":{"data":{"ts":1},"event_ids":["$x"]}}}}`, w.room)
+		if err := w.ReceiveReceipts(ctx, "two.test", json.RawMessage(receipt)); !errors.Is(err, room.ErrNotFound) {
+			t.Errorf("a receipt: %v", err)
+		}
+		err := db.View(ctx, func(tx *store.Tx) error {
+			r, err := tx.Rooms.ByID(w.room)
+			if err != nil {
+				return err
+			}
+			list, err := tx.Receipts.ByUser(r.NID, "@bob:two.test")
+			if len(list) != 0 {
+				t.Errorf("the receipts are %+v", list)
+			}
+			return err
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestMarks(t *testing.T) {
 	w := newWorld(t, storetest.Open(t, t.TempDir()+"/test.db"))
 	ctx := context.Background()

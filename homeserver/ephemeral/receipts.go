@@ -257,5 +257,8 @@ func (s *Service) foreignReceipt(ctx context.Context, origin id.ServerName, room
 		return r, err
 	}
 	r.wake, err = s.Rooms.LocalMembers(ctx, roomID)
+	if err == nil && len(r.wake) == 0 {
+		err = fmt.Errorf("%w: this server is no longer in %s", room.ErrNotFound, roomID)
+	}
 	return r, err
 }

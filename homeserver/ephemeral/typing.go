@@ -62,7 +62,7 @@ func (s *Service) setTyping(ctx context.Context, roomID id.RoomID, user id.UserI
 		timeout = defaultTyping
 	}
 	members, err := s.Rooms.LocalMembers(ctx, roomID)
-	if err != nil {
+	if err != nil || len(members) == 0 { // who was there when this server left may say so for long
 		return false, err
 	}
 	t := &s.typing
