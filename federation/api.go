@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -59,7 +60,7 @@ type API struct {
 	Address func(*http.Request) string
 
 	pace     pace
-	arriving load // bodies that are not authenticated yet, by address
+	arriving load // bodies that are not authenticated yet, by address or IPv6 network
 	inWork   load // requests, by server
 
 	flights singleflight.Group // transactions under way
@@ -108,15 +109,24 @@ func (a *API) start() {
 	})
 }
 
+// address is what a request is counted by that no server has signed: of an IPv6 address, the 64 bits that one household
+// or host has for itself.
 func (a *API) address(r *http.Request) string {
+	host := r.RemoteAddr
 	if a.Address != nil {
-		return a.Address(r)
+		host = a.Address(r)
+	} else if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
 	}
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	ip, err := netip.ParseAddr(host)
+	if err != nil || ip.Unmap().Is4() {
+		return host
+	}
+	network, err := ip.Prefix(64)
 	if err != nil {
-		return r.RemoteAddr
+		return host
 	}
-	return host
+	return network.String()
 }
 
 // Close ends the work on transactions whose senders have gone, and waits for it. No requests may come any more.

@@ -220,6 +220,47 @@ func TestInvitesAreLimited(t *testing.T) {
 	})
 }
 
+// TestInvitesOfAllServersAreLimited: who has many names of servers has no more invites for that.
+func TestInvitesOfAllServersAreLimited(t *testing.T) {
+	pair(t, func(t *testing.T, us, them *peer) {
+		invited := func(roomID id.RoomID) error {
+			_, err := us.rooms.ReceiveInvite(t.Context(), them.name, roomID, "", "11", them.invite(t, roomID, "11", string(alice)), nil)
+			return err
+		}
+		v, _ := event.VersionOf("11")
+		const most = 500
+		err := us.store.Update(t.Context(), func(tx *store.Tx) error {
+			for n := range most - 1 {
+				raw := strings.ReplaceAll(string(them.invite(t, "!r:them.test", "11", string(alice))), "them.test", fmt.Sprintf("s%d.test", n))
+				ev, err := event.Parse(v, json.RawMessage(raw))
+				if err != nil {
+					return err
+				}
+				m := store.Membership{Room: store.RoomNID(1<<40 + n), User: alice, Membership: "invite", Event: store.EventNID(1<<40 + n)}
+				if err := tx.Rooms.Insert(&store.Room{NID: m.Room, ID: ev.RoomID, Version: v}, store.Head{}); err != nil {
+					return err
+				}
+				if err := tx.Events.InsertAside(&store.Event{Event: ev, NID: m.Event, Room: m.Room}); err != nil {
+					return err
+				}
+				if err := tx.Memberships.Set(m, "", true); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := invited("!last:them.test"); err != nil {
+			t.Fatal(err)
+		}
+		if err := invited("!more:them.test"); asFailure(err) == nil || asFailure(err).code != "M_LIMIT_EXCEEDED" {
+			t.Errorf("one more: %v", err)
+		}
+	})
+}
+
 func TestStrippedStateIsLimited(t *testing.T) {
 	pair(t, func(t *testing.T, us, them *peer) {
 		roomID := id.RoomID("!r:them.test")

@@ -157,6 +157,21 @@ func TestServersAreLimitedInRate(t *testing.T) {
 	}
 }
 
+func TestAddressesAreCountedByNetwork(t *testing.T) {
+	for address, want := range map[string]string{
+		"192.0.2.1:5": "192.0.2.1", "[::ffff:192.0.2.1]:5": "::ffff:192.0.2.1", "[2001:db8:1:2:3::4]:5": "2001:db8:1:2::/64",
+		"[2001:db8:1:2::5]:6": "2001:db8:1:2::/64", "[2001:db8:1:3::4]:5": "2001:db8:1:3::/64", "[fe80::1%eth0]:5": "fe80::/64", "pipe": "pipe",
+	} {
+		if got := (&API{}).address(&http.Request{RemoteAddr: address}); got != want {
+			t.Errorf("%s counts as %s", address, got)
+		}
+	}
+	a := &API{Address: func(*http.Request) string { return "2001:db8:1:2:3::4" }}
+	if got := a.address(&http.Request{}); got != "2001:db8:1:2::/64" {
+		t.Errorf("an address that a proxy names counts as %s", got)
+	}
+}
+
 func TestOneAnswersForACharge(t *testing.T) {
 	c := &charge{load: &load{}}
 	if !c.claim() || c.claim() {

@@ -17,7 +17,8 @@ type Rate struct {
 // maxPaced bounds the table of those who were heard of lately.
 const maxPaced = 1 << 14
 
-// pace counts the requests of each server, or of each address where no server is named.
+// pace counts the requests of each server, or of each address or IPv6 network where no server
+// is named.
 type pace struct {
 	Rate
 	seen *otter.Cache[string, *rate.Limiter]

@@ -284,9 +284,10 @@ func (e *Engine) ReceiveKnock(ctx context.Context, origin id.ServerName, roomID 
 const (
 	// maxStripped bounds the stripped state of an invite, in bytes.
 	maxStripped = 64 << 10
-	// maxPending is how many invites of one server a user may have that are not answered yet, among the newest
-	// maxRecent of the user's.
+	// maxPending is how many invites of one server a user may have that are not answered yet, and maxForeign how many of
+	// all other servers together, among the newest maxRecent of the user's.
 	maxPending = 50
+	maxForeign = 500
 	maxRecent  = 1000
 )
 
@@ -413,7 +414,7 @@ func (e *Engine) keepAside(ctx context.Context, v *event.Version, user id.UserID
 	})
 }
 
-// checkPending refuses a further invite if a user has many of a server already.
+// checkPending refuses a further invite if a user has many of a server already, or of all other servers.
 func checkPending(tx *store.Tx, user id.UserID, server id.ServerName) error {
 	nids, err := tx.Memberships.Invites(user, maxRecent)
 	if err != nil {
@@ -423,14 +424,17 @@ func checkPending(tx *store.Tx, user id.UserID, server id.ServerName) error {
 	if err != nil {
 		return err
 	}
-	pending := 0
+	pending, foreign := 0, 0
 	for _, ev := range invites {
 		if ev.Sender.Server() == server {
 			pending++
 		}
+		if ev.Sender.Server() != user.Server() {
+			foreign++
+		}
 	}
-	if pending >= maxPending {
-		return fmt.Errorf("%w: %s has %d invites of %s that are not answered yet", ErrTooMany, user, pending, server)
+	if pending >= maxPending || foreign >= maxForeign {
+		return fmt.Errorf("%w: %s has many invites that are not answered yet", ErrTooMany, user)
 	}
 	return nil
 }
