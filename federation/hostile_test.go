@@ -26,7 +26,7 @@ func (p *peer) forge(on *peer, roomID id.RoomID, proto event.Proto) *event.Event
 	wanted := map[event.StateKeyTuple]bool{
 		{Type: event.TypePowerLevels}: true, {Type: event.TypeJoinRules}: proto.Type == event.TypeMember,
 		{Type: event.TypeCreate}: !r.Version.NoCreateInAuthEvents, {Type: event.TypeMember, StateKey: string(proto.Sender)}: true,
-		{Type: event.TypeMember, StateKey: string(alice)}: proto.Type == event.TypeMember,
+		{Type: event.TypeMember, StateKey: string(alice)}: strings.Contains(string(proto.Content), "authorised"),
 	}
 	for _, ev := range state {
 		if wanted[ev.Tuple()] {

@@ -86,12 +86,13 @@ func (a *API) sendJoin(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	joined, err := a.Rooms.ReceiveJoin(c.Request().Context(), c.Origin, roomID, eventID, c.raw)
+	omit := c.query("omit_members") == "true"
+	joined, err := a.Rooms.ReceiveJoin(c.Request().Context(), c.Origin, roomID, eventID, c.raw, omit)
 	if err != nil {
 		return nil, err
 	}
 	return map[string]any{
-		"origin": a.Server, "event": json.RawMessage(joined.Event.JSON), "members_omitted": false, "servers_in_room": joined.Servers,
+		"origin": a.Server, "event": json.RawMessage(joined.Event.JSON), "members_omitted": omit, "servers_in_room": joined.Servers,
 		"state": list(joined.State, storedJSON), "auth_chain": list(joined.AuthChain, storedJSON),
 	}, nil
 }

@@ -133,6 +133,45 @@ func TestInvitesOverFederation(t *testing.T) {
 	})
 }
 
+func TestMembersAreOmittedOnRequest(t *testing.T) {
+	pair(t, func(t *testing.T, us, them *peer) {
+		roomID := us.create(room.Creation{Creator: alice, Preset: "public_chat", Version: "10"})
+		v, _ := event.VersionOf("10")
+		self := string(bob)
+		join := them.forge(us, roomID, event.Proto{
+			Type: event.TypeMember, StateKey: &self, Sender: bob, Content: json.RawMessage(`{"membership":"join"}`),
+		})
+		for _, omit := range []bool{true, false} {
+			joined, err := them.remote.Client.SendJoin(t.Context(), us.name, roomID, join.ID, join.JSON, omit)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if joined.MembersOmitted != omit || !slices.Equal(joined.ServersInRoom, []id.ServerName{us.name}) {
+				t.Errorf("asked to omit: %t, but %t, in servers %v", omit, joined.MembersOmitted, joined.ServersInRoom)
+			}
+			members := func(list []json.RawMessage) (out []id.EventID) {
+				for _, raw := range list {
+					ev, err := event.Parse(v, raw)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if ev.Type == event.TypeMember {
+						out = append(out, ev.ID)
+					}
+				}
+				return out
+			}
+			want := []id.EventID{us.member(roomID, alice)}
+			if got := members(joined.State); omit != (len(got) == 0) || !omit && !slices.Equal(got, want) || len(joined.State) < 4 {
+				t.Errorf("asked to omit: %t, but of %d pieces of state these are members: %v", omit, len(joined.State), got)
+			}
+			if got := members(joined.AuthChain); !slices.Equal(got, want) {
+				t.Errorf("of the auth chain these are members: %v", got)
+			}
+		}
+	})
+}
+
 // TestMissingEventsAreShownAsTheyMay asks for what happened before a server joined.
 func TestMissingEventsAreShownAsTheyMay(t *testing.T) {
 	pair(t, func(t *testing.T, us, them *peer) {

@@ -36,7 +36,7 @@ func (l *link) MakeMembership(ctx context.Context, _ id.ServerName, membership s
 }
 
 func (l *link) SendJoin(ctx context.Context, _ id.ServerName, join *event.Event) (*room.Joined, error) {
-	answer, err := l.to.ReceiveJoin(ctx, join.Sender.Server(), join.RoomID, join.ID, join.JSON)
+	answer, err := l.to.ReceiveJoin(ctx, join.Sender.Server(), join.RoomID, join.ID, join.JSON, false)
 	if err != nil {
 		return nil, err
 	}

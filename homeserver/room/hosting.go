@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -89,12 +90,14 @@ func (e *Engine) hosted(ctx context.Context, roomID id.RoomID) (*live, error) {
 type JoinAnswer struct {
 	Event     *event.Event // the join, with our signature if it needed one
 	State     []*store.Event
-	AuthChain []*store.Event
-	Servers   []id.ServerName
+	AuthChain []*store.Event  // of the join and of State
+	Servers   []id.ServerName // with joined users before the join
 }
 
 // ReceiveJoin takes in the join of a user of another server through this one (send_join), and delivers it to the others.
-func (e *Engine) ReceiveJoin(ctx context.Context, origin id.ServerName, roomID id.RoomID, eventID id.EventID, raw json.RawMessage) (*JoinAnswer, error) {
+// With omitMembers, the state in the answer lacks m.room.member events; those that authorize something are in the
+// auth chain all the same.
+func (e *Engine) ReceiveJoin(ctx context.Context, origin id.ServerName, roomID id.RoomID, eventID id.EventID, raw json.RawMessage, omitMembers bool) (*JoinAnswer, error) {
 	l, err := e.hosted(ctx, roomID)
 	if err != nil {
 		return nil, err
@@ -107,14 +110,20 @@ func (e *Engine) ReceiveJoin(ctx context.Context, origin id.ServerName, roomID i
 	if err != nil {
 		return nil, err
 	}
-	servers, err := e.Servers(ctx, roomID)
-	if err != nil {
-		return nil, err
-	}
-	answer := &JoinAnswer{Event: v.Event(), Servers: servers}
+	answer := &JoinAnswer{Event: v.Event()}
 	err = e.Store.View(ctx, func(tx *store.Tx) error {
 		if answer.State, err = tx.States.Events(before); err != nil {
 			return err
+		}
+		servers := map[id.ServerName]bool{}
+		for _, ev := range answer.State {
+			if ev.Type == event.TypeMember && ev.Membership() == "join" {
+				servers[id.UserID(*ev.StateKey).Server()] = true
+			}
+		}
+		answer.Servers = slices.Sorted(maps.Keys(servers))
+		if omitMembers {
+			answer.State = slices.DeleteFunc(answer.State, func(ev *store.Event) bool { return ev.Type == event.TypeMember })
 		}
 		answer.AuthChain, err = authChain(tx, append(slices.Clone(answer.State), &store.Event{Event: v.Event()}))
 		return err
