@@ -89,6 +89,30 @@ func TestNobodyIsVouchedForUnasked(t *testing.T) {
 	})
 }
 
+// TestBarredServersDoNotInviteBack: the access list of a room that this server has left goes on to count here.
+func TestBarredServersDoNotInviteBack(t *testing.T) {
+	pair(t, func(t *testing.T, us, them *peer) {
+		for list, want := range map[string]int{`{"allow":["*"]}`: 200, `{"allow":["*"],"deny":["them.*"]}`: 403} {
+			roomID := us.create(room.Creation{Creator: alice, Preset: "public_chat", Version: "11"})
+			us.set(roomID, alice, "m.room.server_acl", list)
+			if err := us.rooms.Leave(t.Context(), room.Change{Room: roomID, Sender: alice, Target: alice}); err != nil {
+				t.Fatal(err)
+			}
+			raw := them.invite(t, roomID, "11", string(alice))
+			v, _ := event.VersionOf("11")
+			ev, err := event.Parse(v, raw)
+			if err != nil {
+				t.Fatal(err)
+			}
+			uri := fmt.Sprintf("/_matrix/federation/v2/invite/%s/%s", roomID, ev.ID)
+			body := fmt.Sprintf(`{"room_version":"11","invite_room_state":[],"event":%s}`, raw)
+			if status, answer := them.request(us, "PUT", uri, body, nil); status != want {
+				t.Errorf("with %s an invite is answered with %d %v", list, status, answer)
+			}
+		}
+	})
+}
+
 func TestRoomsAreNotTiedTogether(t *testing.T) {
 	pair(t, func(t *testing.T, us, them *peer) {
 		var rooms []id.RoomID

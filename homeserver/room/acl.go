@@ -26,7 +26,8 @@ const maxACL = 8192
 var aclTuple = event.StateKeyTuple{Type: "m.room.server_acl"}
 
 // ServerAllowed says whether a room's access list lets a server take part (Server-Server API, "Server Access
-// Control Lists"). Rooms that are not known here, or have no list, let everyone.
+// Control Lists"). Rooms that are not known here, or have no list, let everyone. In a room that this server has left,
+// the list stands as it was then: who was barred can't invite back into it.
 func (e *Engine) ServerAllowed(ctx context.Context, roomID id.RoomID, server id.ServerName) (bool, error) {
 	l, err := e.live(ctx, roomID)
 	if errors.Is(err, ErrNotFound) {
