@@ -2,6 +2,8 @@ package store
 
 import (
 	"database/sql"
+	"math/bits"
+	"strings"
 
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/stream"
@@ -17,11 +19,22 @@ type OutboxRow struct {
 // Outbox is what has to be delivered to other servers.
 type Outbox struct{ tx *Tx }
 
+// maxDestinations is how many servers one statement queues something for at most. Fewer are a power of two, too:
+// each number is a statement of its own that stays prepared.
+const maxDestinations = 256
+
 // AddEvent queues an event for servers; call it from the write function of Tx.Log.
 func (s Outbox) AddEvent(servers []id.ServerName, p stream.Position, event EventNID) error {
-	for _, server := range servers {
-		_, err := s.tx.exec(`INSERT INTO outbox (destination, position, event_nid) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`,
-			string(server), int64(p), int64(event))
+	for left := servers; len(left) > 0; {
+		size := min(maxDestinations, 1<<(bits.Len(uint(len(left)))-1))
+		chunk := left[:size]
+		left = left[size:]
+		args := make([]any, 0, 3*len(chunk))
+		for _, server := range chunk {
+			args = append(args, string(server), int64(p), int64(event))
+		}
+		_, err := s.tx.exec(`INSERT INTO outbox (destination, position, event_nid) VALUES (?, ?, ?)`+
+			strings.Repeat(`, (?, ?, ?)`, len(chunk)-1)+` ON CONFLICT DO NOTHING`, args...)
 		if err != nil {
 			return err
 		}
@@ -35,8 +48,16 @@ func (s Outbox) AddEDU(servers []id.ServerName, edu []byte) {
 		return
 	}
 	s.tx.Log(stream.Change{Kind: stream.Outbound, Servers: servers}, func(p stream.Position) error {
-		for _, server := range servers {
-			_, err := s.tx.exec(`INSERT INTO outbox (destination, position, event_nid, edu) VALUES (?, ?, 0, ?)`, string(server), int64(p), edu)
+		for left := servers; len(left) > 0; {
+			size := min(maxDestinations, 1<<(bits.Len(uint(len(left)))-1))
+			chunk := left[:size]
+			left = left[size:]
+			args := make([]any, 0, 3*len(chunk))
+			for _, server := range chunk {
+				args = append(args, string(server), int64(p), edu)
+			}
+			_, err := s.tx.exec(`INSERT INTO outbox (destination, position, event_nid, edu) VALUES (?, ?, 0, ?)`+
+				strings.Repeat(`, (?, ?, 0, ?)`, len(chunk)-1), args...)
 			if err != nil {
 				return err
 			}
