@@ -33,6 +33,7 @@ type Server struct {
 	DataDir      string        `key:"data_dir"`
 	BaseURL      string        `key:"base_url"`
 	DrainTimeout time.Duration `key:"drain_timeout"`
+	OldKeys      []OldKey      `key:"old_keys"`
 }
 
 // Listen holds the addresses that are served. An empty one is not.

@@ -66,6 +66,8 @@ func (k key) set(value any) error {
 		return setList(p, value, parseNetwork)
 	case *[]id.ServerName:
 		return setList(p, value, parseServerName)
+	case *[]OldKey:
+		return setList(p, value, parseOldKey)
 	}
 	text, err := scalar(value)
 	if err != nil {

@@ -83,6 +83,7 @@ federation: {allow_networks: [10.1.2.3/8, "fd00::1"], trusted_notaries: [one.exa
 media: {max_upload: 1024, max_pixels: 5, remote_max: 2GB, unauthenticated: true, previews: false, preview_networks: [10.0.0.0/8]}
 session: {access_token_lifetime: 7d}
 limits: {message: {per_user: 5/s, per_address: 7/1m30s}, login: {per_user: off}}
+server: {old_keys: ["ed25519:old AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAE 1700000000000"]}
 registration: {shared_secret: "12345678"}
 `),
 		Env: []string{"SECURECOMM_FEDERATION_DENY_SERVERS=bad.example, *.worse.example", "SECURECOMM_DATABASE_URL=postgres://u:p@h/d"},
@@ -99,6 +100,7 @@ registration: {shared_secret: "12345678"}
 	want.Limits.Message = Class{PerUser: Rate{5, time.Second}, PerAddress: Rate{7, 90 * time.Second}}
 	want.Limits.Login.PerUser = Rate{}
 	want.Registration.SharedSecret = "12345678"
+	want.Server.OldKeys = []OldKey{{"ed25519:old", append(make([]byte, 31), 1), time.UnixMilli(1700000000000)}}
 	want.Database.URL = "postgres://u:p@h/d"
 	same(t, got, want)
 }
@@ -125,6 +127,9 @@ func TestRefusals(t *testing.T) {
 		{"list", "federation: {allow_networks: {a: b}}", "", "federation.allow_networks.a (in FILE) is unknown"},
 		{"list as a number", "federation: {ca_files: 5}", "", "federation.ca_files (in FILE) is not a list"},
 		{"value as a list", "server: {name: [a, b]}", "", "server.name (in FILE) is not a single value"},
+		{"old key without a time", "server: {old_keys: ['ed25519:a AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAE']}", "", "which is not an old key"},
+		{"old key of another size", "server: {old_keys: ['ed25519:a AAAA 5']}", "", "which is not an old key"},
+		{"old key of another kind", "server: {old_keys: ['rsa:a AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAE 5']}", "", "which is not an old key"},
 		{"log level", "log: {level: loud}", "", `log.level (in FILE) is "loud"; write one of debug, info, warn, error`},
 		{"address", "listen: {client: here}", "", "listen.client"},
 		{"address twice", "listen: {federation: '127.0.0.1:8008'}", "", "same address as listen.client"},

@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/spf13/pflag"
 	"github.com/spf13/viper"
@@ -48,6 +49,7 @@ func TestPrintLoadsAgain(t *testing.T) {
 	c.Federation.CAFiles = []string{write(t, "a certificate")}
 	c.Limits.Login.PerAddress = Rate{}
 	c.Media.MaxUpload = 1<<20 + 1
+	c.Server.OldKeys = []OldKey{{"ed25519:old", make([]byte, 32), time.UnixMilli(1)}}
 	var out strings.Builder
 	if err := c.Print(&out); err != nil {
 		t.Fatal(err)

@@ -1,12 +1,17 @@
 package config
 
 import (
+	"crypto/ed25519"
+	"encoding/base64"
 	"errors"
+	"fmt"
 	"math"
 	"net/url"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/securecomm/securecomm/homeserver/id"
 )
 
 // MiB is 2^20 bytes.
@@ -112,6 +117,37 @@ func formatDuration(d time.Duration) string {
 		s = strings.TrimSuffix(s, "0m")
 	}
 	return s
+}
+
+// OldKey is a key that the server signed with until it expired, written "ed25519:ID PUBLIC_KEY EXPIRED_TS" with the
+// public key in base64 and milliseconds since 1970.
+type OldKey struct {
+	ID      id.KeyID
+	Public  []byte
+	Expired time.Time
+}
+
+func parseOldKey(s string) (OldKey, error) {
+	wrong := errors.New(`not an old key; write "ed25519:ID PUBLIC_KEY EXPIRED_TS", as /_matrix/key/v2/server had it, and when it was replaced`)
+	words := strings.Fields(s)
+	if len(words) != 3 {
+		return OldKey{}, wrong
+	}
+	keyID := id.KeyID(words[0])
+	public, err := base64.RawStdEncoding.DecodeString(strings.TrimRight(words[1], "="))
+	if err != nil || len(public) != ed25519.PublicKeySize || keyID.Algorithm() != "ed25519" || keyID.Name() == "" || len(keyID) > id.MaxLength {
+		return OldKey{}, wrong
+	}
+	expired, err := strconv.ParseInt(words[2], 10, 64)
+	if err != nil || expired <= 0 {
+		return OldKey{}, wrong
+	}
+	return OldKey{keyID, public, time.UnixMilli(expired)}, nil
+}
+
+// String is the form that a configuration file has.
+func (k OldKey) String() string {
+	return fmt.Sprintf("%s %s %d", k.ID, base64.RawStdEncoding.EncodeToString(k.Public), k.Expired.UnixMilli())
 }
 
 const redacted = "***"

@@ -382,7 +382,11 @@ func TestOwnList(t *testing.T) {
 	}
 	// Our own events are checked without asking anyone.
 	ours := message(t, "10", &origin{name: "us.test", key: ring.Key}, time.Now())
-	if r := ring.VerifyEvents(context.Background(), []*event.Event{ours}); r[0].Err != nil {
-		t.Error(r[0].Err)
+	retired.ID = "ed25519:retired"
+	then := message(t, "10", &origin{name: "us.test", key: retired}, time.UnixMilli(1000))
+	late := message(t, "10", &origin{name: "us.test", key: retired}, time.UnixMilli(1001))
+	r := ring.VerifyEvents(context.Background(), []*event.Event{ours, then, late})
+	if r[0].Err != nil || r[1].Err != nil || r[2].Err == nil {
+		t.Errorf("signed now: %v; with the old key: %v; with it when it had expired: %v", r[0].Err, r[1].Err, r[2].Err)
 	}
 }

@@ -141,3 +141,38 @@ func TestFailingServersAreForgotten(t *testing.T) {
 		}
 	})
 }
+
+// TestServerKeysAreForgotten keeps those that were valid at the time or later, and lists that were fetched then.
+func TestServerKeysAreForgotten(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		ctx := context.Background()
+		err := db.Update(ctx, func(tx *store.Tx) error {
+			for name, at := range map[id.ServerName]int64{"old.test": 1999, "new.test": 2000} {
+				if err := tx.ServerKeys.Put(store.ServerKey{Server: name, KeyID: "ed25519:a", Public: []byte("x"), ValidUntil: at, Fetched: 1}); err != nil {
+					return err
+				}
+				if err := tx.ServerKeys.PutList(store.ServerKeyList{Server: name, ValidUntil: 1, Fetched: at, JSON: []byte("{}")}); err != nil {
+					return err
+				}
+			}
+			return tx.ServerKeys.Prune(time.UnixMilli(2000))
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = db.View(ctx, func(tx *store.Tx) error {
+			keys, err := tx.ServerKeys.Of("old.test", "new.test")
+			if err != nil {
+				return err
+			}
+			lists, err := tx.ServerKeys.Lists("old.test", "new.test")
+			if len(keys) != 1 || keys[0].Server != "new.test" || len(lists) != 1 || lists[0].Server != "new.test" {
+				t.Errorf("left are %v and %v", keys, lists)
+			}
+			return err
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	})
+}
