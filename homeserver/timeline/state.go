@@ -118,10 +118,10 @@ func (v *View) stateFor(at string) (store.StateMap, error) {
 	return v.state, nil
 }
 
-// Member is how a joined member is shown.
+// Member is how a joined member is shown. What is not set is null, as other servers send it: some clients need the names.
 type Member struct {
-	DisplayName json.RawMessage `json:"display_name,omitempty"`
-	AvatarURL   json.RawMessage `json:"avatar_url,omitempty"`
+	DisplayName json.RawMessage `json:"display_name"`
+	AvatarURL   json.RawMessage `json:"avatar_url"`
 }
 
 // JoinedMembers reads who is in a room now; the reader has to be in it (GET /rooms/{roomId}/joined_members). Error:
@@ -143,7 +143,7 @@ func (s *Service) JoinedMembers(ctx context.Context, roomID id.RoomID, r Reader)
 	return out, err
 }
 
-// memberOf reads how a member is shown; what is no string in a member event is left out.
+// memberOf reads how a member is shown; what is no string in a member event counts as not set.
 func memberOf(ev *store.Event) Member {
 	var c struct {
 		Name   json.RawMessage `json:"displayname"`
