@@ -5,7 +5,9 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/id"
@@ -74,23 +76,19 @@ func (s *Service) PublicRooms(ctx context.Context, server id.ServerName, q Query
 	limit := min(q.Limit, maxPage)
 	page := &Page{Chunk: []Entry{}}
 	err = s.Store.View(ctx, func(tx *store.Tx) error {
-		if page.Total, err = tx.Rooms.CountPublished(); err != nil {
-			return err
-		}
-		rooms, err := tx.Rooms.Published(q.Search, offset, limit+1)
+		rooms, total, err := tx.Rooms.Published(offset, limit, q.wants)
 		if err != nil {
 			return err
 		}
-		if len(rooms) > limit {
-			rooms = rooms[:limit]
-			page.NextBatch = tokenOf(offset + limit)
+		if page.Total = total; int64(offset)+int64(len(rooms)) < total && len(rooms) > 0 {
+			page.NextBatch = tokenOf(offset + len(rooms))
 		}
 		for _, r := range rooms {
 			room, err := tx.Rooms.ByID(r.ID)
 			if err != nil {
 				return err
 			}
-			if q.wants(r.RoomType) && room != nil {
+			if room != nil {
 				page.Chunk = append(page.Chunk, entryOf(room, r.Summary))
 			}
 		}
@@ -102,17 +100,14 @@ func (s *Service) PublicRooms(ctx context.Context, server id.ServerName, q Query
 	return page, err
 }
 
-// wants says whether rooms of a type were asked for.
-func (q *Query) wants(roomType string) bool {
-	if q.RoomTypes == nil {
-		return true
-	}
-	for _, t := range q.RoomTypes {
-		if t == nil && roomType == "" || t != nil && *t == roomType {
-			return true
-		}
-	}
-	return false
+// wants says whether a room was asked for: one of the types, and with the search term in its name, topic or alias, in
+// whatever case. The databases know different letters, so they aren't asked.
+func (q *Query) wants(r *store.Summary) bool {
+	ofType := q.RoomTypes == nil || slices.ContainsFunc(q.RoomTypes, func(t *string) bool {
+		return t == nil && r.RoomType == "" || t != nil && *t == r.RoomType
+	})
+	return ofType && (q.Search == "" ||
+		strings.Contains(strings.ToLower(r.Name+" "+r.Topic+" "+r.CanonicalAlias), strings.ToLower(q.Search)))
 }
 
 func entryOf(room *store.Room, s store.Summary) Entry {

@@ -157,33 +157,23 @@ type PublishedRoom struct {
 	Summary
 }
 
-// Published lists the rooms of the public room list, the largest first, from an offset. A search term is looked for in
-// name, topic and alias, whatever the case of its letters.
-func (r Rooms) Published(search string, offset, limit int) ([]PublishedRoom, error) {
-	var out []PublishedRoom
-	query := `SELECT room_id, ` + summaryColumns + ` FROM rooms WHERE published`
-	args := []any{}
-	if search != "" {
-		query += ` AND lower(name || ' ' || topic || ' ' || canonical_alias) LIKE lower(?) ESCAPE '!'`
-		args = append(args, "%"+escapeLike(search)+"%")
-	}
-	args = append(args, limit, offset)
-	err := r.tx.query(func(rows *sql.Rows) error {
+// Published lists the rooms of the public room list that are wanted, the largest first: up to limit of them from an
+// offset, and how many there are.
+func (r Rooms) Published(offset, limit int, want func(*Summary) bool) (out []PublishedRoom, total int64, err error) {
+	err = r.tx.query(func(rows *sql.Rows) error {
 		var p PublishedRoom
 		if err := rows.Scan(append([]any{&p.ID}, p.fields()...)...); err != nil {
 			return err
 		}
-		out = append(out, p)
+		if !want(&p.Summary) {
+			return nil
+		}
+		if total++; total > int64(offset) && len(out) < limit {
+			out = append(out, p)
+		}
 		return nil
-	}, query+` ORDER BY joined_members DESC, nid LIMIT ? OFFSET ?`, args...)
-	return out, err
-}
-
-// CountPublished is the length of the public room list.
-func (r Rooms) CountPublished() (int64, error) {
-	var n int64
-	_, err := r.tx.row([]any{&n}, `SELECT count(*) FROM rooms WHERE published`)
-	return n, err
+	}, `SELECT room_id, `+summaryColumns+` FROM rooms WHERE published ORDER BY joined_members DESC, nid`)
+	return out, total, err
 }
 
 func escapeLike(s string) string {
