@@ -229,3 +229,41 @@ func TestSendRefusesBadContent(t *testing.T) {
 		alice.Refused("PUT", room+"/send/m.room.message/1", []byte(content), 400, "M_BAD_JSON")
 	}
 }
+
+// TestPageSize: a page of large events ends before its limit, and the next one goes on there.
+func TestPageSize(t *testing.T) {
+	hstest.Each(t, func(t *testing.T, s *hstest.Server) {
+		const most = 18 // of events of some 60 kB: with the last one a page has reached a MiB
+		alice := s.Register("alice")
+		roomID := alice.CreateRoom(map[string]any{})
+		room := "/v3/rooms/" + string(roomID)
+		sent := make([]id.EventID, most+2)
+		for i := range sent {
+			sent[i] = alice.Send(roomID, "m.room.message", map[string]any{"msgtype": "m.text", "body": strings.Repeat("x", 60_000)})
+		}
+		var page struct {
+			End   string        `json:"end"`
+			Chunk []clientEvent `json:"chunk"`
+		}
+		alice.Must("GET", room+"/messages?dir=b&limit=1000", nil, &page)
+		if len(page.Chunk) != most || page.Chunk[most-1].ID != sent[2] {
+			t.Fatalf("%d events in one page", len(page.Chunk))
+		}
+		alice.Must("GET", room+"/messages?dir=b&limit=1000&from="+page.End, nil, &page)
+		if len(page.Chunk) < 3 || page.Chunk[0].ID != sent[1] || page.Chunk[1].ID != sent[0] {
+			t.Errorf("the next page: %d events", len(page.Chunk))
+		}
+		var around struct {
+			End   string        `json:"end"`
+			After []clientEvent `json:"events_after"`
+		}
+		alice.Must("GET", room+"/context/"+string(sent[0])+"?limit=100", nil, &around)
+		if len(around.After) != most {
+			t.Fatalf("%d events behind another", len(around.After))
+		}
+		alice.Must("GET", room+"/messages?dir=f&limit=100&from="+around.End, nil, &page)
+		if len(page.Chunk) != 1 || page.Chunk[0].ID != sent[most+1] {
+			t.Errorf("behind the context: %d events", len(page.Chunk))
+		}
+	})
+}

@@ -15,6 +15,8 @@ import (
 const (
 	// scanned is how many events are looked at for one page at most.
 	scanned = 5000
+	// maxPageSize is how many bytes of events a page holds: once they are reached, no further event is taken.
+	maxPageSize = 1 << 20
 	// maxFetches is how often older history is fetched from other servers for one page.
 	maxFetches = 3
 )
@@ -41,6 +43,7 @@ type reading struct {
 	cursor    stream.Position // what is at or before it, or backwards behind it, was read
 	edge      stream.Position // where to stop: the other end of the range
 	limit     int
+	size      int // of the events, in bytes
 	pass      func(*store.Event) bool
 	events    []*store.Event
 	done      bool // nothing is left here between cursor and edge
@@ -48,7 +51,9 @@ type reading struct {
 }
 
 // wantsOlder says whether other servers have to be asked for what this page lacks.
-func (at *reading) wantsOlder() bool { return at.endsHere() && len(at.events) < at.limit }
+func (at *reading) wantsOlder() bool { return at.endsHere() && !at.full() }
+
+func (at *reading) full() bool { return len(at.events) >= at.limit || at.size >= maxPageSize }
 
 // endsHere says whether only other servers can tell how the history goes on.
 func (at *reading) endsHere() bool {
@@ -163,8 +168,8 @@ func passes(room id.RoomID, f *filter.RoomEvents) func(*store.Event) bool {
 
 // read goes on until the page is full, nothing is left, or enough was looked at.
 func (v *View) read(at *reading) error {
-	for looked := 0; len(at.events) < at.limit && !at.done && looked < scanned; {
-		want := max(at.limit-len(at.events), 20)
+	for looked := 0; !at.full() && !at.done && looked < scanned; {
+		want := min(max(at.limit-len(at.events), 20), 200)
 		from, to := at.cursor, at.edge
 		if at.backwards {
 			from, to = at.edge, at.cursor
@@ -176,7 +181,7 @@ func (v *View) read(at *reading) error {
 		looked += len(batch)
 		at.done = len(batch) < want
 		for _, ev := range batch {
-			if len(at.events) == at.limit {
+			if at.full() {
 				at.done = false
 				return nil
 			}
@@ -202,6 +207,7 @@ func (v *View) take(at *reading, ev *store.Event) error {
 	seen, err := v.see(ev)
 	if err == nil && seen != nil {
 		at.events = append(at.events, seen)
+		at.size += len(seen.JSON)
 	}
 	return err
 }
