@@ -86,8 +86,12 @@ func unmarshal(raw []byte, into any) error {
 	err := json.Unmarshal(raw, into)
 	var wrong *json.UnmarshalTypeError
 	switch {
+	case errors.As(err, &wrong) && wrong.Field == "":
+		return fmt.Errorf("%w: not an object", ErrInvalid)
 	case errors.As(err, &wrong):
-		return fmt.Errorf("%w: wrong type of %q", ErrInvalid, wrong.Field)
+		// The members that RoomEvents has from Events are no object of their own in a filter.
+		field := strings.ReplaceAll("."+wrong.Field, ".Events.", ".")[1:]
+		return fmt.Errorf("%w: wrong type of %q", ErrInvalid, field)
 	case err != nil:
 		return fmt.Errorf("%w: not JSON", ErrInvalid)
 	}

@@ -79,3 +79,20 @@ func FuzzMatches(f *testing.F) {
 		}
 	})
 }
+
+// TestWrongTypes: an error names members as a client knows them.
+func TestWrongTypes(t *testing.T) {
+	for raw, want := range map[string]string{
+		`{"room":{"timeline":{"limit":"x"}}}`: `wrong type of "room.timeline.limit"`,
+		`{"room":{"timeline":{"rooms":1}}}`:   `wrong type of "room.timeline.rooms"`,
+		`{"presence":{"types":1}}`:            `wrong type of "presence.types"`,
+		`[]`:                                  "not an object",
+	} {
+		if _, err := Parse([]byte(raw)); err == nil || !strings.HasSuffix(err.Error(), want) {
+			t.Errorf("%s: %v, want %s", raw, err, want)
+		}
+	}
+	if _, err := ParseRoomEvents([]byte(`{"limit":"x"}`)); err == nil || !strings.HasSuffix(err.Error(), `wrong type of "limit"`) {
+		t.Error(err)
+	}
+}
