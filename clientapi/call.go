@@ -169,6 +169,19 @@ func (c *call) query(name string) string {
 	return c.queries().Get(name)
 }
 
+// boolQuery is a query parameter that is true or false; def if it is not given.
+func (c *call) boolQuery(name string, def bool) (bool, error) {
+	switch c.query(name) {
+	case "":
+		return def, nil
+	case "true":
+		return true, nil
+	case "false":
+		return false, nil
+	}
+	return false, fail(http.StatusBadRequest, "M_INVALID_PARAM", name+" must be true or false")
+}
+
 // intQuery is a query parameter that is a number from 0, cut at max; def if it is not given.
 func (c *call) intQuery(name string, def, max int) (int, error) {
 	s := c.query(name)

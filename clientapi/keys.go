@@ -120,7 +120,7 @@ func (c *call) tokenQuery(name string) (stream.Token, error) {
 	if text == "" {
 		return stream.Token{}, missing(name)
 	}
-	token, err := stream.ParseToken(text)
+	token, err := syncToken(text)
 	if err != nil {
 		return stream.Token{}, fail(http.StatusBadRequest, "M_INVALID_PARAM", name+" is not a token of this server")
 	}

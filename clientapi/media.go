@@ -122,9 +122,13 @@ func (c *call) wantedMedia() (media.Wanted, error) {
 	if err != nil {
 		return media.Wanted{}, err
 	}
+	remote, err := c.boolQuery("allow_remote", true)
+	if err != nil {
+		return media.Wanted{}, err
+	}
 	wait, err := c.intQuery("timeout_ms", int(media.DefaultWait.Milliseconds()), int(time.Minute.Milliseconds()))
 	return media.Wanted{
-		Origin: origin, ID: c.path("mediaId"), Wait: time.Duration(wait) * time.Millisecond, LocalOnly: c.query("allow_remote") == "false",
+		Origin: origin, ID: c.path("mediaId"), Wait: time.Duration(wait) * time.Millisecond, LocalOnly: !remote,
 		Stranger: c.Requester.User == "",
 	}, err
 }
@@ -146,13 +150,24 @@ func (a *API) thumbnail(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	size := media.Size{Crop: c.query("method") == "crop"}
+	method := c.query("method")
+	if method != "" && method != "crop" && method != "scale" {
+		return nil, fail(http.StatusBadRequest, "M_INVALID_PARAM", "method must be crop or scale")
+	}
+	// A thumbnail that is not animated answers both.
+	if _, err := c.boolQuery("animated", false); err != nil {
+		return nil, err
+	}
+	size := media.Size{Crop: method == "crop"}
 	for name, into := range map[string]*int{"width": &size.Width, "height": &size.Height} {
 		if c.query(name) == "" {
 			return nil, missing(name)
 		}
 		if *into, err = c.intQuery(name, 0, 1<<16); err != nil {
 			return nil, err
+		}
+		if *into == 0 {
+			return nil, fail(http.StatusBadRequest, "M_INVALID_PARAM", name+" must be greater than 0")
 		}
 	}
 	content, err := a.Media.Thumbnail(c.Request().Context(), w, size)

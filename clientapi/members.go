@@ -1,6 +1,10 @@
 package clientapi
 
-import "github.com/securecomm/securecomm/homeserver/timeline"
+import (
+	"net/http"
+
+	"github.com/securecomm/securecomm/homeserver/timeline"
+)
 
 // memberRoutes list the members of rooms.
 func (a *API) memberRoutes() []route {
@@ -15,9 +19,15 @@ func (a *API) members(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	chunk, err := a.Timeline.Members(c.Request().Context(), roomID, c.reader(), timeline.MemberQuery{
-		At: c.query("at"), Membership: c.query("membership"), Not: c.query("not_membership"),
-	})
+	q := timeline.MemberQuery{At: c.query("at"), Membership: c.query("membership"), Not: c.query("not_membership")}
+	for name, value := range map[string]string{"membership": q.Membership, "not_membership": q.Not} {
+		switch value {
+		case "", "join", "invite", "leave", "ban", "knock":
+		default:
+			return nil, fail(http.StatusBadRequest, "M_INVALID_PARAM", name+" must be join, invite, leave, ban or knock")
+		}
+	}
+	chunk, err := a.Timeline.Members(c.Request().Context(), roomID, c.reader(), q)
 	return map[string]any{"chunk": chunk}, err
 }
 

@@ -185,13 +185,17 @@ func (a *API) notifications(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	only := c.query("only")
+	if only != "" && only != "highlight" {
+		return nil, fail(http.StatusBadRequest, "M_INVALID_PARAM", "only must be highlight")
+	}
 	var before int64
 	if from := c.query("from"); from != "" {
 		if before, err = strconv.ParseInt(from, 10, 64); err != nil || before <= 0 {
 			return nil, fail(http.StatusBadRequest, "M_INVALID_PARAM", "from is not a token of this endpoint")
 		}
 	}
-	list, next, err := a.Push.Notifications(c.Request().Context(), c.Requester.User, stream.Position(before), max(limit, 1), c.query("only") == "highlight")
+	list, next, err := a.Push.Notifications(c.Request().Context(), c.Requester.User, stream.Position(before), max(limit, 1), only == "highlight")
 	if err != nil {
 		return nil, err
 	}

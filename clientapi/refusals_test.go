@@ -30,8 +30,27 @@ func TestRefusals(t *testing.T) {
 			{"GET", "/v3/user/" + string(alice.ID) + "/rooms/" + string(room) + "/account_data/m.fully_read", nil, 404, "M_NOT_FOUND"},
 			{"POST", "/v3/createRoom", map[string]any{"visibility": "x"}, 400, "M_INVALID_PARAM"},
 			{"POST", "/v3/createRoom", map[string]any{"initial_state": []any{map[string]any{"content": map[string]any{}}}}, 400, "M_BAD_JSON"},
+			{"GET", "/v3/sync?since=s-5", nil, 400, "M_INVALID_PARAM"},
+			{"GET", "/v3/sync?full_state=zz", nil, 400, "M_INVALID_PARAM"},
+			{"GET", "/v3/sync?use_state_after=1", nil, 400, "M_INVALID_PARAM"},
+			{"GET", "/v3/keys/changes?from=s-5&to=s1", nil, 400, "M_INVALID_PARAM"},
+			{"GET", "/v3/notifications?only=zz", nil, 400, "M_INVALID_PARAM"},
+			{"GET", in + "/members?membership=zz", nil, 400, "M_INVALID_PARAM"},
+			{"GET", in + "/members?not_membership=zz", nil, 400, "M_INVALID_PARAM"},
+			{"GET", strings.Replace(in, "v3", "v1", 1) + "/relations/" + string(here) + "?recurse=zz", nil, 400, "M_INVALID_PARAM"},
+			{"GET", strings.Replace(in, "v3", "v1", 1) + "/hierarchy?suggested_only=zz", nil, 400, "M_INVALID_PARAM"},
+			{"GET", "/v1/media/thumbnail/example.org/x?width=0&height=1", nil, 400, "M_INVALID_PARAM"},
+			{"GET", "/v1/media/thumbnail/example.org/x?width=1&height=0", nil, 400, "M_INVALID_PARAM"},
+			{"GET", "/v1/media/thumbnail/example.org/x?width=1&height=1&method=zz", nil, 400, "M_INVALID_PARAM"},
+			{"GET", "/v1/media/thumbnail/example.org/x?width=1&height=1&animated=zz", nil, 400, "M_INVALID_PARAM"},
+			{"GET", "/v1/media/download/example.org/x?allow_remote=zz", nil, 400, "M_INVALID_PARAM"},
 		} {
 			alice.Refused(r.method, r.path, r.body, r.status, r.code)
+		}
+		if _, body := alice.Do("POST", "/v3/register", map[string]any{
+			"username": "alice", "password": "superuser", "auth": map[string]string{"type": "m.login.dummy"},
+		}); strings.Contains(string(body), "register:") || !strings.Contains(string(body), "M_USER_IN_USE") {
+			t.Errorf("a name that is taken: %s", body)
 		}
 		alice.Must("POST", in+"/read_markers", map[string]any{"m.fully_read": here, "m.read": here}, nil)
 		var marker struct {

@@ -28,13 +28,17 @@ func (a *API) relations(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	recurse, err := c.boolQuery("recurse", false)
+	if err != nil {
+		return nil, err
+	}
 	limit, err := c.positive("limit", timeline.DefaultLimit)
 	if err != nil {
 		return nil, err
 	}
 	return a.Timeline.Relations(c.Request().Context(), roomID, c.reader(), timeline.Relations{
 		Parent: parent, RelType: c.path("relType"), Type: c.path("eventType"), From: c.query("from"), To: c.query("to"),
-		Forwards: !backwards, Recurse: c.query("recurse") == "true", Limit: limit,
+		Forwards: !backwards, Recurse: recurse, Limit: limit,
 	})
 }
 

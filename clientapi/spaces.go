@@ -2,7 +2,6 @@ package clientapi
 
 import (
 	"net/http"
-	"strconv"
 
 	"github.com/securecomm/securecomm/homeserver/directory"
 )
@@ -35,10 +34,10 @@ func (a *API) hierarchy(c *call) (any, error) {
 		}
 		q.MaxDepth = &depth
 	}
-	if s := c.query("suggested_only"); s != "" {
-		suggested, err := strconv.ParseBool(s)
+	if c.query("suggested_only") != "" {
+		suggested, err := c.boolQuery("suggested_only", false)
 		if err != nil {
-			return nil, fail(http.StatusBadRequest, "M_INVALID_PARAM", "suggested_only must be true or false")
+			return nil, err
 		}
 		q.SuggestedOnly = &suggested
 	}

@@ -139,7 +139,7 @@ func (k *connection) greet(g greeting) error {
 		return err
 	}
 	if g.Since != "" {
-		token, err := stream.ParseToken(g.Since)
+		token, err := syncToken(g.Since)
 		if err != nil {
 			return err
 		}

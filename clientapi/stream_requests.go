@@ -7,7 +7,6 @@ import (
 
 	"github.com/securecomm/securecomm/homeserver/ephemeral"
 	"github.com/securecomm/securecomm/homeserver/id"
-	"github.com/securecomm/securecomm/homeserver/stream"
 )
 
 // streamRequest is a request on a websocket.
@@ -90,7 +89,7 @@ func (k *connection) ping(params json.RawMessage) error {
 	if err := unmarshal(params, &in); err != nil || in.Since == "" {
 		return err
 	}
-	token, err := stream.ParseToken(in.Since)
+	token, err := syncToken(in.Since)
 	if err != nil {
 		return err
 	}

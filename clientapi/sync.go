@@ -24,17 +24,21 @@ func (a *API) sync(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	after := c.query("use_state_after")
-	if after == "" {
-		after = c.query("org.matrix.msc4222.use_state_after") // its name before version 1.16 of the specification
-	}
 	r := clientsync.Request{
-		User: c.Requester.User, Device: c.Requester.Device,
-		FullState: c.query("full_state") == "true", UseStateAfter: after == "true",
-		Timeout: time.Duration(timeout) * time.Millisecond,
+		User: c.Requester.User, Device: c.Requester.Device, Timeout: time.Duration(timeout) * time.Millisecond,
+	}
+	if r.FullState, err = c.boolQuery("full_state", false); err != nil {
+		return nil, err
+	}
+	// The longer name is from before version 1.16 of the specification.
+	if r.UseStateAfter, err = c.boolQuery("org.matrix.msc4222.use_state_after", false); err != nil {
+		return nil, err
+	}
+	if r.UseStateAfter, err = c.boolQuery("use_state_after", r.UseStateAfter); err != nil {
+		return nil, err
 	}
 	if since := c.query("since"); since != "" {
-		token, err := stream.ParseToken(since)
+		token, err := syncToken(since)
 		if err != nil {
 			return nil, err
 		}
@@ -62,4 +66,13 @@ func (a *API) sync(c *call) (any, error) {
 		return nil, err
 	}
 	return nil, writeAnswer(c, json.RawMessage(answer.Body))
+}
+
+// syncToken reads a token of /sync. Only those of histories are before the beginning of the log.
+func syncToken(text string) (stream.Token, error) {
+	token, err := stream.ParseToken(text)
+	if err == nil && (token.Position < 0 || token.Volatile < 0) {
+		err = stream.ErrBadToken
+	}
+	return token, err
 }

@@ -157,7 +157,7 @@ func (s *Service) create(ctx context.Context, user id.UserID, a Account, token [
 		return s.openSession(tx, t, a.Device.Name)
 	})
 	if err != nil {
-		return Login{}, fmt.Errorf("register: %w", err)
+		return Login{}, err
 	}
 	if a.NoLogin {
 		return Login{User: user}, nil
