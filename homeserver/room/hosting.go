@@ -1,6 +1,7 @@
 package room
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -94,9 +95,28 @@ type JoinAnswer struct {
 	Servers   []id.ServerName // with joined users before the join
 }
 
+// maxHeroes is how many members a room without a name is shown by (Client-Server API, "Calculating the display name for a room").
+const maxHeroes = 5
+
+// withoutMembers leaves members out of a state, except for the first few who are in the room or invited.
+func withoutMembers(state []*store.Event) []*store.Event {
+	slices.SortFunc(state, func(a, b *store.Event) int { return cmp.Compare(a.NID, b.NID) })
+	heroes := 0
+	return slices.DeleteFunc(state, func(ev *store.Event) bool {
+		if ev.Type != event.TypeMember {
+			return false
+		}
+		if m := ev.Membership(); heroes < maxHeroes && (m == "join" || m == "invite") {
+			heroes++
+			return false
+		}
+		return true
+	})
+}
+
 // ReceiveJoin takes in the join of a user of another server through this one (send_join), and delivers it to the others.
-// With omitMembers, the state in the answer lacks m.room.member events; those that authorize something are in the
-// auth chain all the same.
+// With omitMembers, the state in the answer lacks the m.room.member events of all but a few; those that authorize something
+// are in the auth chain all the same, which then lacks what is in the state.
 func (e *Engine) ReceiveJoin(ctx context.Context, origin id.ServerName, roomID id.RoomID, eventID id.EventID, raw json.RawMessage, omitMembers bool) (*JoinAnswer, error) {
 	l, err := e.hosted(ctx, roomID)
 	if err != nil {
@@ -123,9 +143,16 @@ func (e *Engine) ReceiveJoin(ctx context.Context, origin id.ServerName, roomID i
 		}
 		answer.Servers = slices.Sorted(maps.Keys(servers))
 		if omitMembers {
-			answer.State = slices.DeleteFunc(answer.State, func(ev *store.Event) bool { return ev.Type == event.TypeMember })
+			answer.State = withoutMembers(answer.State)
 		}
 		answer.AuthChain, err = authChain(tx, append(slices.Clone(answer.State), &store.Event{Event: v.Event()}))
+		if omitMembers {
+			shown := make(map[store.EventNID]bool, len(answer.State))
+			for _, ev := range answer.State {
+				shown[ev.NID] = true
+			}
+			answer.AuthChain = slices.DeleteFunc(answer.AuthChain, func(ev *store.Event) bool { return shown[ev.NID] })
+		}
 		return err
 	})
 	return answer, err
