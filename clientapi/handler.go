@@ -23,6 +23,12 @@ func (a *API) Handler() http.Handler {
 // requestID is the header under which a request's answer names it, if whoever serves the API has given it a name.
 const requestID = "X-Request-Id"
 
+// NetworkOf finds what the requests of a stranger are counted by: the address, or the network of an IPv6 address.
+func NetworkOf(trusted []netip.Prefix) func(*http.Request) string {
+	address := AddressOf(trusted)
+	return func(r *http.Request) string { return network(address(r)) }
+}
+
 // AddressOf finds the address of a client: the connection's, or what a trusted proxy says of it.
 func AddressOf(trusted []netip.Prefix) func(*http.Request) string {
 	if len(trusted) == 0 {

@@ -193,7 +193,7 @@ func TestUploadsMayBeSlowButHaveToCome(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			began := time.Now()
 			from := &slow{ResponseRecorder: httptest.NewRecorder(), every: test.every, gives: test.gives}
-			from.sleep = func(d time.Duration) { time.Sleep(d) } // of the bubble's clock
+			from.sleep = time.Sleep // of the bubble's clock
 			_, err := io.CopyN(io.Discard, &arriving{Reader: from, control: http.NewResponseController(from), began: began}, test.size)
 			if f := asFailure(err); (test.after == 0) != (err == nil) || err != nil && (f == nil || f.status != 408 || time.Since(began) != test.after) {
 				t.Errorf("%s: %v after %v", test.name, err, time.Since(began))

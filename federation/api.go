@@ -4,9 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
-	"net"
 	"net/http"
-	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -56,8 +54,8 @@ type API struct {
 	Observe Observe
 	// Rate is how often a server may ask.
 	Rate Rate
-	// Address says where a request comes from; nil takes the other end of the connection.
-	Address func(*http.Request) string
+	// Stranger says what a request is counted by that no server has signed; nil takes the connection.
+	Stranger func(*http.Request) string
 
 	pace     pace
 	arriving load // bodies that are not authenticated yet, by address or IPv6 network
@@ -109,24 +107,12 @@ func (a *API) start() {
 	})
 }
 
-// address is what a request is counted by that no server has signed: of an IPv6 address, the 64 bits that one household
-// or host has for itself.
-func (a *API) address(r *http.Request) string {
-	host := r.RemoteAddr
-	if a.Address != nil {
-		host = a.Address(r)
-	} else if h, _, err := net.SplitHostPort(host); err == nil {
-		host = h
+// stranger is what a request is counted by that no server has signed.
+func (a *API) stranger(r *http.Request) string {
+	if a.Stranger != nil {
+		return a.Stranger(r)
 	}
-	ip, err := netip.ParseAddr(host)
-	if err != nil || ip.Unmap().Is4() {
-		return host
-	}
-	network, err := ip.Prefix(64)
-	if err != nil {
-		return host
-	}
-	return network.String()
+	return r.RemoteAddr
 }
 
 // Close ends the work on transactions whose senders have gone, and waits for it. No requests may come any more.

@@ -90,26 +90,3 @@ func (r *charged) Read(p []byte) (int, error) {
 	}
 	return n, err
 }
-
-// commas counts the commas of JSON outside of strings: those in at most two levels of objects and lists, and all.
-func commas(raw []byte) (shallow, all int) {
-	depth, quoted := 0, false
-	for i := 0; i < len(raw); i++ {
-		switch c := raw[i]; {
-		case quoted && c == '\\':
-			i++
-		case c == '"':
-			quoted = !quoted
-		case quoted:
-		case c == '{' || c == '[':
-			depth++
-		case c == '}' || c == ']':
-			depth--
-		case c == ',':
-			if all++; depth <= 2 {
-				shallow++
-			}
-		}
-	}
-	return shallow, all
-}

@@ -41,16 +41,6 @@ func TestLoad(t *testing.T) {
 	}
 }
 
-func TestCommas(t *testing.T) {
-	for raw, want := range map[string][2]int{
-		``: {0, 0}, `[1,2]`: {1, 1}, `{"a":[1,2],"b":[[3,4],{"c":5,"d":6}]}`: {3, 5}, `{"a,\",":"\\","b":1}`: {1, 1}, `{"a,`: {0, 0},
-	} {
-		if shallow, all := commas([]byte(raw)); shallow != want[0] || all != want[1] {
-			t.Errorf("%s: %d, %d", raw, shallow, all)
-		}
-	}
-}
-
 // counting is a body that tells how much of it was read.
 type counting struct {
 	io.Reader
@@ -154,21 +144,6 @@ func TestServersAreLimitedInRate(t *testing.T) {
 		if w.Code != want {
 			t.Errorf("request %d of no server: %d", i, w.Code)
 		}
-	}
-}
-
-func TestAddressesAreCountedByNetwork(t *testing.T) {
-	for address, want := range map[string]string{
-		"192.0.2.1:5": "192.0.2.1", "[::ffff:192.0.2.1]:5": "::ffff:192.0.2.1", "[2001:db8:1:2:3::4]:5": "2001:db8:1:2::/64",
-		"[2001:db8:1:2::5]:6": "2001:db8:1:2::/64", "[2001:db8:1:3::4]:5": "2001:db8:1:3::/64", "[fe80::1%eth0]:5": "fe80::/64", "pipe": "pipe",
-	} {
-		if got := (&API{}).address(&http.Request{RemoteAddr: address}); got != want {
-			t.Errorf("%s counts as %s", address, got)
-		}
-	}
-	a := &API{Address: func(*http.Request) string { return "2001:db8:1:2:3::4" }}
-	if got := a.address(&http.Request{}); got != "2001:db8:1:2::/64" {
-		t.Errorf("an address that a proxy names counts as %s", got)
 	}
 }
 

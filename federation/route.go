@@ -15,6 +15,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/securecomm/securecomm/federation/xmatrix"
+	"github.com/securecomm/securecomm/homeserver/canonicaljson"
 	"github.com/securecomm/securecomm/homeserver/id"
 )
 
@@ -90,7 +91,7 @@ func (a *API) handle(k *call, r route) (err error) {
 			return err
 		}
 	}
-	who := a.address(request)
+	who := a.stranger(request)
 	arriving := &charge{load: &a.arriving, who: who}
 	defer arriving.end()
 	if k.raw, err = readBody(request, r.body, arriving); err != nil {
@@ -100,7 +101,7 @@ func (a *API) handle(k *call, r route) (err error) {
 		// It is here: the limit on its time is no limit on the answer's.
 		_ = http.NewResponseController(k.Response()).SetReadDeadline(time.Time{})
 	}
-	shallow, all := commas(k.raw)
+	shallow, all := canonicaljson.Commas(k.raw)
 	if r.body == transaction && shallow > maxUnits {
 		return errTooMany
 	}

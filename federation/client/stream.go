@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/securecomm/securecomm/homeserver/canonicaljson"
 	"github.com/securecomm/securecomm/homeserver/id"
 )
 
@@ -156,16 +157,6 @@ func (s stream) object(members map[string]member) error {
 
 // tooMany says whether JSON has more than maxValues values, all but the first behind a comma.
 func tooMany(raw []byte) bool {
-	n, quoted := 0, false
-	for i := 0; i < len(raw); i++ {
-		switch c := raw[i]; {
-		case c == '"':
-			quoted = !quoted
-		case quoted && c == '\\':
-			i++
-		case !quoted && c == ',':
-			n++
-		}
-	}
+	_, n := canonicaljson.Commas(raw)
 	return n >= maxValues
 }

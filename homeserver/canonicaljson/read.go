@@ -123,3 +123,27 @@ func unescapeFrom(s []byte, first int) []byte {
 	}
 	return out
 }
+
+// Commas counts the commas of JSON in any form outside of strings: those in at most two levels of objects and lists, and all.
+// So many values and more it has, which bounds what decoding it takes, and counting takes nothing.
+func Commas(raw []byte) (shallow, all int) {
+	depth, quoted := 0, false
+	for i := 0; i < len(raw); i++ {
+		switch c := raw[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case c == '{' || c == '[':
+			depth++
+		case c == '}' || c == ']':
+			depth--
+		case c == ',':
+			if all++; depth <= 2 {
+				shallow++
+			}
+		}
+	}
+	return shallow, all
+}

@@ -9,6 +9,7 @@ import (
 	"github.com/securecomm/securecomm/homeserver/pushrule"
 	"github.com/securecomm/securecomm/homeserver/store"
 	"github.com/securecomm/securecomm/homeserver/stream"
+	history "github.com/securecomm/securecomm/homeserver/timeline"
 )
 
 // builder makes one answer.
@@ -25,14 +26,13 @@ type builder struct {
 	now      stream.Position
 	next     stream.Token
 
-	w     *window
-	data  []store.AccountDatum
-	came  []id.UserID // who came to share a room with the user
-	any   bool        // there is something to tell
-	seen  map[store.StateNID]string
-	shown int // bytes of events in timelines
-	// Users of this server, and whether they have been erased.
-	erased map[id.UserID]bool
+	w      *window
+	data   []store.AccountDatum
+	came   []id.UserID // who came to share a room with the user
+	any    bool        // there is something to tell
+	seen   map[store.StateNID]string
+	shown  int // bytes of events in timelines
+	erased history.Erased
 	parts  [sections]section
 }
 

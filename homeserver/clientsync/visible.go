@@ -2,7 +2,6 @@ package clientsync
 
 import (
 	"github.com/securecomm/securecomm/homeserver/event"
-	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/store"
 	"github.com/securecomm/securecomm/homeserver/stream"
 	history "github.com/securecomm/securecomm/homeserver/timeline"
@@ -119,19 +118,8 @@ func (b *builder) unlessErased(v *visit, ev *store.Event) (*store.Event, error) 
 	if ev.StateKey != nil || ev.RedactedBy != 0 || ev.Sender.Server() != b.e.Server || v.spans.at(ev.Position) == "join" {
 		return ev, nil
 	}
-	erased, known := b.erased[ev.Sender]
-	if !known {
-		user, _, err := b.tx.Users.Get(ev.Sender)
-		if err != nil {
-			return nil, err
-		}
-		if erased = user.Erased; b.erased == nil {
-			b.erased = map[id.UserID]bool{}
-		}
-		b.erased[ev.Sender] = erased
+	if b.erased == nil {
+		b.erased = history.Erased{}
 	}
-	if !erased {
-		return ev, nil
-	}
-	return history.Redacted(ev)
+	return b.erased.Show(b.tx, ev)
 }

@@ -25,16 +25,21 @@ const maxDestinations = 256
 
 // AddEvent queues an event for servers; call it from the write function of Tx.Log.
 func (s Outbox) AddEvent(servers []id.ServerName, p stream.Position, event EventNID) error {
+	return s.add(servers, p, event, nil)
+}
+
+// add queues an event for servers, whose edu is nil, or a data unit.
+func (s Outbox) add(servers []id.ServerName, p stream.Position, event EventNID, edu any) error {
 	for left := servers; len(left) > 0; {
 		size := min(maxDestinations, 1<<(bits.Len(uint(len(left)))-1))
 		chunk := left[:size]
 		left = left[size:]
-		args := make([]any, 0, 3*len(chunk))
+		args := make([]any, 0, 4*len(chunk))
 		for _, server := range chunk {
-			args = append(args, string(server), int64(p), int64(event))
+			args = append(args, string(server), int64(p), int64(event), edu)
 		}
-		_, err := s.tx.exec(`INSERT INTO outbox (destination, position, event_nid) VALUES (?, ?, ?)`+
-			strings.Repeat(`, (?, ?, ?)`, len(chunk)-1)+` ON CONFLICT DO NOTHING`, args...)
+		_, err := s.tx.exec(`INSERT INTO outbox (destination, position, event_nid, edu) VALUES (?, ?, ?, ?)`+
+			strings.Repeat(`, (?, ?, ?, ?)`, len(chunk)-1)+` ON CONFLICT DO NOTHING`, args...)
 		if err != nil {
 			return err
 		}
@@ -48,21 +53,7 @@ func (s Outbox) AddEDU(servers []id.ServerName, edu []byte) {
 		return
 	}
 	s.tx.Log(stream.Change{Kind: stream.Outbound, Servers: servers}, func(p stream.Position) error {
-		for left := servers; len(left) > 0; {
-			size := min(maxDestinations, 1<<(bits.Len(uint(len(left)))-1))
-			chunk := left[:size]
-			left = left[size:]
-			args := make([]any, 0, 3*len(chunk))
-			for _, server := range chunk {
-				args = append(args, string(server), int64(p), edu)
-			}
-			_, err := s.tx.exec(`INSERT INTO outbox (destination, position, event_nid, edu) VALUES (?, ?, 0, ?)`+
-				strings.Repeat(`, (?, ?, 0, ?)`, len(chunk)-1), args...)
-			if err != nil {
-				return err
-			}
-		}
-		return nil
+		return s.add(servers, p, 0, edu)
 	})
 }
 

@@ -99,7 +99,7 @@ func (v *View) threadRoot(ev *store.Event) (*store.Event, error) {
 	if ignored, err := v.ignores(ev.Sender); err != nil {
 		return nil, err
 	} else if ignored {
-		return Redacted(ev)
+		return redacted(ev)
 	}
 	return v.unlessErased(ev)
 }

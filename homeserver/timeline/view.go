@@ -27,7 +27,7 @@ type View struct {
 	memberKey, visibilityKey int64
 	moments                  map[store.StateNID]moment
 	ignored                  map[id.UserID]bool // nil until read
-	erased                   map[id.UserID]bool
+	erased                   Erased
 }
 
 // moment is what counts for whether an event may be seen.
@@ -35,7 +35,7 @@ type moment struct{ visibility, membership string }
 
 // Look makes a reader's view of a room.
 func Look(tx *store.Tx, room *store.Room, r Reader) (*View, error) {
-	v := &View{tx: tx, room: room, reader: r, upto: last, moments: map[store.StateNID]moment{}, erased: map[id.UserID]bool{}}
+	v := &View{tx: tx, room: room, reader: r, upto: last, moments: map[store.StateNID]moment{}, erased: Erased{}}
 	var err error
 	if v.visibilityKey, err = tx.States.FindKey(event.StateKeyTuple{Type: event.TypeHistoryVisibility}); err != nil {
 		return nil, err
@@ -227,23 +227,31 @@ func (v *View) unlessErased(ev *store.Event) (*store.Event, error) {
 	if err != nil || before.membership == "join" || ev.StateKey != nil {
 		return ev, err
 	}
-	erased, known := v.erased[ev.Sender]
+	return v.erased.Show(v.tx, ev)
+}
+
+// Erased remembers which users of this server have been erased (Client-Server API, "Account deactivation").
+type Erased map[id.UserID]bool
+
+// Show is an event as who was not in the room at its time may see it: without its content if its sender has been erased.
+func (e Erased) Show(tx *store.Tx, ev *store.Event) (*store.Event, error) {
+	erased, known := e[ev.Sender]
 	if !known {
-		user, _, err := v.tx.Users.Get(ev.Sender)
+		user, _, err := tx.Users.Get(ev.Sender)
 		if err != nil {
 			return nil, err
 		}
 		erased = user.Erased
-		v.erased[ev.Sender] = erased
+		e[ev.Sender] = erased
 	}
 	if !erased {
 		return ev, nil
 	}
-	return Redacted(ev)
+	return redacted(ev)
 }
 
-// Redacted is an event without what a redaction takes away.
-func Redacted(ev *store.Event) (*store.Event, error) {
+// redacted is an event without what a redaction takes away.
+func redacted(ev *store.Event) (*store.Event, error) {
 	short, err := ev.Redact()
 	if err != nil {
 		return nil, err
