@@ -39,6 +39,33 @@ func (s Relations) Groups(room RoomNID, parents []id.EventID) ([]RelationGroup, 
 	return out, err
 }
 
+// Newest lists the events of some groups with their parents, of each group those that came last, at most so many.
+func (s Relations) Newest(room RoomNID, groups []RelationGroup, each int) ([]Relation, error) {
+	var out []Relation
+	for chunk := range slices.Chunk(groups, 100) {
+		rows := make([][]string, len(chunk))
+		for i, g := range chunk {
+			rows[i] = []string{string(g.Parent), g.RelType, g.Type, string(g.Sender)}
+		}
+		err := s.tx.query(func(rows *sql.Rows) error {
+			var r Relation
+			if err := rows.Scan(&r.Event, &r.Parent); err != nil {
+				return err
+			}
+			out = append(out, r)
+			return nil
+		}, `SELECT event_nid, parent FROM (SELECT r.event_nid, r.parent,
+				row_number() OVER (PARTITION BY r.parent, r.rel_type, r.type, r.sender ORDER BY e.position DESC) AS n
+				FROM relations r JOIN events e ON e.nid = r.event_nid
+				WHERE r.room_nid = ? AND (r.parent, r.rel_type, r.type, r.sender) IN (VALUES ?)
+				AND e.position IS NOT NULL AND e.status = 0) AS numbered WHERE n <= ?`, int64(room), bun.In(rows), each)
+		if err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
 // References lists the events that refer to some events of a room by m.reference, oldest first, at most limit.
 func (s Relations) References(room RoomNID, parents []id.EventID, limit int) ([]Relation, error) {
 	var out []Relation

@@ -1,9 +1,12 @@
 package timeline
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 
+	"github.com/securecomm/securecomm/homeserver/canonicaljson"
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/store"
 	"github.com/securecomm/securecomm/homeserver/stream"
@@ -14,6 +17,8 @@ const (
 	maxBundled = 1
 	// maxReferences is how many references are bundled with a page of events.
 	maxReferences = 1000
+	// maxEdits is how many edits of one event, the newest that came, are looked at for the one that counts.
+	maxEdits = 10
 )
 
 // summary is what relates to one event.
@@ -30,7 +35,7 @@ type reference struct {
 }
 
 // aggregate bundles with events what relates to them (Client-Server API, "Aggregations of child events"): edits,
-// threads, references. State events and redacted ones have none.
+// threads, references. State events have none, and redacted ones no edits.
 func (v *View) aggregate(events []*store.Event, how style) (map[id.EventID]map[string]json.RawMessage, error) {
 	if how.depth > maxBundled {
 		return nil, nil
@@ -51,7 +56,7 @@ func related(tx *store.Tx, room store.RoomNID, events []*store.Event) (map[id.Ev
 	parents := make(map[id.EventID]*store.Event, len(events))
 	var ids []id.EventID
 	for _, ev := range events {
-		if ev.StateKey == nil && ev.RedactedBy == 0 && parents[ev.ID] == nil {
+		if ev.StateKey == nil && parents[ev.ID] == nil {
 			parents[ev.ID] = ev
 			ids = append(ids, ev.ID)
 		}
@@ -88,6 +93,7 @@ func Bundle(tx *store.Tx, name id.RoomID, room store.RoomNID, r Reader, events [
 func (v *View) sumUp(groups []store.RelationGroup, parents map[id.EventID]*store.Event) (map[id.EventID]*summary, error) {
 	sums := map[id.EventID]*summary{}
 	var referred []id.EventID
+	var edited []store.RelationGroup
 	for _, g := range groups {
 		if ignored, err := v.ignores(g.Sender); err != nil {
 			return nil, err
@@ -101,9 +107,8 @@ func (v *View) sumUp(groups []store.RelationGroup, parents map[id.EventID]*store
 		}
 		switch g.RelType {
 		case "m.replace":
-			// Only who wrote an event may edit it, and not into one of another type ("Validity of replacement events").
-			if g.Sender == parent.Sender && g.Type == parent.Type {
-				s.edit = g.Last
+			if g.Sender == parent.Sender && g.Type == parent.Type && editable(parent) {
+				edited = append(edited, g)
 			}
 		case "m.thread":
 			if s.threadCount == 0 || g.Last > s.threadLast {
@@ -115,11 +120,61 @@ func (v *View) sumUp(groups []store.RelationGroup, parents map[id.EventID]*store
 			referred = append(referred, g.Parent)
 		}
 	}
+	if err := v.addEdits(sums, edited); err != nil {
+		return nil, err
+	}
 	references, err := v.tx.Relations.References(v.room.NID, referred, maxReferences)
 	if err != nil {
 		return nil, err
 	}
 	return sums, v.addReferences(sums, references)
+}
+
+// editable says whether an event can be replaced by others: only who wrote it may do so, and not by one of another type
+// (Client-Server API, "Validity of replacement events"), but that is for the caller to see.
+func editable(ev *store.Event) bool {
+	relType, _ := canonicaljson.String(canonicaljson.Get(canonicaljson.Get(ev.Content, "m.relates_to"), "rel_type"))
+	return ev.RedactedBy == 0 && relType != "m.replace"
+}
+
+const typeEncrypted = "m.room.encrypted"
+
+// replaces says whether an event has what replaces another one's content; of an encrypted one only readers with the key
+// can tell.
+func replaces(ev *store.Event) bool {
+	return ev.Type == typeEncrypted || bytes.HasPrefix(canonicaljson.Get(ev.Content, "m.new_content"), []byte("{"))
+}
+
+// addEdits finds the most recent valid edit of events: by origin_server_ts, then by the ID.
+func (v *View) addEdits(sums map[id.EventID]*summary, edited []store.RelationGroup) error {
+	edits, err := v.tx.Relations.Newest(v.room.NID, edited, maxEdits)
+	if err != nil {
+		return err
+	}
+	nids := make([]store.EventNID, len(edits))
+	parents := make(map[store.EventNID]id.EventID, len(edits))
+	for i, e := range edits {
+		nids[i], parents[e.Event] = e.Event, e.Parent
+	}
+	events, err := v.tx.Events.ByNID(nids...)
+	if err != nil {
+		return err
+	}
+	newest := make(map[id.EventID]*store.Event, len(edited))
+	for _, ev := range events {
+		parent := parents[ev.NID]
+		if n := newest[parent]; !replaces(ev) || n != nil && cmp.Or(cmp.Compare(ev.OriginServerTS, n.OriginServerTS), cmp.Compare(ev.ID, n.ID)) < 0 {
+			continue
+		}
+		seen, err := v.see(ev)
+		if err != nil {
+			return err
+		}
+		if seen != nil {
+			newest[parent], sums[parent].edit = ev, ev.Position
+		}
+	}
+	return nil
 }
 
 func (v *View) addReferences(sums map[id.EventID]*summary, references []store.Relation) error {

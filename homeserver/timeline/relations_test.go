@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"testing"
 
 	"github.com/securecomm/securecomm/homeserver/filter"
@@ -104,6 +105,84 @@ func TestAggregations(t *testing.T) {
 		w.equal("after a redaction", fmt.Sprint(dig(relations("carol"), "m.thread", "count")), "1")
 		w.ignore("carol", "bob")
 		w.equal("of someone ignored", fmt.Sprint(dig(relations("carol"), "m.thread")), "<nil>")
+	})
+}
+
+// bundled is what is bundled with an event for a reader.
+func (w *world) bundled(roomID id.RoomID, who string, ev id.EventID) map[string]any {
+	w.Helper()
+	raw, err := w.Event(context.Background(), roomID, reader(who), ev)
+	w.must(err)
+	m, _ := w.parse(raw).Unsigned["m.relations"].(map[string]any)
+	return m
+}
+
+// TestEditsThatCount tries each rule of "Validity of replacement events", and which of the valid ones is the most recent.
+func TestEditsThatCount(t *testing.T) {
+	each(t, func(w *world) {
+		roomID := w.create("shared")
+		w.member(roomID, "bob", "bob", "join")
+		root, secret := w.say(roomID, "alice", "root"), w.send(room.Message{Room: roomID, Sender: user("alice"), Type: "m.room.encrypted", Content: content(map[string]any{})})
+		replace := func(sender, typ string, to id.EventID, at int64, extra map[string]any) id.EventID {
+			w.Helper()
+			c := map[string]any{"body": "b", "m.relates_to": map[string]any{"rel_type": "m.replace", "event_id": to}}
+			maps.Copy(c, extra)
+			return w.send(room.Message{Room: roomID, Sender: user(sender), Type: typ, Content: content(c), Timestamp: at})
+		}
+		better := map[string]any{"m.new_content": map[string]any{"body": "better"}}
+		const message = "m.room.message"
+		shown := func(what string, ev, want id.EventID) {
+			w.Helper()
+			edit, _ := w.bundled(roomID, "bob", ev)["m.replace"].(map[string]any)
+			got, _ := edit["event_id"].(string)
+			w.equal(what, got, string(want))
+		}
+		replace("alice", message, root, 0, nil)
+		shown("without m.new_content", root, "")
+		replace("alice", message, root, 0, map[string]any{"m.new_content": "text"})
+		shown("with an m.new_content that is no object", root, "")
+		replace("bob", message, root, 0, better)
+		shown("of another sender", root, "")
+		replace("alice", "m.room.encrypted", root, 0, better)
+		shown("of another type", root, "")
+		valid := replace("alice", message, root, 2000, better)
+		shown("a valid one", root, valid)
+		replace("alice", message, root, 3000, nil)
+		shown("a later one without m.new_content", root, valid)
+		replace("alice", message, root, 1000, better)
+		shown("one that came later but is older", root, valid)
+		same := replace("alice", message, root, 2000, map[string]any{"m.new_content": map[string]any{"body": "at the same time"}})
+		shown("two of one moment", root, max(valid, same))
+		replace("alice", message, same, 4000, better)
+		shown("an edit of an edit", same, "")
+		shown("of an encrypted event", secret, replace("alice", "m.room.encrypted", secret, 0, nil))
+		for range 40 {
+			replace("bob", message, root, 9000, better)
+		}
+		shown("among many of others", root, max(valid, same))
+	})
+}
+
+// TestRedactedRootsKeepThreads: a redaction takes an event's content and its edits, not what was answered to it.
+func TestRedactedRootsKeepThreads(t *testing.T) {
+	each(t, func(w *world) {
+		ctx := context.Background()
+		roomID := w.create("shared")
+		root := w.say(roomID, "alice", "root")
+		last := w.relate(roomID, "alice", "m.thread", root)
+		reference := w.relate(roomID, "alice", "m.reference", root)
+		w.relate(roomID, "alice", "m.replace", root)
+		_, err := w.rooms.Redact(ctx, roomID, user("alice"), root, content(map[string]any{}), nil)
+		w.must(err)
+		got := w.bundled(roomID, "alice", root)
+		thread, _ := got["m.thread"].(map[string]any)
+		newest, _ := thread["latest_event"].(map[string]any)
+		w.equal("the thread", fmt.Sprint(thread["count"], newest["event_id"]), "1"+string(last))
+		w.equal("the references", fmt.Sprint(got["m.reference"]), fmt.Sprintf("map[chunk:[map[event_id:%s]]]", reference))
+		w.equal("the edit", fmt.Sprint(got["m.replace"]), "<nil>")
+		threads, err := w.Threads(ctx, roomID, reader("alice"), timeline.ThreadQuery{Limit: 5})
+		w.must(err)
+		w.equal("the list of threads", fmt.Sprint(len(threads.Chunk)), "1")
 	})
 }
 

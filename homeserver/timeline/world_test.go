@@ -86,9 +86,11 @@ func (w *world) send(m room.Message) id.EventID {
 // relate sends a message that relates to another.
 func (w *world) relate(roomID id.RoomID, sender, relType string, to id.EventID) id.EventID {
 	w.Helper()
-	return w.send(room.Message{Room: roomID, Sender: user(sender), Type: "m.room.message", Content: content(map[string]any{
-		"body": relType, "m.relates_to": map[string]any{"rel_type": relType, "event_id": to},
-	})})
+	c := map[string]any{"body": relType, "m.relates_to": map[string]any{"rel_type": relType, "event_id": to}}
+	if relType == "m.replace" {
+		c["m.new_content"] = map[string]any{"body": "better"}
+	}
+	return w.send(room.Message{Room: roomID, Sender: user(sender), Type: "m.room.message", Content: content(c)})
 }
 
 func (w *world) setState(roomID id.RoomID, sender, typ string, c map[string]any) id.EventID {
