@@ -1,7 +1,3 @@
-// Package hstest runs whole servers in a test's own process: New starts one, Pair two that federate over TLS.
-//
-// Tests of every layer above the domain packages use it. It is the real thing: the composition root with a
-// configuration, a database of the test's own, and listeners on loopback.
 package hstest
 
 import (
@@ -16,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -34,6 +31,7 @@ type Server struct {
 
 	t      testing.TB
 	config *config.Config
+	ca     *discoverytest.CA // nil if the server does not federate
 	stop   func() error
 }
 
@@ -55,6 +53,15 @@ func EachPair(t *testing.T, test func(t *testing.T, one, two *Server), options .
 		n := 0
 		one, two := Pair(t, append(options, func(c *config.Config) { Database(addresses[n])(c); n++ })...)
 		test(t, one, two)
+	})
+}
+
+// EachWithPeer runs a test with a server and a hostile peer of it, on SQLite and on PostgreSQL.
+func EachWithPeer(t *testing.T, test func(t *testing.T, s *Server, evil *Peer), options ...Option) {
+	t.Helper()
+	storetest.EachURL(t, func(t *testing.T, address string) {
+		s := NewFederating(t, append(slices.Clone(options), Database(address))...)
+		test(t, s, NewPeer(t, s))
 	})
 }
 
@@ -87,6 +94,12 @@ func Pair(t testing.TB, options ...Option) (one, two *Server) {
 	return servers[0], servers[1]
 }
 
+// NewFederating starts a server that federates over TLS, for the peers of NewPeer.
+func NewFederating(t testing.TB, options ...Option) *Server {
+	t.Helper()
+	return federating(t, discoverytest.NewCA(t), options)
+}
+
 func federating(t testing.TB, ca *discoverytest.CA, options []Option) *Server {
 	t.Helper()
 	// The server's name has to be known before it starts: a port is taken and given back.
@@ -105,7 +118,9 @@ func federating(t testing.TB, ca *discoverytest.CA, options []Option) *Server {
 	ca.WriteFiles(dir, "127.0.0.1")
 	c.Federation.CAFiles = []string{filepath.Join(dir, "ca.crt")}
 	c.Federation.AllowNetworks = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
-	return start(t, c, options)
+	s := start(t, c, options)
+	s.ca = ca
+	return s
 }
 
 func start(t testing.TB, c *config.Config, options []Option) *Server {
