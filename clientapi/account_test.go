@@ -245,7 +245,7 @@ func TestAccountDataFlow(t *testing.T) {
 func TestDiscovery(t *testing.T) {
 	test := newTester(t, storetest.Open(t, t.TempDir()+"/test.db"), func(a *API) { a.Rooms = &room.Engine{DefaultVersion: "11"} })
 	_, token := test.register("alice")
-	if a := test.want(test.call(GET, "/_matrix/client/versions", "", nil), 200, ""); len(a.body["versions"].([]any)) != 20 {
+	if a := test.want(test.call(GET, "/_matrix/client/versions", "", nil), 200, ""); len(a.body["versions"].([]any)) != 22 {
 		t.Errorf("got %v", a.body)
 	}
 	a := test.want(test.call(GET, v3+"/capabilities", token, nil), 200, "")

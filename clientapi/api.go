@@ -54,7 +54,7 @@ type API struct {
 
 // routes is the table of all routes, in the order of the specification's modules.
 func (a *API) routes() []route {
-	return slices.Concat(
+	return a.withFormerNames(slices.Concat(
 		a.discoveryRoutes(),
 		a.roomRoutes(),
 		a.membershipRoutes(),
@@ -89,7 +89,7 @@ func (a *API) routes() []route {
 		a.receiptRoutes(),
 		a.typingRoutes(),
 		a.presenceRoutes(),
-	)
+	))
 }
 
 // Register adds the routes to an Echo and makes it answer errors as the specification asks.
@@ -117,15 +117,20 @@ func (a *API) add(e *echo.Echo, r route) {
 
 const prefix = "/_matrix/client"
 
-// paths are the full paths under which a route is served: what is under v3 is also under r0, its name
-// before version 1.1 of the specification.
+// paths are the full paths under which a route is served. What is under v3 is also under r0, its name before version 1.1
+// of the specification, and what has a version is also under unstable: released clients go on calling what was new in
+// their time by the name that it had before it got one.
 func (r route) paths() []string {
-	switch {
-	case strings.HasPrefix(r.path, "/_") || strings.HasPrefix(r.path, "/.well-known/"):
+	if strings.HasPrefix(r.path, "/_") || strings.HasPrefix(r.path, "/.well-known/") {
 		return []string{r.path}
-	case strings.HasPrefix(r.path, "/v3/"):
-		return []string{prefix + r.path, prefix + "/r0/" + strings.TrimPrefix(r.path, "/v3/")}
-	default:
-		return []string{prefix + r.path}
 	}
+	all := []string{prefix + r.path}
+	for version, former := range map[string][]string{"/v1/": {unstable}, "/v3/": {"/r0/", unstable}} {
+		if rest, ok := strings.CutPrefix(r.path, version); ok {
+			for _, f := range former {
+				all = append(all, prefix+f+rest)
+			}
+		}
+	}
+	return all
 }

@@ -1,7 +1,6 @@
 package clientapi
 
 import (
-	"encoding/json"
 	"net/http"
 
 	"github.com/securecomm/securecomm/homeserver/event"
@@ -25,12 +24,19 @@ func (a *API) discoveryRoutes() []route {
 	}
 }
 
-var supportedVersions = json.RawMessage(`{"versions":["r0.6.1",` +
-	`"v1.1","v1.2","v1.3","v1.4","v1.5","v1.6","v1.7","v1.8","v1.9","v1.10",` +
-	`"v1.11","v1.12","v1.13","v1.14","v1.15","v1.16","v1.17","v1.18","v1.19"],` +
-	`"unstable_features":{"dev.securecomm.stream":true}}`)
+// supportedVersions are those of the specification. Of the older ones, clients ask for exactly these.
+var supportedVersions = []string{
+	"r0.5.0", "r0.6.0", "r0.6.1", "v1.1", "v1.2", "v1.3", "v1.4", "v1.5", "v1.6", "v1.7", "v1.8", "v1.9", "v1.10",
+	"v1.11", "v1.12", "v1.13", "v1.14", "v1.15", "v1.16", "v1.17", "v1.18", "v1.19",
+}
 
-func (a *API) versions(*call) (any, error) { return supportedVersions, nil }
+func (a *API) versions(*call) (any, error) {
+	there := make(map[string]bool, len(features))
+	for _, f := range features {
+		there[f.name] = true
+	}
+	return map[string]any{"versions": supportedVersions, "unstable_features": there}, nil
+}
 
 func (a *API) capabilities(*call) (any, error) {
 	available := map[string]string{}

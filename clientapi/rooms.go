@@ -23,10 +23,12 @@ func (a *API) roomRoutes() []route {
 	return []route{
 		{POST, "/v3/createRoom", user, limitJoin, a.createRoom},
 		{PUT, "/v3/rooms/:roomId/send/:eventType/:txnId", user, limitMessage, a.sendEvent},
+		{POST, "/v3/rooms/:roomId/send/:eventType", user, limitMessage, a.sendEvent},
 		{PUT, "/v3/rooms/:roomId/state/:eventType", user, limitMessage, a.putState},
 		{PUT, "/v3/rooms/:roomId/state/:eventType/", user, limitMessage, a.putState},
 		{PUT, "/v3/rooms/:roomId/state/:eventType/:stateKey", user, limitMessage, a.putState},
 		{PUT, "/v3/rooms/:roomId/redact/:eventId/:txnId", user, limitMessage, a.redactEvent},
+		{POST, "/v3/rooms/:roomId/redact/:eventId", user, limitMessage, a.redactEvent},
 	}
 }
 
@@ -319,12 +321,17 @@ func (a *API) redactEvent(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	content, err := c.object(maxEventBody)
-	if err != nil {
-		return nil, err
+	content := json.RawMessage(emptyObject)
+	if c.Request().ContentLength != 0 {
+		if content, err = c.object(maxEventBody); err != nil {
+			return nil, err
+		}
 	}
-	request := &store.RequestKey{
-		User: c.Requester.User, Device: c.Requester.Device, Scope: "redact " + string(roomID) + " " + string(target), TxnID: c.path("txnId"),
+	var request *store.RequestKey
+	if txnID := c.path("txnId"); txnID != "" {
+		request = &store.RequestKey{
+			User: c.Requester.User, Device: c.Requester.Device, Scope: "redact " + string(roomID) + " " + string(target), TxnID: txnID,
+		}
 	}
 	eventID, err := a.Rooms.Redact(c.Request().Context(), roomID, c.Requester.User, target, content, request)
 	if err != nil {

@@ -1,5 +1,7 @@
 package clientapi
 
+import "github.com/securecomm/securecomm/homeserver/directory"
+
 // summaryRoutes are Client-Server API, "Room Previews", as far as they are not messages.
 func (a *API) summaryRoutes() []route {
 	return []route{
@@ -7,7 +9,9 @@ func (a *API) summaryRoutes() []route {
 	}
 }
 
-func (a *API) roomSummary(c *call) (any, error) {
+func (a *API) roomSummary(c *call) (any, error) { return a.previewRoom(c) }
+
+func (a *API) previewRoom(c *call) (*directory.Preview, error) {
 	roomID, via, err := a.roomInPath(c, nil)
 	if err != nil {
 		return nil, err
