@@ -35,7 +35,7 @@ func (b *builder) membersNeeded(v *visit, t *timeline, n *stateNeeded) error {
 	if v.fresh {
 		n.want(b.p.user)
 	}
-	if !v.w.members {
+	if !v.summarized(t) {
 		return nil
 	}
 	summary, err := b.summary(v)

@@ -2,7 +2,6 @@ package clientsync
 
 import (
 	"math"
-	"slices"
 
 	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/id"
@@ -16,13 +15,16 @@ type visit struct {
 	room    store.RoomNID
 	from    stream.Position // the timeline is of from < p <= to
 	to      stream.Position
+	stateTo stream.Position  // the state is as of there: to, or where the user left
 	events  []store.EventNID // those in it, if they are known
 	fresh   bool             // the client knows nothing of the room
 	left    bool
-	never   bool // the user was never joined: nothing is shown but the user's own events
+	never   bool // the user was not joined in that time: nothing is shown but the user's own events
 	w       *roomWindow
 	spans   *spans
 	summary *summary
+
+	toldState bool // the answer has a state section
 }
 
 // beginning is before all history, also of what was fetched afterwards.
@@ -47,7 +49,7 @@ func (b *builder) buildRooms() error {
 			continue
 		}
 		m := b.p.rooms[name]
-		v := &visit{roomID: name, room: m.Room, from: b.since, to: b.now, w: w}
+		v := &visit{roomID: name, room: m.Room, from: b.since, to: b.now, stateTo: b.now, w: w}
 		if b.w.listed {
 			v.events = w.events
 		}
@@ -115,7 +117,7 @@ func (b *builder) movedRoom(name id.RoomID, how move) error {
 }
 
 func (b *builder) freshVisit(m store.Membership) *visit {
-	return &visit{roomID: m.RoomID, room: m.Room, from: beginning, to: b.now, fresh: true, w: &roomWindow{members: true, receipts: true, accountData: true}}
+	return &visit{roomID: m.RoomID, room: m.Room, from: beginning, to: b.now, stateTo: b.now, fresh: true, w: &roomWindow{members: true, receipts: true, accountData: true}}
 }
 
 // allRooms tells of all rooms: in the first answer, or when a client wants all state anew.
@@ -212,6 +214,10 @@ func (b *builder) joinedRoom(v *visit, typing []id.UserID) error {
 	if v.fresh && !b.initial && v.from == beginning {
 		t.limited = true // what the client may have of the room from earlier does not join on to it
 	}
+	n, err := b.stateNeeded(v, t)
+	if err != nil {
+		return err
+	}
 	var s section
 	if t.any() {
 		s.member("timeline")
@@ -219,16 +225,16 @@ func (b *builder) joinedRoom(v *visit, typing []id.UserID) error {
 			return err
 		}
 	}
-	if err := b.roomState(&s, v, t); err != nil {
-		return err
-	}
 	if err := b.roomEphemeral(&s, v, typing); err != nil {
 		return err
 	}
 	if err := b.roomAccountData(&s, v); err != nil {
 		return err
 	}
-	if err := b.roomSummary(&s, v); err != nil {
+	if err := b.roomState(&s, v, t, n); err != nil {
+		return err
+	}
+	if err := b.roomSummary(&s, v, t); err != nil {
 		return err
 	}
 	if err := b.cameTo(v, t); err != nil {
@@ -243,6 +249,7 @@ func (b *builder) joinedRoom(v *visit, typing []id.UserID) error {
 	if len(s.buf) == 0 {
 		return nil
 	}
+	b.stateAfter(&s, v)
 	b.place(joinPart, v.roomID, s)
 	return nil
 }
@@ -258,7 +265,8 @@ func (b *builder) leftRoom(v *visit, m store.Membership) error {
 	if err := b.loadSpans(v); err != nil {
 		return err
 	}
-	v.never = !slices.ContainsFunc(v.spans.list, func(c store.MembershipChange) bool { return c.Membership == "join" })
+	v.never = v.spans.at(v.from) != "join" && !v.spans.joinsAfter(v.from)
+	v.stateTo = v.spans.leftBy(v.to)
 	t, err := b.timeline(v)
 	if err != nil {
 		return err
@@ -276,14 +284,19 @@ func (b *builder) leftRoom(v *visit, m store.Membership) error {
 			t.events = append(t.events, list[0])
 		}
 	}
+	n, err := b.stateNeeded(v, t)
+	if err != nil {
+		return err
+	}
 	var s section
 	s.member("timeline")
 	if err := b.writeTimeline(&s, v, t); err != nil {
 		return err
 	}
-	if err := b.roomState(&s, v, t); err != nil {
+	if err := b.roomState(&s, v, t, n); err != nil {
 		return err
 	}
+	b.stateAfter(&s, v)
 	if err := b.roomAccountData(&s, v); err != nil {
 		return err
 	}

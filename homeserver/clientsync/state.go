@@ -1,6 +1,8 @@
 package clientsync
 
 import (
+	"cmp"
+	"maps"
 	"math"
 	"slices"
 
@@ -23,171 +25,272 @@ func (b *builder) stateBehind(ev *store.Event) (store.StateMap, error) {
 	return m.Set(key, ev.NID), nil
 }
 
-// stateAt is the state of a room at a position.
+// moment is a room at a position of the log.
+type moment struct {
+	room store.RoomNID
+	at   stream.Position
+}
+
+// stateAt is the state of a room at a position. All who follow a room ask for the same ones.
 func (b *builder) stateAt(room store.RoomNID, p stream.Position) (store.StateMap, error) {
+	if m, ok := b.e.states.GetIfPresent(moment{room, p}); ok {
+		return m, nil
+	}
+	m, err := b.findState(room, p)
+	if err == nil {
+		b.e.states.Set(moment{room, p}, m)
+	}
+	return m, err
+}
+
+func (b *builder) findState(room store.RoomNID, p stream.Position) (store.StateMap, error) {
 	last, err := b.tx.Events.Range(room, beginning, p, 1, true)
 	if err != nil || len(last) == 0 {
 		return store.StateMap{}, err
 	}
 	newer, err := b.tx.Events.Range(room, p, math.MaxInt64, 1, false)
-	if err != nil {
+	switch {
+	case err != nil:
 		return store.StateMap{}, err
+	case len(newer) == 0:
+		// What several ends of the room agree upon stands nowhere but in its head.
+		head, err := b.tx.Rooms.Head(room)
+		if err != nil {
+			return store.StateMap{}, err
+		}
+		return b.tx.States.Map(head.State)
+	case newer[0].Sender.Server() == b.e.Server && last[0].Sender.Server() != b.e.Server:
+		// An event of ours follows all ends that there were.
+		return b.tx.States.Map(newer[0].StateBefore)
 	}
-	if len(newer) > 0 {
-		return b.stateBehind(last[0])
-	}
-	// What several ends of the room agree upon stands nowhere but in its head.
-	head, err := b.tx.Rooms.Head(room)
-	if err != nil {
-		return store.StateMap{}, err
-	}
-	return b.tx.States.Map(head.State)
+	return b.stateBehind(last[0])
 }
 
 // stateNeeded is what a state section has to be made of.
 type stateNeeded struct {
-	now   store.StateMap               // of what state is told
-	delta map[int64]store.EventNID     // what changed; nil: all of now
-	skip  map[store.EventNID]bool      // what the timeline shows
-	lazy  bool                         // members only as far as they are needed
-	need  map[id.UserID]bool           // those
-	sent  map[id.UserID]store.EventNID // of whom the client has been told before
-	found map[id.UserID]*store.Event   // member events shown, by user
+	pieces  map[int64]store.EventNID     // what the client lacks, by the keys of state
+	changed map[int64]bool               // of these, what changed since the client was told last: members too, if it loads them lazily
+	lazy    bool                         // other members only as far as they are needed
+	need    map[id.UserID]bool           // those
+	sent    map[id.UserID]store.EventNID // of whom the client has been told before
+	value   func(key int64) store.EventNID
+	found   map[id.UserID]*store.Event // member events shown, by user
 }
 
-// roomState writes the state section: what changed between the last answer and the timeline's start, or its end.
-func (b *builder) roomState(s *section, v *visit, t *timeline) error {
-	name := "state"
-	if b.r.UseStateAfter {
-		name = "state_after"
-	}
-	f := &b.f.Room.State
+// roomState writes the state section: what the client lacks of the state at the timeline's start, or at its end.
+func (b *builder) roomState(s *section, v *visit, t *timeline, n *stateNeeded) error {
 	var events section
-	if f.AllowsRoom(v.roomID) && !v.never {
-		n, err := b.stateNeeded(v, t)
-		if err != nil {
+	if n != nil {
+		if err := b.writeState(&events, n); err != nil {
 			return err
 		}
-		if n != nil {
-			if err := b.writeState(&events, n); err != nil {
-				return err
-			}
-		}
-		b.remember(v, t, n)
 	}
-	if len(events.buf) > 0 || v.fresh || b.r.UseStateAfter && len(s.buf) > 0 {
-		s.events(name, events)
+	b.remember(v, t, n)
+	if len(events.buf) > 0 || v.fresh {
+		s.events(b.stateName(), events)
+		v.toldState = true
 	}
 	return nil
 }
 
-// stateNeeded finds out what state a client lacks; nil if it lacks none.
-func (b *builder) stateNeeded(v *visit, t *timeline) (*stateNeeded, error) {
-	n := &stateNeeded{lazy: b.f.Room.State.LazyLoadMembers || b.f.Room.Timeline.LazyLoadMembers}
-	if n.lazy {
-		n.sent = b.device.sent[v.roomID]
-		if v.fresh {
-			n.sent = nil
-		}
-		if err := b.membersNeeded(v, t, n); err != nil {
-			return nil, err
-		}
+// stateAfter says that there is no other state, to who takes none from timelines.
+func (b *builder) stateAfter(s *section, v *visit) {
+	if b.r.UseStateAfter && !v.toldState {
+		s.events(b.stateName(), section{})
 	}
-	changed := t.limited || t.hid || b.r.UseStateAfter && slices.ContainsFunc(t.events, b.mayChangeState)
-	if !v.fresh && !changed && len(n.need) == 0 {
+}
+
+func (b *builder) stateName() string {
+	if b.r.UseStateAfter {
+		return cmp.Or(b.r.StateAfter, "state_after")
+	}
+	return "state"
+}
+
+// stateNeeded finds out what state a client lacks; nil if it lacks none. Whoever takes over the pieces, and then, unless
+// the state is that after the timeline, the timeline's events in order, has the state of the room. For that, the
+// timeline may have to begin later.
+func (b *builder) stateNeeded(v *visit, t *timeline) (*stateNeeded, error) {
+	if v.never || !b.f.Room.State.AllowsRoom(v.roomID) {
 		return nil, nil
 	}
-	start, end, err := b.states(v, t, v.fresh || changed)
-	if err != nil {
-		return nil, err
-	}
-	n.now = start
-	if b.r.UseStateAfter {
-		n.now = end
-	}
-	if v.fresh {
-		return n, nil
-	}
-	n.delta = map[int64]store.EventNID{}
+	n := &stateNeeded{lazy: b.f.Room.State.LazyLoadMembers || b.f.Room.Timeline.LazyLoadMembers}
+	changed := v.fresh || t.limited || t.hid || slices.ContainsFunc(t.events, b.mayChangeState)
+	var end store.StateMap
+	var err error
 	if changed {
-		before, err := b.stateAt(v.room, v.from)
-		if err != nil {
+		if end, err = b.stateBy(v, t); err != nil {
 			return nil, err
 		}
-		n.since(before, start, end, t, b.r.UseStateAfter)
+		if !b.r.UseStateAfter {
+			if err = b.beginLater(v, t, end); err != nil {
+				return nil, err
+			}
+		}
 	}
-	return n, nil
+	if n.lazy {
+		if n.sent = b.device.sent[v.roomID]; v.fresh {
+			n.sent = nil
+		}
+		if err = b.membersNeeded(v, t, n); err != nil {
+			return nil, err
+		}
+	}
+	if !changed {
+		if len(n.need) == 0 {
+			return nil, nil
+		}
+		if end, err = b.stateKnown(v, t); err != nil {
+			return nil, err
+		}
+	}
+	return n, b.compare(v, t, n, end, changed)
 }
 
-// mayChangeState says whether there may be another state behind an event than before it. Events of other servers may
-// tie branches of the room together.
+// mayChangeState says whether a client cannot know the state behind an event by itself: it takes no state from the
+// timeline, or the event comes from another server, and may tie branches of the room together.
 func (b *builder) mayChangeState(ev *store.Event) bool {
-	return ev.StateKey != nil || ev.Sender.Server() != b.e.Server
+	return b.r.UseStateAfter && ev.StateKey != nil || ev.Sender.Server() != b.e.Server
 }
 
-// states are those before and behind the timeline. Unless both matter they are taken for the same.
-func (b *builder) states(v *visit, t *timeline, both bool) (start, end store.StateMap, err error) {
+// stateBy is the state that a visit ends with.
+func (b *builder) stateBy(v *visit, t *timeline) (store.StateMap, error) {
+	if last := len(t.events) - 1; last >= 0 && v.left && t.events[last].Position == v.stateTo {
+		return b.stateBehind(t.events[last])
+	}
+	return b.stateAt(v.room, v.stateTo)
+}
+
+// stateKnown is stateBy where nothing has changed but by the events of the timeline.
+func (b *builder) stateKnown(v *visit, t *timeline) (store.StateMap, error) {
 	if len(t.events) > 0 {
-		if start, err = b.tx.States.Map(t.events[0].StateBefore); err != nil || !both {
-			return start, start, err
-		}
+		return b.tx.States.Map(t.events[0].StateBefore)
 	}
-	if v.left && len(t.events) > 0 && t.events[len(t.events)-1].Position == v.to {
-		end, err = b.stateBehind(t.events[len(t.events)-1])
-	} else {
-		end, err = b.stateAt(v.room, v.to)
-	}
-	if len(t.events) == 0 {
-		start = end
-	}
-	return start, end, err
+	return b.stateAt(v.room, v.stateTo)
 }
 
-// since fills delta with what changed behind a state.
-func (n *stateNeeded) since(before, start, end store.StateMap, t *timeline, after bool) {
-	if !after {
-		before.Diff(start, func(key int64, _, now store.EventNID) { n.delta[key] = now })
-		n.skip = make(map[store.EventNID]bool, len(t.events))
+// beginLater lets a timeline begin behind the last event in it that sets what another event has set by its end, if that
+// one is no part of it: who took over the earlier one would keep it.
+func (b *builder) beginLater(v *visit, t *timeline, end store.StateMap) error {
+	later := map[event.StateKeyTuple]bool{}
+	for i, ev := range slices.Backward(t.events) {
+		if ev.StateKey == nil || ev.Position > v.stateTo || ev.Outlier() || later[ev.Tuple()] {
+			continue
+		}
+		later[ev.Tuple()] = true
+		set, err := b.tx.States.Event(end, ev.Tuple())
+		if err != nil {
+			return err
+		}
+		if set != nil && (set.NID == ev.NID || !b.stateAllows(set)) {
+			continue
+		}
+		t.events, t.limited, t.prev = t.events[i+1:], true, ev.Position
+		if len(t.events) > 0 {
+			t.prev = t.events[0].Position - 1
+		}
+		return nil
+	}
+	return nil
+}
+
+// compare fills in what the client lacks. What the timeline sets is told as it was before it.
+func (b *builder) compare(v *visit, t *timeline, n *stateNeeded, end store.StateMap, changed bool) error {
+	touched := map[int64]bool{}
+	start := end
+	if len(t.events) > 0 && !b.r.UseStateAfter {
+		var err error
+		if start, err = b.tx.States.Map(t.events[0].StateBefore); err != nil {
+			return err
+		}
 		for _, ev := range t.events {
-			n.skip[ev.NID] = true
+			if ev.StateKey == nil {
+				continue
+			}
+			key, err := b.tx.States.FindKey(ev.Tuple())
+			if err != nil {
+				return err
+			}
+			touched[key] = true
 		}
 	}
-	before.Diff(end, func(key int64, _, now store.EventNID) {
-		if !n.skip[now] {
-			n.delta[key] = now
+	n.value = func(key int64) store.EventNID {
+		if touched[key] {
+			return start.Get(key)
 		}
-	})
+		return end.Get(key)
+	}
+	n.pieces, n.changed = map[int64]store.EventNID{}, map[int64]bool{}
+	if !changed {
+		return nil
+	}
+	if v.fresh {
+		for key := range end.All {
+			n.pieces[key] = n.value(key)
+		}
+	}
+	from, known, err := b.knewUntil(v)
+	if err != nil || !known {
+		return err
+	}
+	before, err := b.stateAt(v.room, from)
+	if err != nil {
+		return err
+	}
+	note := func(key int64) {
+		if now := n.value(key); now != before.Get(key) {
+			n.pieces[key], n.changed[key] = now, true
+		}
+	}
+	before.Diff(end, func(key int64, _, _ store.EventNID) { note(key) })
+	for key := range touched {
+		note(key)
+	}
+	return nil
+}
+
+// knewUntil is up to where the client knows the room: where its last answer was, or where the user had left by then.
+func (b *builder) knewUntil(v *visit) (until stream.Position, known bool, err error) {
+	if !v.fresh {
+		return v.from, true, nil
+	}
+	if b.initial {
+		return 0, false, nil
+	}
+	if err := b.loadSpans(v); err != nil {
+		return 0, false, err
+	}
+	for _, c := range v.spans.list {
+		switch {
+		case c.Position > b.since:
+		case c.Membership == "join":
+			until, known = b.since, true
+		case c.Former == "join":
+			until = c.Position
+		}
+	}
+	return until, known, nil
 }
 
 // writeState writes the events of a state section.
 func (b *builder) writeState(s *section, n *stateNeeded) error {
-	keys := make([]int64, 0, 16)
-	nids := map[int64]store.EventNID{}
-	if n.delta == nil {
-		for key, nid := range n.now.All {
-			keys, nids[key] = append(keys, key), nid
-		}
-	} else {
-		for key, nid := range n.delta {
-			if nid != 0 {
-				keys, nids[key] = append(keys, key), nid
-			}
-		}
-	}
+	keys := slices.Collect(maps.Keys(n.pieces))
 	tuples, err := b.tx.States.Tuples(keys)
 	if err != nil {
 		return err
 	}
 	var wanted []store.EventNID
 	for _, key := range keys {
-		t := tuples[key]
-		if _, told := n.sent[id.UserID(t.StateKey)]; n.lazy && t.Type == event.TypeMember && !told && !n.need[id.UserID(t.StateKey)] {
-			continue
+		if t := tuples[key]; n.lazy && t.Type == event.TypeMember {
+			user := id.UserID(t.StateKey)
+			if _, told := n.sent[user]; !told && !n.need[user] && !n.changed[key] {
+				continue
+			}
+			delete(n.need, user)
 		}
-		if n.lazy && t.Type == event.TypeMember {
-			delete(n.need, id.UserID(t.StateKey))
+		if nid := n.pieces[key]; nid != 0 {
+			wanted = append(wanted, nid)
 		}
-		wanted = append(wanted, nids[key])
 	}
 	// Members that have not changed, but of whom the client has not been told.
 	for user := range n.need {
@@ -195,7 +298,7 @@ func (b *builder) writeState(s *section, n *stateNeeded) error {
 		if err != nil {
 			return err
 		}
-		if nid := n.now.Get(key); key != 0 && nid != 0 {
+		if nid := n.value(key); key != 0 && nid != 0 {
 			wanted = append(wanted, nid)
 		}
 	}
@@ -207,12 +310,17 @@ func (b *builder) writeState(s *section, n *stateNeeded) error {
 	return b.writeStateEvents(s, n, list)
 }
 
-func (b *builder) writeStateEvents(s *section, n *stateNeeded, list []*store.Event) error {
+// stateAllows says whether the filter of state lets an event through.
+func (b *builder) stateAllows(ev *store.Event) bool {
 	f := &b.f.Room.State
+	return f.Allows(ev.Type, ev.Sender) && f.AllowsContent(ev.Content)
+}
+
+func (b *builder) writeStateEvents(s *section, n *stateNeeded, list []*store.Event) error {
 	n.found = map[id.UserID]*store.Event{}
-	left := f.Count(math.MaxInt, math.MaxInt)
+	left := b.f.Room.State.Count(math.MaxInt, math.MaxInt)
 	for _, ev := range list {
-		if n.skip[ev.NID] || !f.Allows(ev.Type, ev.Sender) || !f.AllowsContent(ev.Content) {
+		if !b.stateAllows(ev) {
 			continue
 		}
 		if left--; left < 0 {

@@ -5,6 +5,7 @@ import (
 	"strconv"
 
 	"github.com/securecomm/securecomm/homeserver/ephemeral"
+	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/store"
 )
@@ -37,9 +38,18 @@ type summary struct {
 	heroes []id.UserID
 }
 
-// roomSummary tells how many are in a room, if that may have changed.
-func (b *builder) roomSummary(s *section, v *visit) error {
-	if !v.w.members || len(s.buf) == 0 {
+// summarized says whether the number of members, or whom the room is named by, may have changed: also because its name was
+// taken away.
+func (v *visit) summarized(t *timeline) bool { return v.w.members || t.limited || t.hid || t.named }
+
+// names says whether an event may change what a room is called, by itself or by redacting what did.
+func names(ev *store.Event) bool {
+	return ev.StateKeyIs("m.room.name", "") || ev.StateKeyIs("m.room.canonical_alias", "") || ev.Type == event.TypeRedaction
+}
+
+// roomSummary tells how many are in a room, and its heroes, if that may have changed.
+func (b *builder) roomSummary(s *section, v *visit, t *timeline) error {
+	if !v.summarized(t) || len(s.buf) == 0 {
 		return nil
 	}
 	summary, err := b.summary(v)

@@ -34,6 +34,7 @@ type Engine struct {
 	people   *otter.Cache[id.UserID, *person]
 	rooms    *otter.Cache[store.StateNID, *roomFacts]
 	messages *otter.Cache[store.EventNID, *sharedMessage]
+	states   *otter.Cache[moment, store.StateMap]
 }
 
 const (
@@ -41,6 +42,8 @@ const (
 	keptFacts  = 1 << 12
 	// keptMessages is how many events are kept decoded for the rules of all their readers.
 	keptMessages = 1 << 10
+	// keptMoments is how many states of rooms at positions are kept; they share what they have in common.
+	keptMoments = 1 << 10
 	// MaxTimeout is the longest that a sync waits.
 	MaxTimeout = 10 * time.Minute
 )
@@ -55,6 +58,7 @@ func New(o Options) *Engine {
 		people:   otter.Must(&otter.Options[id.UserID, *person]{MaximumSize: keptPeople}),
 		rooms:    otter.Must(&otter.Options[store.StateNID, *roomFacts]{MaximumSize: keptFacts}),
 		messages: otter.Must(&otter.Options[store.EventNID, *sharedMessage]{MaximumSize: keptMessages}),
+		states:   otter.Must(&otter.Options[moment, store.StateMap]{MaximumSize: keptMoments}),
 	}
 }
 
@@ -67,6 +71,8 @@ type Request struct {
 	Filter        *filter.Filter // nil: none
 	FullState     bool
 	UseStateAfter bool
+	// StateAfter is what the client calls the state after a timeline; empty is "state_after".
+	StateAfter string
 	// Timeout is how long to wait if there is nothing to tell.
 	Timeout time.Duration
 	// Unconfirmed says that Since does not show what the client has, but Confirmed does: to-device messages up to there

@@ -103,13 +103,17 @@ type client struct {
 
 func (w *world) client(name, filterJSON string) *client {
 	w.t.Helper()
-	c := &client{w: w, r: clientsync.Request{User: user(name), Device: id.DeviceID(strings.ToUpper(name))}}
+	c := &client{w: w, r: clientRequest(name, strings.ToUpper(name), nil)}
 	if filterJSON != "" {
 		f, err := filter.Parse([]byte(filterJSON))
 		w.must(err)
 		c.r.Filter = f
 	}
 	return c
+}
+
+func clientRequest(name, device string, f *filter.Filter) clientsync.Request {
+	return clientsync.Request{User: user(name), Device: id.DeviceID(device), Filter: f}
 }
 
 type ev struct {

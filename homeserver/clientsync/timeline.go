@@ -28,6 +28,7 @@ type timeline struct {
 	limited bool
 	prev    stream.Position // where older history ends
 	hid     bool            // state events were left out
+	named   bool            // what the room is called may have changed
 }
 
 // any says whether there is something to tell.
@@ -110,6 +111,7 @@ func (p *picker) take(ev *store.Event) (bool, error) {
 			return false, err
 		}
 	}
+	p.t.named = p.t.named || names(ev)
 	if !p.unfiltered && !p.b.passes(ev) {
 		p.t.hid = p.t.hid || ev.StateKey != nil
 		return true, nil

@@ -32,6 +32,17 @@ func (s *spans) joinsAfter(p stream.Position) bool {
 	return false
 }
 
+// leftBy is where the user left last, at or before a position.
+func (s *spans) leftBy(p stream.Position) stream.Position {
+	left := stream.Position(0)
+	for _, c := range s.list {
+		if c.Former == "join" && c.Membership != "join" && c.Position <= p {
+			left = c.Position
+		}
+	}
+	return left
+}
+
 func (b *builder) loadSpans(v *visit) error {
 	if v.spans != nil {
 		return nil
