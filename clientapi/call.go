@@ -25,7 +25,8 @@ type call struct {
 	// Requester is who asks; empty on public routes.
 	Requester account.Requester
 
-	values url.Values
+	values   url.Values
+	unstable []*unstableParameter // those that came
 }
 
 // body reads the request's body up to a size. Once it is here, the limit on its time is lifted: it is none on the
@@ -157,6 +158,7 @@ func (c *call) ownUserID() (id.UserID, error) {
 func (c *call) queries() url.Values {
 	if c.values == nil {
 		c.values = c.Request().URL.Query()
+		c.stabilize()
 	}
 	return c.values
 }

@@ -30,13 +30,10 @@ func (a *API) sync(c *call) (any, error) {
 	if r.FullState, err = c.boolQuery("full_state", false); err != nil {
 		return nil, err
 	}
-	// The longer name is from before version 1.16 of the specification.
-	if r.UseStateAfter, err = c.boolQuery("org.matrix.msc4222.use_state_after", false); err != nil {
+	if r.UseStateAfter, err = c.boolQuery("use_state_after", false); err != nil {
 		return nil, err
 	}
-	if r.UseStateAfter, err = c.boolQuery("use_state_after", r.UseStateAfter); err != nil {
-		return nil, err
-	}
+	r.StateAfter = c.answerName("state_after")
 	if since := c.query("since"); since != "" {
 		token, err := syncToken(since)
 		if err != nil {
