@@ -286,8 +286,6 @@ type walk struct {
 	who           visitor
 	suggestedOnly bool
 	maxDepth      int
-	told          map[id.RoomID]*Summary // what other servers told of rooms
-	closed        map[id.RoomID]bool     // rooms that are for nobody here, as other servers told
 	seen          map[id.RoomID]bool
 	asked         int
 }
@@ -296,6 +294,7 @@ type walk struct {
 type step struct {
 	child
 	depth int
+	above *Level // what another server told of the space that the room is in, and of its children; nil if none was asked
 }
 
 // Hierarchy reads a part of a space for a user. Errors: ErrForbidden if the space itself is not for the user,
@@ -306,8 +305,7 @@ func (s *Service) Hierarchy(ctx context.Context, user id.UserID, root id.RoomID,
 		return nil, err
 	}
 	w := &walk{
-		s: s, who: visitor{user: user}, suggestedOnly: at.suggestedOnly, maxDepth: at.maxDepth,
-		told: map[id.RoomID]*Summary{}, closed: map[id.RoomID]bool{}, seen: map[id.RoomID]bool{},
+		s: s, who: visitor{user: user}, suggestedOnly: at.suggestedOnly, maxDepth: at.maxDepth, seen: map[id.RoomID]bool{},
 	}
 	limit := min(q.Limit, maxHierarchy)
 	if limit == 0 {
@@ -322,7 +320,7 @@ func (s *Service) Hierarchy(ctx context.Context, user id.UserID, root id.RoomID,
 			break
 		}
 		ahead = ahead[:len(ahead)-1]
-		n, err := w.visit(ctx, next)
+		n, level, err := w.visit(ctx, next)
 		if err != nil {
 			return nil, err
 		}
@@ -337,28 +335,28 @@ func (s *Service) Hierarchy(ctx context.Context, user id.UserID, root id.RoomID,
 		}
 		for _, c := range slices.Backward(n.children) {
 			if next.depth < w.maxDepth && !w.seen[c.room] {
-				ahead = append(ahead, step{c, next.depth + 1})
+				ahead = append(ahead, step{c, next.depth + 1, level})
 			}
 		}
 	}
 	return page, nil
 }
 
-// visit finds the room of a step; nil if it was seen before, is not known or not for the user.
-func (w *walk) visit(ctx context.Context, to step) (*Node, error) {
+// visit finds the room of a step, and what another server told with it; nil if it was seen before, is not known or not
+// for the user.
+func (w *walk) visit(ctx context.Context, to step) (n *Node, level *Level, err error) {
 	if w.seen[to.room] {
-		return nil, nil
+		return nil, nil, nil
 	}
 	w.seen[to.room] = true
-	n, err := w.s.look(ctx, to.room, w.suggestedOnly)
-	if err != nil {
-		return nil, err
+	if n, err = w.s.look(ctx, to.room, w.suggestedOnly); err != nil {
+		return nil, nil, err
 	}
 	if n == nil {
-		n = w.ask(ctx, to)
+		n, level = w.ask(ctx, to)
 	}
 	if n == nil {
-		return nil, nil
+		return nil, nil, nil
 	}
 	open := false
 	err = w.s.Store.View(ctx, func(tx *store.Tx) error {
@@ -366,33 +364,41 @@ func (w *walk) visit(ctx context.Context, to step) (*Node, error) {
 		return err
 	})
 	if err != nil || !open {
-		return nil, err
+		return nil, nil, err
 	}
-	return n, nil
+	return n, level, nil
 }
 
 // ask finds out from other servers what there is to know of a room; what was told with its parent is enough if it is
-// no space itself.
-func (w *walk) ask(ctx context.Context, to step) *Node {
-	told := w.told[to.room]
-	switch {
-	case told != nil && told.RoomType != spaceType:
-		return &Node{Summary: *told, ChildrenState: []json.RawMessage{}}
-	case w.closed[to.room] || w.asked >= maxAsked:
-		return nil
+// no space itself. What was told with another space says nothing of the room.
+func (w *walk) ask(ctx context.Context, to step) (*Node, *Level) {
+	if to.above != nil {
+		if told := to.above.child(to.room); told != nil && told.RoomType != spaceType {
+			return &Node{Summary: *told, ChildrenState: []json.RawMessage{}}, nil
+		}
+		if slices.Contains(to.above.Inaccessible, to.room) {
+			return nil, nil
+		}
+	}
+	if w.asked >= maxAsked {
+		return nil, nil
 	}
 	w.asked++
 	level := w.s.ask(ctx, to.room, to.via, w.suggestedOnly)
 	if level == nil {
-		return nil
+		return nil, nil
 	}
-	for i := range level.Children {
-		w.told[level.Children[i].RoomID] = &level.Children[i]
+	return &level.Room, level
+}
+
+// child is what a level says of a child; nil if it says nothing.
+func (l *Level) child(room id.RoomID) *Summary {
+	for i := range l.Children {
+		if l.Children[i].RoomID == room {
+			return &l.Children[i]
+		}
 	}
-	for _, r := range level.Inaccessible {
-		w.closed[r] = true
-	}
-	return &level.Room
+	return nil
 }
 
 // place is where a page begins and what it is a page of.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -194,12 +195,13 @@ const (
 	maxVia        = 3                // how many servers are asked about a room
 	askTimeout    = 10 * time.Second // how long each has to answer
 	levelsKept    = 5 * time.Minute  // how long an answer is good for
-	maxLevelsKept = 500
-	maxLevelSize  = 256 << 10 // larger answers are not kept
+	maxLevelsKept = 500              // of all servers; the one with the most loses one first
+	maxLevelSize  = 64 << 10         // larger answers are not kept
 )
 
-// levelKey names what was asked of other servers.
+// levelKey names what was asked, and of whom: each server answers for itself, and only those who ask it get its answer.
 type levelKey struct {
+	server        id.ServerName
 	room          id.RoomID
 	suggestedOnly bool
 }
@@ -209,17 +211,11 @@ type keptLevel struct {
 	until time.Time
 }
 
-// ask asks other servers about a room; nil if none of them tells. What they tell is remembered for a while.
+// ask asks other servers about a room, one after another; nil if none of them tells. What each tells is remembered for a
+// while, for those who would ask it.
 func (s *Service) ask(ctx context.Context, roomID id.RoomID, via []id.ServerName, suggestedOnly bool) *Level {
 	if s.Remote == nil {
 		return nil
-	}
-	key := levelKey{roomID, suggestedOnly}
-	s.mu.Lock()
-	kept, ok := s.levels[key]
-	s.mu.Unlock()
-	if ok && time.Now().Before(kept.until) {
-		return kept.Level
 	}
 	asked := map[id.ServerName]bool{"": true, s.Server: true}
 	for _, server := range via {
@@ -227,6 +223,10 @@ func (s *Service) ask(ctx context.Context, roomID id.RoomID, via []id.ServerName
 			continue
 		}
 		asked[server] = true
+		key := levelKey{server, roomID, suggestedOnly}
+		if level := s.keptLevel(key); level != nil {
+			return level
+		}
 		limited, cancel := context.WithTimeout(ctx, askTimeout)
 		level, err := s.Remote.Hierarchy(limited, server, roomID, suggestedOnly)
 		cancel()
@@ -254,6 +254,17 @@ func (l *Level) size() int {
 	return n + 50*len(l.Inaccessible)
 }
 
+// keptLevel is what a server told a moment ago; nil if it did not.
+func (s *Service) keptLevel(key levelKey) *Level {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if kept, ok := s.levels[key]; ok && time.Now().Before(kept.until) {
+		return kept.Level
+	}
+	return nil
+}
+
+// keepLevel remembers what a server told. If there is too much, the server that told the most loses its oldest.
 func (s *Service) keepLevel(key levelKey, level *Level) {
 	now := time.Now()
 	s.mu.Lock()
@@ -261,13 +272,22 @@ func (s *Service) keepLevel(key levelKey, level *Level) {
 	if s.levels == nil {
 		s.levels = map[levelKey]keptLevel{}
 	}
-	for k, old := range s.levels {
-		if len(s.levels) < maxLevelsKept {
-			break
+	s.levels[key] = keptLevel{level, now.Add(levelsKept)}
+	if len(s.levels) <= maxLevelsKept {
+		return
+	}
+	maps.DeleteFunc(s.levels, func(_ levelKey, old keptLevel) bool { return now.After(old.until) })
+	told, oldest := map[id.ServerName]int{}, map[id.ServerName]levelKey{}
+	var fullest id.ServerName
+	for k, kept := range s.levels {
+		if first, ok := oldest[k.server]; !ok || kept.until.Before(s.levels[first].until) {
+			oldest[k.server] = k
 		}
-		if now.After(old.until) || len(s.levels) >= maxLevelsKept {
-			delete(s.levels, k)
+		if told[k.server]++; told[k.server] > told[fullest] {
+			fullest = k.server
 		}
 	}
-	s.levels[key] = keptLevel{level, now.Add(levelsKept)}
+	if len(s.levels) > maxLevelsKept {
+		delete(s.levels, oldest[fullest])
+	}
 }
