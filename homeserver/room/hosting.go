@@ -403,6 +403,18 @@ func (e *Engine) receiveInvite(ctx context.Context, origin id.ServerName, v even
 	if err == nil || errors.Is(err, ErrForbidden) {
 		return err
 	}
+	// We vouch for nothing that is not of the room: who can't show what comes before has to be known to be in it.
+	in := false
+	viewErr := e.Store.View(ctx, func(tx *store.Tx) (err error) {
+		in, err = tx.Memberships.AnyOfServer(l.room.NID, origin, "join")
+		return err
+	})
+	if viewErr != nil {
+		return viewErr
+	}
+	if !in {
+		return fmt.Errorf("%w: your server is not in the room", ErrForbidden)
+	}
 	e.Log.Info("an invite waits for the events before it", "room", ev.RoomID, "event", ev.ID, "err", err)
 	membership, _, err := e.MembershipOf(ctx, ev.RoomID, id.UserID(*ev.StateKey))
 	if err == nil && membership == "join" {
