@@ -85,6 +85,7 @@ var domainErrors = []struct {
 	{keys.ErrNotFound, http.StatusNotFound, "M_NOT_FOUND"},
 	{keys.ErrTooLarge, http.StatusRequestEntityTooLarge, "M_TOO_LARGE"},
 	{keys.ErrKeyExists, http.StatusBadRequest, "M_INVALID_PARAM"},
+	{keys.ErrIdentityFixed, http.StatusBadRequest, "M_INVALID_PARAM"},
 	{keys.ErrInvalidSignature, http.StatusBadRequest, "M_INVALID_SIGNATURE"},
 	{keys.ErrNoMasterKey, http.StatusBadRequest, "M_MISSING_PARAM"},
 	{keys.ErrKeyInUse, http.StatusForbidden, "M_FORBIDDEN"},

@@ -22,6 +22,7 @@ const (
 	maxOneTimeKey     = 4 << 10   // bytes of a one-time or fallback key
 	maxOneTimeKeys    = 1000      // one-time keys of a device
 	maxFallbackKeys   = 16        // fallback keys of a device
+	maxClaimed        = 10_000    // claimed keys of a device that are remembered
 	maxRemoteDevices  = 1000      // devices of a remote user that are looked at
 	maxMessages       = 10_000    // devices that one message is sent to
 	maxMessage        = 64 << 10  // bytes of the content of one message
@@ -42,6 +43,7 @@ var (
 	ErrNotFound         = errors.New("not found")
 	ErrTooLarge         = errors.New("too large")
 	ErrKeyExists        = errors.New("a different one-time key has the same name")
+	ErrIdentityFixed    = errors.New("the identity keys of a device do not change: log in anew to have others")
 	ErrInvalidSignature = errors.New("the signature is not valid")
 	ErrNoMasterKey      = errors.New("there is no master key")
 	ErrKeyInUse         = errors.New("the key's name is that of one of the user's devices")

@@ -242,7 +242,15 @@ func (q *query) single(ctx context.Context, server id.ServerName, user id.UserID
 	}
 	l := q.s.checkUserDevices(user, answer)
 	q.take(l)
-	return q.s.cache(ctx, []remoteList{l}, q.at, q.before)
+	q.keep(ctx, []remoteList{l})
+	return nil
+}
+
+// keep caches lists. That it fails is no fault of the server that told them, and they are as good as they are.
+func (q *query) keep(ctx context.Context, lists []remoteList) {
+	if err := q.s.cache(ctx, lists, q.at, q.before); err != nil && ctx.Err() == nil && q.s.Log != nil {
+		q.s.Log.Error("cannot keep lists of devices of another server", "err", err)
+	}
 }
 
 // bulk fetches the keys of several users in one request and caches those that are followed.
@@ -267,7 +275,8 @@ func (q *query) bulk(ctx context.Context, server id.ServerName, users []id.UserI
 			followed = append(followed, l)
 		}
 	}
-	return q.s.cache(ctx, followed, q.at, q.before)
+	q.keep(ctx, followed)
+	return nil
 }
 
 func (q *query) take(l remoteList) {

@@ -214,7 +214,8 @@ func (s *Service) Delivered(ctx context.Context, user id.UserID, device id.Devic
 // Prune removes what nobody waits for any longer: the oldest messages for devices that do not come, and
 // what is kept of remote users who share no room with anyone here. Call it every hour or so.
 func (s *Service) Prune(ctx context.Context) error {
-	if err := errors.Join(s.pruneInboxes(ctx), s.pruneStrangers(ctx)); err != nil {
+	forget := s.Store.Update(ctx, func(tx *store.Tx) error { return tx.OneTimeKeys.ForgetClaimed(maxClaimed) })
+	if err := errors.Join(s.pruneInboxes(ctx), s.pruneStrangers(ctx), forget); err != nil {
 		return fmt.Errorf("prune keys: %w", err)
 	}
 	return nil

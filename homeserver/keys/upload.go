@@ -3,6 +3,7 @@ package keys
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/securecomm/securecomm/homeserver/canonicaljson"
 	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/sign"
 	"github.com/securecomm/securecomm/homeserver/store"
 )
 
@@ -148,7 +150,8 @@ func checkOneTime(user id.UserID, device id.DeviceID, named map[string]json.RawM
 	return out, nil
 }
 
-// setIdentity writes a device's identity keys if they are new, and tells who has to know.
+// setIdentity writes a device's identity keys if they are new, and tells who has to know. A device that has proved its keys
+// by signing them keeps them: whoever verified it verified these.
 func (s *Service) setIdentity(tx *store.Tx, user id.UserID, device id.DeviceID, keys []byte, who audience) error {
 	old, err := tx.DeviceKeys.Get(user, device)
 	if err != nil {
@@ -161,10 +164,41 @@ func (s *Service) setIdentity(tx *store.Tx, user id.UserID, device id.DeviceID, 
 	if bytes.Equal(old, keys) {
 		return nil
 	}
+	if old != nil && signsItself(old, user, device) && !keepsKeys(old, keys) {
+		return ErrIdentityFixed
+	}
 	if err := tx.DeviceKeys.Set(store.IdentityKeys{User: user, Device: device, JSON: keys}); err != nil {
 		return err
 	}
 	return s.listChanged(tx, user, who, device)
+}
+
+// signsItself says whether identity keys in canonical form are signed by the device's own signing key.
+func signsItself(keys []byte, user id.UserID, device id.DeviceID) bool {
+	keyID := id.KeyID("ed25519:" + string(device))
+	for name, value := range canonicaljson.Members(canonicaljson.Get(keys, "keys")) {
+		if plain, _ := canonicaljson.String(quoted(name)); plain != string(keyID) {
+			continue
+		}
+		encoded, _ := canonicaljson.String(value)
+		public, err := sign.DecodeBase64(encoded)
+		return err == nil && len(public) == ed25519.PublicKeySize && sign.VerifyJSON(keys, string(user), keyID, public) == nil
+	}
+	return false
+}
+
+// keepsKeys says whether all keys of a device are still there in newer identity keys, both in canonical form.
+func keepsKeys(old, newer []byte) bool {
+	now := map[string][]byte{}
+	for name, value := range canonicaljson.Members(canonicaljson.Get(newer, "keys")) {
+		now[string(name)] = value
+	}
+	for name, value := range canonicaljson.Members(canonicaljson.Get(old, "keys")) {
+		if !bytes.Equal(now[string(name)], value) {
+			return false
+		}
+	}
+	return true
 }
 
 // mergeSignatures is the signed object with the signatures of both; false if the objects differ in more
@@ -196,7 +230,8 @@ func sameSigned(a, b []byte) bool {
 	return bytes.Equal(canonicaljson.Without(a, "signatures", "unsigned"), canonicaljson.Without(b, "signatures", "unsigned"))
 }
 
-// addOneTimeKeys adds those keys that are not there yet.
+// addOneTimeKeys adds those keys that are not there yet. One that was given out is left away, and a different one of its
+// name refused: two sessions must not begin with one key (Client-Server API, "One-time and fallback keys").
 func addOneTimeKeys(tx *store.Tx, user id.UserID, device id.DeviceID, keys []store.OneTimeKey) error {
 	if len(keys) == 0 {
 		return nil
@@ -209,10 +244,19 @@ func addOneTimeKeys(tx *store.Tx, user id.UserID, device id.DeviceID, keys []sto
 	for _, k := range there {
 		known[[2]string{k.Algorithm, k.ID}] = k.JSON
 	}
+	claimed, err := tx.OneTimeKeys.Claimed(user, device, keys)
+	if err != nil {
+		return err
+	}
 	var fresh []store.OneTimeKey
 	for _, k := range keys {
-		old, ok := known[[2]string{k.Algorithm, k.ID}]
+		name := [2]string{k.Algorithm, k.ID}
+		old, ok := known[name]
+		same, gone := claimed[name]
 		switch {
+		case gone && !same:
+			return fmt.Errorf("%w: %s:%s was claimed before", ErrKeyExists, k.Algorithm, k.ID)
+		case gone:
 		case !ok:
 			fresh = append(fresh, k)
 		case !bytes.Equal(old, k.JSON) && (old[0] != '{' || !sameSigned(old, k.JSON)):

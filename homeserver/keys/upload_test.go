@@ -11,6 +11,7 @@ import (
 
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/keys"
+	"github.com/securecomm/securecomm/homeserver/sign"
 	"github.com/securecomm/securecomm/homeserver/store"
 )
 
@@ -232,5 +233,82 @@ func TestDeletedDeviceLeavesNothing(t *testing.T) {
 			f.Error("messages are left")
 		}
 		f.wantChanges("after deleting a device", alice, before, []id.UserID{alice}, nil)
+	})
+}
+
+func TestClaimedKeysAreNotTakenAgain(t *testing.T) {
+	each(t, func(f *fixture) {
+		f.uploadOneTime("k")
+		if got := f.claim(); got != "k" {
+			f.Fatalf("claimed %q", got)
+		}
+		// A client that did not hear that its upload was taken repeats it.
+		if counts := f.uploadOneTime("k", "l"); counts[signedCurve] != 1 {
+			f.Errorf("the counts are %v", counts)
+		}
+		if got := f.claim(); got != "l" {
+			f.Errorf("claimed %q", got)
+		}
+		if got := f.claim(); got != "" {
+			f.Errorf("%q is given out twice", got)
+		}
+		other := map[string]json.RawMessage{signedCurve + ":k": json.RawMessage(`{"key":"another"}`)}
+		_, err := f.Upload(f.Context(), alice, "A", keys.Upload{OneTime: other})
+		f.wants(err, keys.ErrKeyExists)
+
+		// The newest claims are remembered; a device that is deleted takes its claims along.
+		f.update(func(tx *store.Tx) error { return tx.OneTimeKeys.ForgetClaimed(1) })
+		if counts := f.uploadOneTime("k", "l"); counts[signedCurve] != 1 {
+			f.Errorf("after the older claim was forgotten, the counts are %v", counts)
+		}
+		f.deleteDevice(alice, "A")
+		f.addDevice(alice, "A")
+		if counts := f.uploadOneTime("k", "l"); counts[signedCurve] != 2 {
+			f.Errorf("of a new device, the counts are %v", counts)
+		}
+	})
+}
+
+func TestProvenIdentityKeysStay(t *testing.T) {
+	each(t, func(f *fixture) {
+		signed := func(curve string, more map[string]string) json.RawMessage {
+			key, err := sign.NewKey()
+			f.must(err)
+			key.ID = "ed25519:A"
+			all := map[string]string{"ed25519:A": sign.Base64(key.Public()), "curve25519:A": curve}
+			maps.Copy(all, more)
+			raw, err := sign.JSON(encode(map[string]any{"user_id": alice, "device_id": "A", "algorithms": []string{}, "keys": all}), string(alice), key)
+			f.must(err)
+			return raw
+		}
+		upload := func(raw json.RawMessage) error {
+			_, err := f.Upload(f.Context(), alice, "A", keys.Upload{DeviceKeys: raw})
+			return err
+		}
+		f.must(upload(identity(alice, "A", "nobody has signed these"))) // and anybody could have
+		first := signed("c", nil)
+		f.must(upload(first))
+		f.must(upload(first))
+		f.wants(upload(signed("c", nil)), keys.ErrIdentityFixed)
+		f.wants(upload(identity(alice, "A", "c")), keys.ErrIdentityFixed)
+		if got := f.tagOf(bob, alice, "A"); got != "c" {
+			f.Errorf("the key is %q", got)
+		}
+		f.deleteDevice(alice, "A")
+		f.addDevice(alice, "A")
+		f.must(upload(signed("d", nil)))
+	})
+}
+
+// TestOurFaultsAreNotTheirs: what another server told is good although it could not be kept.
+func TestOurFaultsAreNotTheirs(t *testing.T) {
+	each(t, func(f *fixture) {
+		f.makeRooms()
+		f.member("!a", "join", alice, carol)
+		f.remote.during = func() { _ = f.Store.Close() }
+		found, failures, err := f.Query(f.Context(), alice, map[id.UserID][]id.DeviceID{carol: nil}, 0)
+		if err != nil || len(failures) > 0 {
+			f.Errorf("%v, failures %v, %v", found, failures, err)
+		}
 	})
 }

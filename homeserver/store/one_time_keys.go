@@ -1,9 +1,12 @@
 package store
 
 import (
+	"bytes"
+	"crypto/sha256"
 	"database/sql"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/maypok86/otter/v2"
 	"github.com/uptrace/bun"
@@ -165,6 +168,61 @@ func (s OneTimeKeys) SetFallback(k OneTimeKey) error {
 	return err
 }
 
+// Claimed tells for those of the keys named that were given out whether each was the same as now.
+func (s OneTimeKeys) Claimed(user id.UserID, device id.DeviceID, keys []OneTimeKey) (map[[2]string]bool, error) {
+	out, hashes := map[[2]string]bool{}, make(map[[2]string][sha256.Size]byte, len(keys))
+	for chunk := range slices.Chunk(keys, 500) {
+		names := make([][]string, len(chunk))
+		for i, k := range chunk {
+			names[i] = []string{k.Algorithm, k.ID}
+			hashes[[2]string{k.Algorithm, k.ID}] = sha256.Sum256(k.JSON)
+		}
+		err := s.tx.query(func(rows *sql.Rows) error {
+			var name [2]string
+			var hash []byte
+			if err := rows.Scan(&name[0], &name[1], &hash); err != nil {
+				return err
+			}
+			now := hashes[name]
+			out[name] = bytes.Equal(hash, now[:])
+			return nil
+		}, `SELECT algorithm, key_id, hash FROM claimed_keys WHERE user_id = ? AND device_id = ? AND (algorithm, key_id) IN (VALUES ?)`,
+			string(user), string(device), bun.In(names))
+		if err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// noteClaimed remembers keys that are given out.
+func (s OneTimeKeys) noteClaimed(keys []OneTimeKey) error {
+	serial := time.Now().UnixMicro()
+	for chunk := range slices.Chunk(keys, 50) {
+		args := make([]any, 0, 6*len(chunk))
+		for i, k := range chunk {
+			hash := sha256.Sum256(k.JSON)
+			args = append(args, string(k.User), string(k.Device), k.Algorithm, k.ID, serial+int64(i), hash[:])
+		}
+		_, err := s.tx.exec(`INSERT INTO claimed_keys (user_id, device_id, algorithm, key_id, serial, hash) VALUES `+places(len(chunk), 6)+`
+			ON CONFLICT (user_id, device_id, algorithm, key_id) DO UPDATE SET serial = excluded.serial, hash = excluded.hash`, args...)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ForgetClaimed forgets, of all devices of which more than keep claims are remembered, the oldest.
+func (s OneTimeKeys) ForgetClaimed(keep int) error {
+	_, err := s.tx.exec(`DELETE FROM claimed_keys WHERE (user_id, device_id, algorithm, key_id) IN (
+		SELECT user_id, device_id, algorithm, key_id FROM (
+			SELECT c.user_id, c.device_id, c.algorithm, c.key_id, row_number() OVER (PARTITION BY c.user_id, c.device_id ORDER BY c.serial DESC) AS place
+			FROM (SELECT user_id, device_id FROM claimed_keys GROUP BY user_id, device_id HAVING count(*) > ?) AS f
+			JOIN claimed_keys c ON c.user_id = f.user_id AND c.device_id = f.device_id) AS old WHERE place > ?)`, keep, keep)
+	return err
+}
+
 // Claim takes one one-time key for each want, the oldest first; each key is returned once and never again.
 // Of a want that occurs twice only one is served.
 func (s OneTimeKeys) Claim(wants []KeyWant) ([]OneTimeKey, error) {
@@ -181,7 +239,7 @@ func (s OneTimeKeys) Claim(wants []KeyWant) ([]OneTimeKey, error) {
 		}
 	}
 	s.touchAll(out)
-	return out, nil
+	return out, s.noteClaimed(out)
 }
 
 // ClaimFallback reads the fallback keys that are wanted and notes that they were given out.
@@ -235,8 +293,10 @@ func (s OneTimeKeys) collect(into *[]OneTimeKey, text string, args ...any) error
 
 // DeleteDevice removes all one-time and fallback keys of a device.
 func (s OneTimeKeys) DeleteDevice(user id.UserID, device id.DeviceID) error {
-	if _, err := s.tx.exec(`DELETE FROM one_time_keys WHERE user_id = ? AND device_id = ?`, string(user), string(device)); err != nil {
-		return err
+	for _, table := range []string{"one_time_keys", "claimed_keys"} {
+		if _, err := s.tx.exec(`DELETE FROM `+table+` WHERE user_id = ? AND device_id = ?`, string(user), string(device)); err != nil {
+			return err
+		}
 	}
 	_, err := s.tx.exec(`DELETE FROM fallback_keys WHERE user_id = ? AND device_id = ?`, string(user), string(device))
 	s.touch(user, device)

@@ -8,6 +8,7 @@ import (
 	"context"
 	"crypto/rand"
 	"database/sql"
+	"errors"
 	"log/slog"
 	"net/url"
 	"os"
@@ -81,4 +82,26 @@ func Postgres(t testing.TB) string {
 	}
 	u.Path = "/" + name
 	return u.String()
+}
+
+// Hide takes a table away from a database that is open, so that what needs it fails as by a fault of the disk, until the
+// function returned is called.
+func Hide(t testing.TB, address, table string) (show func()) {
+	t.Helper()
+	driver, dsn := "sqlite", "file:"+filepath.ToSlash(address)+"?_pragma=busy_timeout(60000)"
+	if strings.HasPrefix(address, "postgres") {
+		driver, dsn = "pgx", address
+	}
+	rename := func(from, to string) {
+		db, err := sql.Open(driver, dsn)
+		if err == nil {
+			_, err = db.Exec("ALTER TABLE " + from + " RENAME TO " + to)
+			err = errors.Join(err, db.Close())
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	rename(table, table+"_hidden")
+	return func() { rename(table+"_hidden", table) }
 }
