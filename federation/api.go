@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/labstack/echo/v4"
+	"github.com/maypok86/otter/v2"
 	"golang.org/x/sync/singleflight"
 
 	"github.com/securecomm/securecomm/federation/client"
@@ -58,8 +59,9 @@ type API struct {
 	Stranger func(*http.Request) string
 
 	pace     pace
-	arriving load // bodies that are not authenticated yet, by address or IPv6 network
-	inWork   load // requests, by server
+	arriving load                      // bodies that are not authenticated yet, by address or IPv6 network
+	inWork   load                      // requests, by server
+	faults   *otter.Cache[string, int] // how often units could not be received for a reason of our own
 
 	flights singleflight.Group // transactions under way
 	working sync.WaitGroup
@@ -104,6 +106,7 @@ func (a *API) start() {
 	a.once.Do(func() {
 		a.ctx, a.cancel = context.WithCancel(context.Background())
 		a.pace = newPace(a.Rate)
+		a.faults = otter.Must(&otter.Options[string, int]{MaximumSize: maxPaced, ExpiryCalculator: otter.ExpiryWriting[string, int](answersKept)})
 	})
 }
 

@@ -2,10 +2,13 @@ package federation
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
+
+	"github.com/maypok86/otter/v2"
 
 	"github.com/securecomm/securecomm/homeserver/id"
 )
@@ -33,6 +36,8 @@ func (a *API) receiveEDUs(ctx context.Context, origin id.ServerName, edus []json
 		case err == nil:
 		case transient(err) || ctx.Err() != nil:
 			return fmt.Errorf("receive %.64q of %s: %w", edu.Type, origin, errors.Join(err, ctx.Err()))
+		case asFailure(err) == nil && a.mayCureItself(origin, raw, err):
+			return fmt.Errorf("receive %.64q of %s: %w", edu.Type, origin, err)
 		case asFailure(err) == nil:
 			a.Log.Error("an ephemeral data unit could not be received", "type", edu.Type, "origin", origin, "err", err)
 		default:
@@ -40,6 +45,25 @@ func (a *API) receiveEDUs(ctx context.Context, origin id.ServerName, edus []json
 		}
 	}
 	return nil
+}
+
+// maxFaults is how often a unit is asked for again that could not be received for a reason of our own.
+const maxFaults = 5
+
+// mayCureItself says whether a unit is to come again although it is not known that this helps: a fault of ours is not the
+// other server's to pay for, but one unit must not stop all that is behind it either.
+func (a *API) mayCureItself(origin id.ServerName, unit []byte, fault error) bool {
+	var bug *panicked
+	if errors.As(fault, &bug) {
+		return false
+	}
+	seen, _ := a.faults.Compute(string(origin)+" "+string(hashOf(unit)), func(n int, _ bool) (int, otter.ComputeOp) { return n + 1, otter.WriteOp })
+	return seen <= maxFaults
+}
+
+func hashOf(unit []byte) []byte {
+	hash := sha256.Sum256(unit)
+	return hash[:]
 }
 
 // receiveEDU hands a unit to the package that it concerns, which checks that it is about the origin's users.

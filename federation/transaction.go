@@ -219,9 +219,12 @@ func (a *API) refuse(ctx context.Context, roomID id.RoomID, raw []json.RawMessag
 // guard turns a panic of the function that defers it into its error.
 func guard(err *error) {
 	if p := recover(); p != nil {
-		*err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+		*err = &panicked{fmt.Errorf("panic: %v\n%s", p, debug.Stack())}
 	}
 }
+
+// panicked is a bug of ours: it does not go away.
+type panicked struct{ error }
 
 func (a *API) verdict(roomID id.RoomID, r room.Received) verdict {
 	if r.Err == nil {

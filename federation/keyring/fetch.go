@@ -27,22 +27,29 @@ const (
 	batch = 100
 )
 
-var errPaused = errors.New("its keys could not be had a moment ago")
+var (
+	errPaused = errors.New("its keys could not be had a moment ago")
+	// errOwn is wrapped by faults of our own database, which say nothing of the server whose keys were to be stored.
+	errOwn = errors.New("signing keys cannot be stored")
+)
 
-// fetchAll asks the servers of a demand for their keys, and notaries for those that do not answer.
-func (k *Keyring) fetchAll(ctx context.Context, f found, left demand) {
+// fetchAll asks the servers of a demand for their keys, and notaries for those that do not answer. Errors are faults of
+// ours: nothing is known then of what could not be had.
+func (k *Keyring) fetchAll(ctx context.Context, f found, left demand) error {
 	if len(left) > many {
-		k.askNotaries(ctx, f, left)
+		if err := k.askNotaries(ctx, f, left); err != nil {
+			return err
+		}
 		left = f.unmet(left)
 	}
-	k.fetchEach(ctx, f, maps.Keys(left))
-	if left = f.unmet(left); len(left) > 0 {
-		k.askNotaries(ctx, f, left)
+	if err := k.fetchEach(ctx, f, maps.Keys(left)); err != nil {
+		return err
 	}
+	return k.askNotaries(ctx, f, f.unmet(left))
 }
 
-// fetchEach asks servers for their own keys, unless that was done a moment ago.
-func (k *Keyring) fetchEach(ctx context.Context, f found, servers iter.Seq[id.ServerName]) {
+// fetchEach asks servers for their own keys, unless that was done a moment ago. Errors are faults of ours.
+func (k *Keyring) fetchEach(ctx context.Context, f found, servers iter.Seq[id.ServerName]) error {
 	var mu sync.Mutex
 	var group errgroup.Group
 	group.SetLimit(parallel)
@@ -55,6 +62,9 @@ func (k *Keyring) fetchEach(ctx context.Context, f found, servers iter.Seq[id.Se
 		}
 		group.Go(func() error {
 			keys, err := k.fetch(ctx, server)
+			if errors.Is(err, errOwn) {
+				return err
+			}
 			if err != nil {
 				k.Log.Debug("cannot fetch signing keys", "server", server, "err", err)
 				return nil
@@ -65,7 +75,7 @@ func (k *Keyring) fetchEach(ctx context.Context, f found, servers iter.Seq[id.Se
 			return nil
 		})
 	}
-	_ = group.Wait() // never an error
+	return group.Wait()
 }
 
 // fetch asks a server for its own keys. Those who ask at the same time share one request, which goes on
@@ -79,6 +89,9 @@ func (k *Keyring) fetch(ctx context.Context, server id.ServerName) (*serverKeys,
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), fetchTimeout)
 		defer cancel()
 		keys, err := k.fetchNow(ctx, server)
+		if errors.Is(err, errOwn) {
+			return nil, err
+		}
 		if err != nil {
 			pause := min(maxPause, minPause<<min(failed.count, 10))
 			k.failing.Set(server, failure{failed.count + 1, time.Now().Add(pause)})
@@ -112,15 +125,17 @@ func (k *Keyring) fetchNow(ctx context.Context, server id.ServerName) (keys *ser
 	return k.keep(ctx, l)
 }
 
-// askNotaries asks one notary after another for what is left of a demand.
-func (k *Keyring) askNotaries(ctx context.Context, f found, left demand) {
+// askNotaries asks one notary after another for what is left of a demand. Errors are faults of ours.
+func (k *Keyring) askNotaries(ctx context.Context, f found, left demand) (own error) {
 	for _, notary := range k.Notaries {
 		if notary == k.Server || len(left) == 0 {
 			continue
 		}
 		query := map[id.ServerName]map[id.KeyID]client.KeyCriteria{}
 		ask := func() {
-			if err := k.askNotary(ctx, notary, query, f); err != nil {
+			if err := k.askNotary(ctx, notary, query, f); errors.Is(err, errOwn) {
+				own = err
+			} else if err != nil {
 				k.Log.Warn("a notary did not answer for signing keys", "notary", notary, "err", err)
 			}
 			clear(query)
@@ -142,6 +157,7 @@ func (k *Keyring) askNotaries(ctx context.Context, f found, left demand) {
 		}
 		left = f.unmet(left)
 	}
+	return own
 }
 
 // inquiry is a question that a notary was asked lately.

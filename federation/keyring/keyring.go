@@ -156,8 +156,7 @@ func (k *Keyring) find(ctx context.Context, d demand) (found, error) {
 	if left = f.unmet(left); len(left) == 0 {
 		return f, nil
 	}
-	k.fetchAll(ctx, f, left)
-	return f, nil
+	return f, k.fetchAll(ctx, f, left)
 }
 
 // load reads what the database has for a demand.
@@ -231,7 +230,7 @@ func (k *Keyring) keep(ctx context.Context, l *list) (*serverKeys, error) {
 		return tx.ServerKeys.PutList(l.ServerKeyList)
 	})
 	if err != nil {
-		return nil, fmt.Errorf("store the signing keys of %s: %w", l.Server, err)
+		return nil, fmt.Errorf("%w: %s: %w", errOwn, l.Server, err)
 	}
 	k.known.Set(l.Server, keys)
 	return keys, nil

@@ -390,3 +390,24 @@ func TestOwnList(t *testing.T) {
 		t.Errorf("signed now: %v; with the old key: %v; with it when it had expired: %v", r[0].Err, r[1].Err, r[2].Err)
 	}
 }
+
+// TestOurFaultsAreNotTheirs: keys that could not be stored are no reason to mistrust their server, or to leave it alone.
+func TestOurFaultsAreNotTheirs(t *testing.T) {
+	storetest.EachURL(t, func(t *testing.T, address string) {
+		db := storetest.Open(t, address)
+		n := federationtest.New(t, "one.test", "us.test")
+		one := &origin{name: "one.test", key: newKey(t), validUntil: time.Now().Add(time.Hour)}
+		n.Serve("one.test", one.serve(t))
+		ring := newRing(t, db, n)
+		ev := message(t, "10", one, time.Now())
+		show := storetest.Hide(t, address, "server_key_lists")
+		err := ring.VerifyEvents(t.Context(), []*event.Event{ev})[0].Err
+		if err == nil || errors.Is(err, sign.ErrNotSigned) || errors.Is(err, keyring.ErrUnreachable) || errors.Is(err, keyring.ErrNoKey) {
+			t.Errorf("while the database fails: %v", err)
+		}
+		show()
+		if err := ring.VerifyEvents(t.Context(), []*event.Event{ev})[0].Err; err != nil {
+			t.Errorf("afterwards: %v", err)
+		}
+	})
+}

@@ -96,7 +96,13 @@ func (k *Keyring) Notarize(ctx context.Context, wanted map[id.ServerName]map[id.
 			f[server] = keys
 		}
 	}
-	if len(left) > 0 && k.fetchForOthers(ctx, f, left[:min(len(left), maxForOthers)]) {
+	fetched := false
+	if len(left) > 0 {
+		if fetched, err = k.fetchForOthers(ctx, f, left[:min(len(left), maxForOthers)]); err != nil {
+			return nil, err
+		}
+	}
+	if fetched {
 		if lists, err = k.lists(ctx, servers); err != nil {
 			return nil, err
 		}
@@ -112,14 +118,13 @@ func (k *Keyring) Notarize(ctx context.Context, wanted map[id.ServerName]map[id.
 }
 
 // fetchForOthers is fetchEach for whoever asks; false if it is done for enough others at the moment.
-func (k *Keyring) fetchForOthers(ctx context.Context, f found, servers []id.ServerName) bool {
+func (k *Keyring) fetchForOthers(ctx context.Context, f found, servers []id.ServerName) (bool, error) {
 	select {
 	case k.notes <- struct{}{}:
 		defer func() { <-k.notes }()
-		k.fetchEach(ctx, f, slices.Values(servers))
-		return true
+		return true, k.fetchEach(ctx, f, slices.Values(servers))
 	default:
-		return false
+		return false, nil
 	}
 }
 

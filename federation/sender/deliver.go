@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/securecomm/securecomm/federation/client"
+	"github.com/securecomm/securecomm/homeserver/canonicaljson"
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/store"
 	"github.com/securecomm/securecomm/homeserver/stream"
@@ -47,7 +48,7 @@ func (s *Sender) deliver(server id.ServerName, q *queue) (more bool, err error) 
 	if b.size() > 0 {
 		result, err := s.Client.SendTransaction(s.ctx, server, b.id, b.transaction)
 		if err != nil && !s.refused(server, q, err) {
-			return false, err
+			return false, &failedCall{err}
 		}
 		for eventID, r := range result.PDUs {
 			if r.Error != "" {
@@ -169,11 +170,17 @@ func (s *Sender) delivered(server id.ServerName, q *queue, b *batch) error {
 	return nil
 }
 
-// refused handles a transaction that the other server will never take: its parts are sent one by one, and
-// what is refused again and again alone is given up, so that the rest goes on. It says whether that is so.
+// failedCall says that the other server did not take a transaction. All other errors are faults of our own.
+type failedCall struct{ error }
+
+func (f *failedCall) Unwrap() error { return f.error }
+
+// refused handles a transaction that the other server will never take, or that can't even be signed: its parts are sent one
+// by one, and what is refused again and again alone is given up, so that the rest goes on. It says whether that is so.
 func (s *Sender) refused(server id.ServerName, q *queue, err error) bool {
 	var answer *client.Error
-	if !errors.As(err, &answer) || answer.Status != http.StatusBadRequest && answer.Status != http.StatusRequestEntityTooLarge {
+	bad := errors.As(err, &answer) && (answer.Status == http.StatusBadRequest || answer.Status == http.StatusRequestEntityTooLarge)
+	if !bad && !errors.Is(err, canonicaljson.ErrInvalid) {
 		return false
 	}
 	if q.pending.size() > 1 {
@@ -186,6 +193,21 @@ func (s *Sender) refused(server id.ServerName, q *queue, err error) bool {
 	s.Log.Warn("given up what another server refuses", "server", server, "transaction", q.pending.id, "err", err)
 	q.single = false
 	return true
+}
+
+// stumble tries again a little later after a fault of our own, such as of the database. The destination is none the worse.
+func (s *Sender) stumble(server id.ServerName, q *queue, cause error) {
+	if q.stumbles == 0 {
+		s.Log.Error("cannot deliver to a server for a reason of our own", "server", server, "err", cause)
+	}
+	pause := min(maxStumblePause, stumblePause<<min(q.stumbles, 20))
+	q.stumbles++
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	q.stumbled = time.Now().Add(pause)
+	q.running = false
+	q.settle()
+	s.poke(server, q)
 }
 
 // failed leaves a destination alone for a while.

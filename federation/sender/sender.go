@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -23,6 +24,9 @@ const (
 	// minWake is how often a destination's pause can be ended by its speaking to us: it may be able to
 	// reach us although we cannot reach it.
 	minWake = time.Minute
+	// stumblePause is how long to wait at first after a fault of our own, and maxStumblePause at most.
+	stumblePause    = 100 * time.Millisecond
+	maxStumblePause = time.Minute
 	// A destination loses what waits for it when it has failed for giveUp, and at least minFailures times.
 	giveUp      = 30 * 24 * time.Hour
 	minFailures = 100
@@ -49,7 +53,8 @@ type Sender struct {
 
 	mu     sync.Mutex
 	queues map[id.ServerName]*queue
-	lossy  int64 // counts transactions of which nothing is in the outbox
+	lossy  int64       // counts transactions of which nothing is in the outbox
+	again  *time.Timer // calls pokeAll, which has failed
 }
 
 // queue is a destination that something waits for, or that fails. Sender.mu guards it, except the last fields.
@@ -59,6 +64,7 @@ type queue struct {
 	failing   store.Destination
 	timer     *time.Timer
 	woken     time.Time
+	stumbled  time.Time // until when to wait after a fault of our own, which says nothing of the destination
 	ephemeral []json.RawMessage
 	settled   []chan struct{} // closed when nothing waits any more, or delivery fails
 
@@ -66,6 +72,7 @@ type queue struct {
 	pending  *batch // built and not yet answered
 	single   bool   // send one thing at a time, to find the one that is refused
 	refusals int
+	stumbles int // faults of our own in a row
 }
 
 // Start begins to deliver. It returns once it knows what waits.
@@ -123,6 +130,9 @@ const nonceFact = "sender nonce"
 func (s *Sender) Close() {
 	s.cancel()
 	s.mu.Lock()
+	if s.again != nil {
+		s.again.Stop()
+	}
 	for _, q := range s.queues {
 		if q.timer != nil {
 			q.timer.Stop()
@@ -228,11 +238,12 @@ func (s *Sender) pokeAll() {
 		waiting, err = tx.Outbox.Destinations()
 		return err
 	})
-	if err != nil {
-		s.Log.Error("cannot read which servers something waits for", "err", err)
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if err != nil && s.ctx.Err() == nil {
+		s.Log.Error("cannot read which servers something waits for", "err", err)
+		s.again = time.AfterFunc(maxStumblePause, s.pokeAll)
+	}
 	for _, server := range waiting {
 		s.poke(server, s.queue(server))
 	}
@@ -250,11 +261,15 @@ func (s *Sender) queue(server id.ServerName) *queue {
 
 // poke has a queue drained, now or when its pause is over. The caller holds the lock.
 func (s *Sender) poke(server id.ServerName, q *queue) {
-	switch wait := time.Until(time.UnixMilli(q.failing.RetryAt)); {
+	wait := time.Until(q.stumbled)
+	if q.failing.FailingSince != 0 {
+		wait = max(wait, time.Until(time.UnixMilli(q.failing.RetryAt)))
+	}
+	switch {
 	case s.ctx.Err() != nil:
 	case q.running:
 		q.again = true
-	case q.failing.FailingSince != 0 && wait > 0:
+	case wait > 0:
 		if q.timer == nil {
 			q.timer = time.AfterFunc(wait, func() {
 				s.mu.Lock()
@@ -290,10 +305,16 @@ func (s *Sender) drain(server id.ServerName, q *queue) {
 		if s.ctx.Err() != nil {
 			return
 		}
-		if err != nil {
-			s.failed(server, q, err)
+		var theirs *failedCall
+		switch {
+		case errors.As(err, &theirs):
+			s.failed(server, q, theirs.error)
+			return
+		case err != nil:
+			s.stumble(server, q, err)
 			return
 		}
+		q.stumbles = 0
 		if !more && s.rests(server, q) {
 			return
 		}

@@ -389,3 +389,34 @@ func TestSettle(t *testing.T) {
 		}
 	})
 }
+
+// heard is a log that tells of its first line.
+type heard struct{ first chan string }
+
+func (h heard) Write(line []byte) (int, error) {
+	select {
+	case h.first <- string(line):
+	default:
+	}
+	return len(line), nil
+}
+
+// TestOurFaultsAreNotTheirs: a destination is not left alone because our own database fails, and loses nothing.
+func TestOurFaultsAreNotTheirs(t *testing.T) {
+	storetest.EachURL(t, func(t *testing.T, address string) {
+		db := storetest.Open(t, address)
+		n, two := federationtest.New(t, "two.test", "us.test"), newOther()
+		n.Serve(destination, two)
+		s := start(t, db, n, time.Hour) // the pause after a failure of the destination
+		log := heard{make(chan string, 1)}
+		s.Log = slog.New(slog.NewTextHandler(log, nil))
+		show := storetest.Hide(t, address, "outbox")
+		s.SendEphemeral([]id.ServerName{destination}, edu("a"))
+		line := <-log.first
+		show()
+		two.wait(1)
+		if got := two.got(); !slices.Equal(got, []string{"a"}) || !strings.Contains(line, "reason of our own") {
+			t.Errorf("got %v after %s", got, line)
+		}
+	})
+}

@@ -3,6 +3,7 @@ package media
 import (
 	"context"
 	"errors"
+	"io"
 	"time"
 
 	"github.com/securecomm/securecomm/homeserver/id"
@@ -156,9 +157,15 @@ func (s *Service) download(ctx context.Context, w Wanted) (store.MediaRow, error
 		return store.MediaRow{}, s.remoteError(w, err)
 	}
 	defer func() { _ = remote.Body.Close() }()
-	f, err := s.write(remote.Body, s.MaxRemote)
-	if err != nil {
-		return store.MediaRow{}, s.remoteError(w, err)
+	body := &arriving{Reader: remote.Body}
+	f, err := s.write(body, s.MaxRemote)
+	switch {
+	case body.failed != nil:
+		return store.MediaRow{}, s.remoteError(w, body.failed)
+	case errors.Is(err, ErrTooLarge):
+		return store.MediaRow{}, ErrRemoteTooLarge
+	case err != nil:
+		return store.MediaRow{}, err // a fault of our own disk
 	}
 	now := time.Now().UnixMilli()
 	m := store.MediaRow{
@@ -172,11 +179,24 @@ func (s *Service) download(ctx context.Context, w Wanted) (store.MediaRow, error
 	return m, err
 }
 
+// arriving is what another server sends. It tells its errors from those of our own disk.
+type arriving struct {
+	io.Reader
+	failed error
+}
+
+// Read reads on.
+func (a *arriving) Read(p []byte) (int, error) {
+	n, err := a.Reader.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		a.failed = err
+	}
+	return n, err
+}
+
 // remoteError says what a failed download means to who asked for it. What exactly went wrong is for the log.
 func (s *Service) remoteError(w Wanted, err error) error {
 	switch {
-	case errors.Is(err, ErrTooLarge):
-		return ErrRemoteTooLarge
 	case errors.Is(err, ErrNotFound), errors.Is(err, ErrNotYetUploaded), errors.Is(err, ErrRemoteTooLarge):
 		return err
 	}

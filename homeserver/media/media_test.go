@@ -407,3 +407,15 @@ func TestServeFederation(t *testing.T) {
 		t.Errorf("unknown media: %v", err)
 	}
 }
+
+// TestOurFaultsAreNotTheirs: a disk that takes nothing is no fault of the server that the media is of.
+func TestOurFaultsAreNotTheirs(t *testing.T) {
+	s := service(t, sqlite(t))
+	s.Remote = &remote{body: "far"}
+	if err := os.WriteFile(s.Dir, nil, 0o600); err != nil { // where the folder should be
+		t.Fatal(err)
+	}
+	if _, err := s.Open(context.Background(), media.Wanted{Origin: there, ID: "M"}); err == nil || errors.Is(err, media.ErrRemote) {
+		t.Errorf("got %v", err)
+	}
+}
