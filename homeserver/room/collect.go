@@ -202,6 +202,7 @@ func (c *collection) purge(ctx context.Context, r store.UnwantedRoom) (bool, err
 			return false, err
 		}
 	}
+	c.e.forgetGraph(r.NID)
 	for more := true; more; {
 		err := c.step(ctx, func(tx *store.Tx) (err error) {
 			more, err = tx.Rooms.PurgeSome(r.NID, collectStep)

@@ -52,5 +52,6 @@ type Engine struct {
 
 	mu       sync.Mutex
 	rooms    map[id.RoomID]*live
+	graphs   map[store.RoomNID]*authGraph
 	lastTime int64 // what uniqueTime gave out last
 }

@@ -248,7 +248,7 @@ func (e *Engine) stateAfterAll(ctx context.Context, room *store.Room, prev []*st
 			states = append(states, m)
 		}
 		var err error
-		out, err = resolve(tx, room.Version, states)
+		out, err = e.resolve(tx, room, states)
 		return err
 	})
 	return out, err
@@ -488,7 +488,7 @@ func (d *draft) resolveEnds(ctx context.Context, ev *store.Event, after store.St
 			}
 			states = append(states, m)
 		}
-		out, err = resolveWith(tx, d.room.Version, states, ev)
+		out, err = d.e.resolve(tx, d.room, states, ev)
 		return err
 	})
 	return out, err

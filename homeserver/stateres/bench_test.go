@@ -33,13 +33,13 @@ func largeRoom(name id.RoomVersion, members, changes int) []*roomtest.Branch {
 
 // counted counts how often an event is asked for.
 type counted struct {
-	stateres.Events
+	simple
 	asked int
 }
 
 func (c *counted) Event(eventID id.EventID) *event.Event {
 	c.asked++
-	return c.Events.Event(eventID)
+	return c.simple.Event(eventID)
 }
 
 // TestLargeRoom has auth chains that are too long for anything that recurses, and counts the events that are asked for:
@@ -47,13 +47,67 @@ func (c *counted) Event(eventID id.EventID) *event.Event {
 func TestLargeRoom(t *testing.T) {
 	for _, name := range []id.RoomVersion{"2", "12"} {
 		branches := largeRoom(name, 5000, 500)
-		c := &counted{Events: branches[0].Room}
-		if _, err := stateres.Resolve(branches[0].Room.Version, statesOf(branches), c); err != nil {
+		c := &counted{simple: branches[0].Room}
+		if _, err := resolveSets(branches[0].Room.Version, statesOf(branches), c); err != nil {
 			t.Fatal(err)
 		}
 		const events = 5000 + 500 + 100 + 10
 		if c.asked == 0 || c.asked > 4*events {
 			t.Errorf("version %s: asked for %d events of %d", name, c.asked, events)
+		}
+	}
+}
+
+// looked counts what is asked for of a graph whose places are known.
+type looked struct {
+	graphed
+	events, places int
+}
+
+func (l *looked) Place(eventID id.EventID) (stateres.Place, bool) {
+	l.places++
+	return l.graphed.Place(eventID)
+}
+
+func (l *looked) Event(eventID id.EventID) *event.Event {
+	l.events++
+	return l.graphed.Event(eventID)
+}
+
+// TestWorkFollowsTheConflict: a member whose event is forked costs the same in a room of fifteen and in one of fifteen hundred
+// with a hundred times as many power levels in its past.
+func TestWorkFollowsTheConflict(t *testing.T) {
+	for _, name := range []id.RoomVersion{"2", "11", "12"} {
+		v, _ := event.VersionOf(name)
+		var costs []looked
+		for _, size := range []int{15, 1500} {
+			one := start(v)
+			for i := range size {
+				if i%5 == 0 {
+					one.Must(levels(v, "@alice:one", 50, 50+i%2, int64(i)))
+				}
+				user := id.UserID(fmt.Sprintf("@user%d:one", i))
+				one.Must(member(user, user, "join", int64(i)))
+			}
+			last := id.UserID(fmt.Sprintf("@user%d:one", size-1))
+			two := one.Fork()
+			one.Must(member(last, last, "join", int64(size+1)))
+			one.Must(member(last, last, "join", int64(size+2)))
+			two.Must(member(last, last, "join", int64(size+3)))
+			sets := statesOf([]*roomtest.Branch{one, two})
+			common, rest := apart(sets, withPlaces(one.Room), func(event.StateKeyTuple) bool { return false })
+			for _, eventID := range one.IDs() {
+				common.Place(eventID)
+			}
+			l := looked{graphed: common.graphed}
+			got, err := stateres.Resolve(v, common, rest, &l)
+			if err != nil || len(got) != 1 {
+				t.Fatalf("version %s: resolved %v, %v", name, got, err)
+			}
+			costs = append(costs, l)
+		}
+		if a, b := costs[0], costs[1]; a.events != b.events || a.places != b.places || a.events > 30 {
+			t.Errorf("version %s: %d events and %d places are looked at in a small room, %d and %d in a large one", name, a.events, a.places, b.events, b.places)
 		}
 	}
 }
@@ -64,7 +118,7 @@ func BenchmarkResolve(b *testing.B) {
 		sets := statesOf(branches)
 		b.Run(string(name), func(b *testing.B) {
 			for b.Loop() {
-				if _, err := stateres.Resolve(branches[0].Room.Version, sets, branches[0].Room); err != nil {
+				if _, err := resolveSets(branches[0].Room.Version, sets, branches[0].Room); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -1,6 +1,8 @@
 package stateres
 
 import (
+	"math/bits"
+
 	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/id"
 )
@@ -17,8 +19,10 @@ type graph struct {
 }
 
 type vertex struct {
-	event  *event.Event
-	auth   []node // its auth events, once expanded
+	id     id.EventID
+	place  Place
+	event  *event.Event // once read
+	auth   []node       // its auth events, once opened
 	opened bool
 }
 
@@ -35,15 +39,15 @@ func (g *graph) find(eventID id.EventID) (node, bool) {
 	if ok {
 		return n, n != missed
 	}
-	e := g.events.Event(eventID)
-	if e == nil {
+	place, ok := g.events.Place(eventID)
+	if !ok {
 		g.index[eventID] = missed
 		g.missing = append(g.missing, eventID)
 		return missed, false
 	}
 	n = node(len(g.nodes))
 	g.index[eventID] = n
-	g.nodes = append(g.nodes, vertex{event: e})
+	g.nodes = append(g.nodes, vertex{id: eventID, place: place})
 	return n, true
 }
 
@@ -57,24 +61,51 @@ func (g *graph) findAll(eventIDs []id.EventID) []node {
 	return found
 }
 
-func (g *graph) at(n node) *event.Event { return g.nodes[n].event }
+// read reads events and what authorizes them, all at once. False, and noted, if one of the former is missing.
+func (g *graph) read(nodes []node) bool {
+	var ids []id.EventID
+	for _, n := range nodes {
+		ids = append(ids, g.nodes[n].id)
+		for _, a := range g.auth(n) {
+			ids = append(ids, g.nodes[a].id)
+		}
+	}
+	g.events.Expect(ids)
+	complete := true
+	for _, n := range nodes {
+		if g.at(n) == nil {
+			g.missing = append(g.missing, g.nodes[n].id)
+			complete = false
+		}
+	}
+	return complete
+}
+
+// at is the event of a node; nil if it can't be read, which is not so for those that read found.
+func (g *graph) at(n node) *event.Event {
+	v := &g.nodes[n]
+	if v.event == nil {
+		v.event = g.events.Event(v.id)
+	}
+	return v.event
+}
+
+func (g *graph) rank(n node) int64 { return g.nodes[n].place.Rank }
 
 // auth are the auth events of an event, without those that are missing.
 func (g *graph) auth(n node) []node {
 	if v := &g.nodes[n]; v.opened {
 		return v.auth
 	}
-	auth := g.findAll(g.nodes[n].event.AuthEvents)
+	auth := g.findAll(g.nodes[n].place.Auth)
 	g.nodes[n].auth, g.nodes[n].opened = auth, true
 	return auth
 }
 
 // levels is the m.room.power_levels among the auth events of an event; false if there is none.
 func (g *graph) levels(n node) (node, bool) {
-	for _, a := range g.auth(n) {
-		if g.at(a).StateKeyIs(event.TypePowerLevels, "") {
-			return a, true
-		}
+	if levels := g.nodes[n].place.Levels; levels != "" {
+		return g.find(levels)
 	}
 	return missed, false
 }
@@ -103,6 +134,17 @@ func (s *set) add(n node) bool {
 	fresh := s.bits[word]&(1<<(n&63)) == 0
 	s.bits[word] |= 1 << (n & 63)
 	return fresh
+}
+
+// addAll adds another set of nodes that has no more words, and returns how many there are then.
+func (s *set) addAll(other set) (count int) {
+	for i, word := range other.bits {
+		s.bits[i] |= word
+	}
+	for _, word := range s.bits {
+		count += bits.OnesCount64(word)
+	}
+	return count
 }
 
 // reach calls visit for the nodes from and everything in their auth chains, each as long as visit says that

@@ -13,7 +13,6 @@ import (
 	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/eventauth/roomtest"
 	"github.com/securecomm/securecomm/homeserver/id"
-	"github.com/securecomm/securecomm/homeserver/stateres"
 )
 
 // oracle resolves by gomatrixserverlib.
@@ -80,7 +79,7 @@ func TestAgainstOracle(t *testing.T) {
 			}
 			branches = append(branches, b)
 		}
-		ours, err := stateres.Resolve(v, statesOf(branches), trunk.Room)
+		ours, err := resolveSets(v, statesOf(branches), trunk.Room)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -11,7 +11,6 @@ import (
 	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/eventauth"
 	"github.com/securecomm/securecomm/homeserver/id"
-	"github.com/securecomm/securecomm/homeserver/stateres"
 )
 
 // recording is a room made by chance with what Synapse 1.163.2 said of it. Events are named by their place;
@@ -109,7 +108,7 @@ func (r *recording) replay(t *testing.T) {
 			ids = append(ids, one)
 		}
 		_, expected := state(want)
-		if got, err := stateres.Resolve(v, ids, byID); err != nil || !maps.Equal(got, expected) {
+		if got, err := resolveSets(v, ids, byID); err != nil || !maps.Equal(got, expected) {
 			t.Errorf("version %s: resolution %d: %v", r.Version, i, err)
 		}
 	}

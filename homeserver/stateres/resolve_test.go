@@ -59,13 +59,18 @@ func TestAgainstReference(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		v, _ := event.VersionOf(rapid.SampledFrom(event.Versions()[1:]).Draw(t, "version"))
 		chanceRoom(v, rapid.Uint64().Draw(t, "seed"), func(room *roomtest.Room, sets []stateIDs) stateIDs {
-			got, err := stateres.Resolve(v, sets, room)
+			got, err := resolveSets(v, sets, room)
 			if err != nil {
 				t.Fatal(err)
 			}
 			literal := reference{room, v.StateRes == event.StateResV21, make(map[id.EventID]idSet)}
 			if want := literal.resolve(sets); !maps.Equal(got, want) {
 				t.Fatalf("resolved to\n%v\nexpected\n%v", describe(room, got), describe(room, want))
+			}
+			common, rest := apart(sets, withPlaces(room), func(event.StateKeyTuple) bool { return rapid.IntRange(0, 3).Draw(t, "left in") == 0 })
+			short, err := stateres.Resolve(v, common, rest, common.graphed)
+			if maps.Copy(short, common.state); err != nil || !maps.Equal(short, got) {
+				t.Fatalf("without what is common, resolved to\n%v\nexpected\n%v, %v", describe(room, short), describe(room, got), err)
 			}
 			return got
 		})
@@ -77,12 +82,12 @@ func TestOrderOfSets(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		v, _ := event.VersionOf(rapid.SampledFrom(event.Versions()).Draw(t, "version"))
 		chanceRoom(v, rapid.Uint64().Draw(t, "seed"), func(room *roomtest.Room, sets []stateIDs) stateIDs {
-			got, err := stateres.Resolve(v, sets, room)
+			got, err := resolveSets(v, sets, room)
 			if err != nil {
 				t.Fatal(err)
 			}
 			for range 3 {
-				again, err := stateres.Resolve(v, rapid.Permutation(sets).Draw(t, "order"), room)
+				again, err := resolveSets(v, rapid.Permutation(sets).Draw(t, "order"), room)
 				if err != nil || !maps.Equal(got, again) {
 					t.Fatalf("resolved to\n%v\nthen to\n%v, %v", describe(room, got), describe(room, again), err)
 				}
@@ -95,14 +100,14 @@ func TestOrderOfSets(t *testing.T) {
 func TestFewSets(t *testing.T) {
 	v, _ := event.VersionOf("12")
 	b := roomtest.New(v, "@a:one", "")
-	if got, err := stateres.Resolve(v, nil, b.Room); err != nil || got == nil || len(got) != 0 {
+	if got, err := resolveSets(v, nil, b.Room); err != nil || got == nil || len(got) != 0 {
 		t.Errorf("no sets: %v, %v", got, err)
 	}
-	got, err := stateres.Resolve(v, []stateIDs{b.IDs()}, b.Room)
+	got, err := resolveSets(v, []stateIDs{b.IDs()}, b.Room)
 	if err != nil || !maps.Equal(got, b.IDs()) {
 		t.Errorf("one set: %v, %v", got, err)
 	}
-	got, err = stateres.Resolve(v, []stateIDs{b.IDs(), b.IDs(), b.IDs()}, b.Room)
+	got, err = resolveSets(v, []stateIDs{b.IDs(), b.IDs(), b.IDs()}, b.Room)
 	if err != nil || !maps.Equal(got, b.IDs()) {
 		t.Errorf("three equal sets: %v, %v", got, err)
 	}
@@ -127,7 +132,7 @@ func TestMissingEvents(t *testing.T) {
 	for _, name := range event.Versions() {
 		v, _ := event.VersionOf(name)
 		one, two, banned := banRoom(v)
-		_, err := stateres.Resolve(v, []stateIDs{one.IDs(), two.IDs()}, lacking{Room: one.Room, without: banned.ID})
+		_, err := resolveSets(v, []stateIDs{one.IDs(), two.IDs()}, lacking{Room: one.Room, without: banned.ID})
 		var missing *stateres.MissingError
 		if !errors.As(err, &missing) || len(missing.IDs) != 1 || missing.IDs[0] != banned.ID {
 			t.Errorf("version %s: %v", name, err)

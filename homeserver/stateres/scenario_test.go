@@ -7,7 +7,6 @@ import (
 	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/eventauth/roomtest"
 	"github.com/securecomm/securecomm/homeserver/id"
-	"github.com/securecomm/securecomm/homeserver/stateres"
 )
 
 func state(sender id.UserID, typ, content string, ts int64) roomtest.Event {
@@ -54,7 +53,7 @@ func banRoom(v *event.Version) (one, two *roomtest.Branch, banned *event.Event) 
 
 func resolve(t *testing.T, branches ...*roomtest.Branch) stateIDs {
 	t.Helper()
-	resolved, err := stateres.Resolve(branches[0].Room.Version, statesOf(branches), branches[0].Room)
+	resolved, err := resolveSets(branches[0].Room.Version, statesOf(branches), branches[0].Room)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,11 +121,11 @@ func TestRejectedAuthEvents(t *testing.T) {
 	one.Must(state("@alice:one", "m.room.topic", `{"topic":"a"}`, 2))
 	two.Must(state("@alice:one", "m.room.topic", `{"topic":"b"}`, 3))
 	sets := statesOf([]*roomtest.Branch{one, two})
-	accepted, err := stateres.Resolve(v, sets, one.Room)
+	accepted, err := resolveSets(v, sets, one.Room)
 	if err != nil || accepted[key("m.room.topic", "")] == "" {
 		t.Errorf("no topic: %v", err)
 	}
-	refused, err := stateres.Resolve(v, sets, lacking{Room: one.Room, rejected: join.ID})
+	refused, err := resolveSets(v, sets, lacking{Room: one.Room, rejected: join.ID})
 	if err != nil || refused[key("m.room.topic", "")] != "" {
 		t.Errorf("the topic stands on a rejected join: %v", err)
 	}
@@ -141,7 +140,7 @@ func TestNoCreateAnywhere(t *testing.T) {
 		for _, set := range sets {
 			delete(set, key(event.TypeCreate, ""))
 		}
-		if _, err := stateres.Resolve(v, sets, one.Room); err != nil {
+		if _, err := resolveSets(v, sets, one.Room); err != nil {
 			t.Errorf("version %s: %v", name, err)
 		}
 	}

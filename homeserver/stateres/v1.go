@@ -14,8 +14,17 @@ import (
 // agreed state.
 func (r *resolver) resolveV1(sets []map[event.StateKeyTuple]id.EventID) (map[event.StateKeyTuple]id.EventID, error) {
 	agreed, conflicted := split(sets, false)
-	r.agreed, r.base = agreed, agreed
+	r.agreed, r.based = agreed, true
 	disputes := make(map[event.StateKeyTuple][]node)
+	var all collection
+	for _, eventIDs := range conflicted {
+		for _, n := range r.findAll(eventIDs) {
+			all.add(n)
+		}
+	}
+	if !r.read(all.list) {
+		return nil, r.missingError()
+	}
 	for _, eventIDs := range conflicted {
 		for _, n := range r.findAll(eventIDs) {
 			if key := r.at(n).Tuple(); !slices.Contains(disputes[key], n) {
@@ -26,6 +35,7 @@ func (r *resolver) resolveV1(sets []map[event.StateKeyTuple]id.EventID) (map[eve
 	if err := r.missingError(); err != nil {
 		return nil, err
 	}
+	r.expect(all.list)
 	for _, nodes := range disputes {
 		r.sortByDepth(nodes)
 	}

@@ -18,16 +18,15 @@ func (r *resolver) resolveV2(sets []map[event.StateKeyTuple]id.EventID) (map[eve
 	if !slices.ContainsFunc(conflicted, func(ids []id.EventID) bool { return len(ids) > 0 }) {
 		return agreed, nil
 	}
-	if !v21 {
-		r.base = agreed
-	}
+	r.based = !v21
 	if r.version.NoCreateInAuthEvents {
 		r.create = r.findCreate(sets)
 	}
 	full := r.fullConflictedSet(conflicted, v21)
-	if err := r.missingError(); err != nil {
-		return nil, err
+	if !r.read(full) || len(r.missing) > 0 {
+		return nil, r.missingError()
 	}
+	r.expect(full)
 	power, rest := r.powerEvents(full)
 	r.applyAllowed(r.sortByPower(power))
 	r.applyAllowed(r.sortByMainline(rest))
@@ -36,12 +35,18 @@ func (r *resolver) resolveV2(sets []map[event.StateKeyTuple]id.EventID) (map[eve
 
 // findCreate is the m.room.create of the room; every set has it unless someone handed us nonsense.
 func (r *resolver) findCreate(sets []map[event.StateKeyTuple]id.EventID) *event.Event {
+	key := event.StateKeyTuple{Type: event.TypeCreate}
+	eventID := r.common.Get(key)
 	for _, set := range sets {
-		if eventID, ok := set[event.StateKeyTuple{Type: event.TypeCreate}]; ok {
-			if n, ok := r.find(eventID); ok {
-				return r.at(n)
-			}
+		if eventID == "" {
+			eventID = set[key]
 		}
+	}
+	if eventID == "" {
+		return nil
+	}
+	if n, ok := r.find(eventID); ok {
+		return r.at(n)
 	}
 	return nil
 }
@@ -157,7 +162,7 @@ type authState struct {
 // Get implements eventauth.State.
 func (s authState) Get(typ, stateKey string) *event.Event {
 	for _, n := range s.auth {
-		if e := s.at(n); e.StateKeyIs(typ, stateKey) {
+		if e := s.at(n); e != nil && e.StateKeyIs(typ, stateKey) {
 			return e
 		}
 	}
@@ -166,12 +171,13 @@ func (s authState) Get(typ, stateKey string) *event.Event {
 
 // sortByMainline is the mainline ordering based on the power levels of the partially resolved state.
 func (r *resolver) sortByMainline(rest []node) []node {
-	// position is where events stand whose nearest power levels of the mainline are known, counted from its
-	// oldest end so that none at all is 0 and comes first.
-	position := r.mainline()
+	line := &mainline{graph: &r.graph, position: make(map[node]int64)}
+	if p := r.get(event.StateKeyTuple{Type: event.TypePowerLevels}); p != nil {
+		line.next, line.more = r.find(p.ID)
+	}
 	order := make([]ranked, 0, len(rest))
 	for _, n := range rest {
-		order = append(order, ranked{node: n, event: r.at(n), rank: r.mainlinePosition(n, position)})
+		order = append(order, ranked{node: n, event: r.at(n), rank: line.of(n)})
 	}
 	slices.SortFunc(order, compare)
 	sorted := make([]node, len(order))
@@ -181,41 +187,48 @@ func (r *resolver) sortByMainline(rest []node) []node {
 	return sorted
 }
 
-func (r *resolver) mainline() map[node]int64 {
-	var line []node
-	position := make(map[node]int64)
-	p := r.get(event.StateKeyTuple{Type: event.TypePowerLevels})
-	if p == nil {
-		return position
-	}
-	for n, ok := r.find(p.ID); ok; n, ok = r.levels(n) {
-		if _, circle := position[n]; circle {
-			break
-		}
-		position[n] = math.MaxInt64
-		line = append(line, n)
-	}
-	for i, n := range line {
-		position[n] = int64(len(line) - i)
-	}
-	return position
+// mainline is the line of power levels that leads from those of the partially resolved state into the past. It is
+// followed only as far as somebody asks.
+type mainline struct {
+	*graph
+	// position is where events stand whose nearest power levels of the line are known: the older the lower.
+	position map[node]int64
+	next     node // what the line goes on with, if more
+	more     bool
+	length   int64
+	last     int64 // the rank of the last one followed
 }
 
-// mainlinePosition walks from power levels to power levels until it meets the mainline, and notes the answer
-// for all that it passed.
-func (r *resolver) mainlinePosition(n node, position map[node]int64) int64 {
+// offLine is the position of events from which no power levels of the mainline are reached: they come first.
+const offLine = math.MinInt64
+
+// stands says where power levels stand on the mainline; false if they are not on it. Ranks fall along the line.
+func (m *mainline) stands(p node) (int64, bool) {
+	for m.more && m.rank(m.next) >= m.rank(p) {
+		m.length++
+		m.position[m.next], m.last = -m.length, m.rank(m.next)
+		m.next, m.more = m.levels(m.next)
+	}
+	at, ok := m.position[p]
+	return at, ok
+}
+
+// of walks from power levels to power levels until it meets the mainline, and notes the answer for all that it passed.
+func (m *mainline) of(n node) int64 {
 	var passed []node
-	at := int64(0)
-	for p, ok := r.levels(n); ok; p, ok = r.levels(p) {
-		if known, ok := position[p]; ok {
+	at := int64(offLine)
+	for p, ok := m.levels(n); ok; p, ok = m.levels(p) {
+		if known, ok := m.stands(p); ok {
 			at = known
 			break
 		}
-		position[p] = 0 // ends a circle
+		if !m.more && (m.length == 0 || m.rank(p) < m.last) {
+			break // behind the line's end
+		}
 		passed = append(passed, p)
 	}
 	for _, p := range passed {
-		position[p] = at
+		m.position[p] = at
 	}
 	return at
 }

@@ -1,0 +1,101 @@
+package room
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/securecomm/securecomm/homeserver/event"
+	"github.com/securecomm/securecomm/homeserver/stateres"
+	"github.com/securecomm/securecomm/homeserver/store"
+)
+
+// resolve finds the one state that several agree upon. Events that are not in the database yet may be handed in.
+func (e *Engine) resolve(tx *store.Tx, room *store.Room, states []store.StateMap, fresh ...*store.Event) (store.StateMap, error) {
+	states = distinct(states)
+	switch len(states) {
+	case 0:
+		return store.StateMap{}, nil
+	case 1:
+		return states[0], nil
+	}
+	g := e.graph(room.NID)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return newSource(tx, g, fresh).resolve(room.Version, states)
+}
+
+// resolve looks at what differs between states and what authorizes that, not at what they have in common.
+func (s *eventSource) resolve(v *event.Version, states []store.StateMap) (store.StateMap, error) {
+	common := &common{source: s, state: states[0], apart: map[int64]bool{}}
+	for _, m := range states[1:] {
+		states[0].Diff(m, func(key int64, _, _ store.EventNID) { common.apart[key] = true })
+	}
+	if err := s.setApart(common); err != nil {
+		return store.StateMap{}, err
+	}
+	sets, numbers, err := s.sets(states, common.apart)
+	if err != nil {
+		return store.StateMap{}, err
+	}
+	resolved, err := stateres.Resolve(v, common, sets, s)
+	if err = errors.Join(s.err, err); err != nil {
+		return store.StateMap{}, fmt.Errorf("resolve the state: %w", err)
+	}
+	out := states[0]
+	for t, key := range numbers {
+		if resolved[t] == "" {
+			out = out.Set(key, 0)
+		}
+	}
+	for t, eventID := range resolved {
+		ev := s.find(eventID)
+		if ev == nil {
+			return store.StateMap{}, fmt.Errorf("resolve the state: %s is not known", eventID)
+		}
+		key := numbers[t]
+		if key == 0 {
+			if key, err = s.tx.States.FindKey(t); err != nil {
+				return store.StateMap{}, err
+			}
+		}
+		out = out.Set(key, ev.NID)
+	}
+	return out, nil
+}
+
+// setApart has what is not in the database, and so not in the graph, looked at in any case.
+func (s *eventSource) setApart(c *common) error {
+	for eventID := range s.fresh {
+		ev := s.events[eventID]
+		if ev.StateKey == nil {
+			continue
+		}
+		key, err := s.tx.States.FindKey(ev.Tuple())
+		if err != nil {
+			return err
+		}
+		if c.state.Get(key) == ev.NID {
+			c.apart[key] = true
+		}
+	}
+	return nil
+}
+
+// distinct drops states that are the same as another.
+func distinct(states []store.StateMap) []store.StateMap {
+	var out []store.StateMap
+next:
+	for _, m := range states {
+		for _, o := range out {
+			same := m.Len() == o.Len()
+			if same {
+				m.Diff(o, func(int64, store.EventNID, store.EventNID) { same = false })
+			}
+			if same {
+				continue next
+			}
+		}
+		out = append(out, m)
+	}
+	return out
+}
