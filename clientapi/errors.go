@@ -77,6 +77,7 @@ var domainErrors = []struct {
 	{filter.ErrInvalid, http.StatusBadRequest, "M_BAD_JSON"},
 	{pushrule.ErrNotFound, http.StatusNotFound, "M_NOT_FOUND"},
 	{pushrule.ErrInvalid, http.StatusBadRequest, "M_INVALID_PARAM"},
+	{pushrule.ErrTooLarge, http.StatusRequestEntityTooLarge, "M_TOO_LARGE"},
 	{pushrule.ErrNoNeighbour, http.StatusBadRequest, "M_UNKNOWN"},
 	{push.ErrBadPusher, http.StatusBadRequest, "M_INVALID_PARAM"},
 	{keys.ErrMissing, http.StatusBadRequest, "M_BAD_JSON"},

@@ -34,6 +34,11 @@ type builder struct {
 	shown  int // bytes of events in timelines
 	erased history.Erased
 	parts  [sections]section
+	keys   []byte // how many keys the device has left
+	gaps   []gap
+	// What the user's own rules may still cost, and how many bytes wait for them.
+	work    pushrule.Work
+	judging int
 }
 
 // The parts of an answer.
@@ -87,6 +92,7 @@ func (b *builder) build() error {
 		s.next()
 		s.buf = append(s.buf, m.JSON...)
 	}
+	b.keys = b.appendKeyCounts(nil)
 	b.any = b.any || b.initial || w.keyCount
 	for i := range b.parts {
 		b.any = b.any || len(b.parts[i].buf) > 0
@@ -96,7 +102,7 @@ func (b *builder) build() error {
 
 // finish puts the answer together.
 func (b *builder) finish() []byte {
-	size := 256
+	size := 256 + len(b.keys)
 	for i := range b.parts {
 		size += len(b.parts[i].buf)
 	}
@@ -114,7 +120,7 @@ func (b *builder) finish() []byte {
 		out = append(append(append(out, `"device_lists":{`...), s...), `},`...)
 	}
 	out = b.appendRooms(out)
-	out = b.appendKeyCounts(out)
+	out = append(out, b.keys...)
 	out = append(out, `"next_batch":"`...)
 	out = append(out, b.next.String()...)
 	return append(out, `"}`...)

@@ -243,15 +243,9 @@ func (b *builder) joinedRoom(v *visit, typing []id.UserID) error {
 	if len(s.buf) == 0 && !v.w.receipts && !v.fresh {
 		return nil
 	}
-	if err := b.roomUnread(&s, v); err != nil {
-		return err
-	}
-	if len(s.buf) == 0 {
-		return nil
-	}
 	b.stateAfter(&s, v)
 	b.place(joinPart, v.roomID, s)
-	return nil
+	return b.roomUnread(v, len(s.buf) == 0)
 }
 
 func (b *builder) place(part int, room id.RoomID, s section) {

@@ -40,10 +40,10 @@ type Engine struct {
 const (
 	keptPeople = 1 << 14
 	keptFacts  = 1 << 12
-	// keptMessages is how many events are kept decoded for the rules of all their readers.
-	keptMessages = 1 << 10
 	// keptMoments is how many states of rooms at positions are kept; they share what they have in common.
 	keptMoments = 1 << 10
+	// keptMessages is how many bytes of events are kept decoded for the rules of all their readers.
+	keptMessages = 32 << 20
 	// MaxTimeout is the longest that a sync waits.
 	MaxTimeout = 10 * time.Minute
 )
@@ -57,7 +57,7 @@ func New(o Options) *Engine {
 		Options:  o,
 		people:   otter.Must(&otter.Options[id.UserID, *person]{MaximumSize: keptPeople}),
 		rooms:    otter.Must(&otter.Options[store.StateNID, *roomFacts]{MaximumSize: keptFacts}),
-		messages: otter.Must(&otter.Options[store.EventNID, *sharedMessage]{MaximumSize: keptMessages}),
+		messages: otter.Must(&otter.Options[store.EventNID, *sharedMessage]{MaximumWeight: keptMessages, Weigher: weighMessage}),
 		states:   otter.Must(&otter.Options[moment, store.StateMap]{MaximumSize: keptMoments}),
 	}
 }
@@ -129,7 +129,7 @@ func (e *Engine) look(ctx context.Context, r *Request) (Answer, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := stream.Token{Position: e.Store.Hub.Current(), Volatile: e.Ephemeral.Volatile()}
-	var answer Answer
+	var b *builder
 	err := e.Store.Glance(ctx, func(tx *store.Tx) error {
 		device := p.device(r.Device)
 		cut, err := e.inbox(tx, r, device, now.Position)
@@ -141,23 +141,25 @@ func (e *Engine) look(ctx context.Context, r *Request) (Answer, error) {
 			now.Position = cut
 			past := newPerson(r.User)
 			past.devices[r.Device] = device
-			answer, err = e.answer(tx, r, past, now)
+			b, err = e.gather(tx, r, past, now)
 			return err
 		}
-		answer, err = e.answer(tx, r, p, now)
+		b, err = e.gather(tx, r, p, now)
 		return err
 	})
 	if err != nil {
 		return Answer{}, fmt.Errorf("sync of %s: %w", r.User, err)
 	}
-	return answer, nil
+	b.judge()
+	return Answer{Body: b.finish(), Next: now, Empty: !b.any}, nil
 }
 
-func (e *Engine) answer(tx *store.Tx, r *Request, p *person, now stream.Token) (Answer, error) {
+// gather reads what there is to tell, up to a position.
+func (e *Engine) gather(tx *store.Tx, r *Request, p *person, now stream.Token) (*builder, error) {
 	if err := e.advance(tx, p, now.Position); err != nil {
-		return Answer{}, err
+		return nil, err
 	}
-	b := &builder{e: e, tx: tx, p: p, r: r, f: r.Filter, device: p.device(r.Device), now: now.Position, next: now}
+	b := &builder{e: e, tx: tx, p: p, r: r, f: r.Filter, device: p.device(r.Device), now: now.Position, next: now, work: answerWork}
 	if r.Since != nil {
 		b.since, b.volatile = min(r.Since.Position, now.Position), r.Since.Volatile
 		if b.volatile > now.Volatile {
@@ -166,8 +168,5 @@ func (e *Engine) answer(tx *store.Tx, r *Request, p *person, now stream.Token) (
 	}
 	b.initial = r.Since == nil
 	b.startLazy()
-	if err := b.build(); err != nil {
-		return Answer{}, err
-	}
-	return Answer{Body: b.finish(), Next: now, Empty: !b.any}, nil
+	return b, b.build()
 }

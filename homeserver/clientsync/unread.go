@@ -6,7 +6,6 @@ import (
 	"maps"
 	"slices"
 	"strconv"
-	"sync"
 
 	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/eventauth"
@@ -31,6 +30,7 @@ type unread struct {
 	upto    stream.Position
 	read    map[string]stream.Position // how far each thread was read; "" is all of them
 	notices []notice
+	pending []pending  // not yet judged
 	name    id.EventID // the member event that holds the user's name
 	shown   string     // that name
 }
@@ -41,22 +41,78 @@ type notice struct {
 	highlight bool
 }
 
+// pending is an event that the user's own rules have still to be asked about.
+type pending struct {
+	at     stream.Position
+	shared *sharedMessage
+	name   string // of the user
+}
+
+const (
+	// maxJudging is how many bytes of events may wait for being judged in one answer. The user's own rules are not asked
+	// about those beyond it, only the predefined ones.
+	maxJudging = 16 << 20
+	// answerWork is what the rules of the user's own may cost in one answer.
+	answerWork = 64 * pushrule.MaxWork
+)
+
 // roomFacts are what push rules ask of a room, at one of its states.
 type roomFacts struct {
 	members int64
 	levels  *eventauth.Context
 }
 
-// roomUnread writes the counts of unread notifications.
-func (b *builder) roomUnread(s *section, v *visit) error {
+// gap is where the counts of unread notifications are missing in the part of joined rooms.
+type gap struct {
+	at    int // in the part
+	first bool
+	of    *unread
+}
+
+// roomUnread leaves a gap for the counts of a room that has just been placed; first says that the room has no other
+// member.
+func (b *builder) roomUnread(v *visit, first bool) error {
 	u, err := b.unread(v)
-	if err != nil {
-		return err
+	b.gaps = append(b.gaps, gap{len(b.parts[joinPart].buf) - 1, first, u})
+	return err
+}
+
+// judge fills the gaps. Rules of users' own are asked here, when the snapshot has been given back: nobody waits for it.
+func (b *builder) judge() {
+	rooms, from := b.parts[joinPart].buf, 0
+	out := make([]byte, 0, len(rooms)+128*len(b.gaps))
+	for _, g := range b.gaps {
+		for _, e := range g.of.pending {
+			g.of.note(e.at, e.shared, b.p.rules.Evaluate(&e.shared.message, e.name, &b.work))
+		}
+		g.of.pending = nil
+		out = append(out, rooms[from:g.at]...)
+		from = g.at
+		if !g.first {
+			out = append(out, ',')
+		}
+		var s section
+		g.of.write(&s, b.f.Room.Timeline.UnreadThreadNotifications)
+		out = append(out, s.buf...)
 	}
+	b.parts[joinPart].buf = append(out, rooms[from:]...)
+}
+
+// note adds a notification, unless it was read.
+func (u *unread) note(at stream.Position, shared *sharedMessage, outcome pushrule.Outcome) {
+	if outcome.Notify && at > u.read[shared.thread] {
+		u.notices = append(u.notices, notice{at, shared.thread, outcome.Highlight})
+	}
+	if over := len(u.notices) - maxUnread; over > 0 {
+		u.notices = slices.Delete(u.notices, 0, over)
+	}
+}
+
+// write adds the counts to what is told of a room.
+func (u *unread) write(s *section, byThread bool) {
 	type counts struct{ all, highlights int64 }
 	var whole counts
 	threads := map[string]counts{}
-	byThread := b.f.Room.Timeline.UnreadThreadNotifications
 	for _, n := range u.notices {
 		c := whole
 		if byThread && n.thread != main {
@@ -80,7 +136,7 @@ func (b *builder) roomUnread(s *section, v *visit) error {
 	s.member("unread_notifications")
 	write(whole)
 	if len(threads) == 0 {
-		return nil
+		return
 	}
 	s.member("unread_thread_notifications")
 	s.buf = append(s.buf, '{')
@@ -92,7 +148,6 @@ func (b *builder) roomUnread(s *section, v *visit) error {
 		write(threads[thread])
 	}
 	s.buf = append(s.buf, '}')
-	return nil
 }
 
 // unread brings the unread notifications of a room up to date.
@@ -159,6 +214,7 @@ func (b *builder) count(v *visit, u *unread, events []*store.Event) error {
 		if ev.Position <= u.upto || ev.Position > b.now || ev.Rejected || ev.SoftFailed {
 			continue
 		}
+		u.upto = ev.Position
 		if ev.Sender == b.p.user {
 			// Who writes has read what stands above.
 			if ev.StateKey == nil {
@@ -175,9 +231,6 @@ func (b *builder) count(v *visit, u *unread, events []*store.Event) error {
 		}
 	}
 	u.upto = b.now
-	if over := len(u.notices) - maxUnread; over > 0 {
-		u.notices = slices.Delete(u.notices, 0, over)
-	}
 	return nil
 }
 
@@ -200,24 +253,26 @@ func (b *builder) countOne(v *visit, u *unread, ev *store.Event) error {
 			return err
 		}
 	}
-	outcome := shared.evaluate(b.p.rules, name)
-	if outcome.Notify && ev.Position > u.read[shared.thread] {
-		u.notices = append(u.notices, notice{ev.Position, shared.thread, outcome.Highlight})
+	if b.p.rules.Searching() && b.judging < maxJudging {
+		b.judging += len(ev.JSON)
+		u.pending = append(u.pending, pending{ev.Position, shared, name})
+		return nil
 	}
+	var none pushrule.Work
+	u.note(ev.Position, shared, b.p.rules.Evaluate(&shared.message, name, &none))
 	return nil
 }
 
 // sharedMessage is an event as the rules of all its readers see it: what they need of it is decoded once.
 type sharedMessage struct {
 	thread  string
-	mu      sync.Mutex
 	message pushrule.Message
 }
 
-func (s *sharedMessage) evaluate(rules *pushrule.Rules, name string) pushrule.Outcome {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return rules.Evaluate(&s.message, name)
+// weighMessage says how many bytes a message takes when it is decoded, at most and about: a list of small members
+// takes twenty times its text.
+func weighMessage(_ store.EventNID, s *sharedMessage) uint32 {
+	return uint32(1000 + 20*len(s.message.Content))
 }
 
 func (b *builder) shared(v *visit, ev *store.Event) (*sharedMessage, error) {

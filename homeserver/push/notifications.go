@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/pushrule"
 	"github.com/securecomm/securecomm/homeserver/store"
 	"github.com/securecomm/securecomm/homeserver/stream"
 )
@@ -15,7 +16,12 @@ import (
 // Limits of one look at the notifications of a user.
 const (
 	maxRoomsSearched  = 200
-	maxEventsSearched = 100 // of a room
+	maxEventsSearched = 4000 // in all rooms, each of which gets its share
+	maxOfRoom         = 100
+	maxBytesSearched  = 8 << 20 // in all rooms, each of which gets its share
+	maxPage           = 2 << 20 // bytes of events on a page: the event by which it is reached is the last
+	// searchWork is what the user's own rules may cost.
+	searchWork = 256 * pushrule.MaxWork
 )
 
 // Notification is an event that a user was notified of.
@@ -34,76 +40,126 @@ func (s *Service) Notifications(ctx context.Context, user id.UserID, before stre
 	if before <= 0 {
 		before = math.MaxInt64
 	}
-	var floor stream.Position
-	err = s.Store.View(ctx, func(tx *store.Tx) error {
-		rooms, err := tx.Memberships.ByUser(user, "join")
-		if err != nil {
-			return err
-		}
-		// Where there are too many rooms, those joined last are looked at.
-		slices.SortFunc(rooms, func(a, b store.Membership) int { return cmp.Compare(b.Position, a.Position) })
-		list, floor = nil, 0
-		for _, m := range rooms[:min(len(rooms), maxRoomsSearched)] {
-			found, reached, err := s.search(tx, m, before, onlyHighlights)
-			if err != nil {
-				return err
-			}
-			list = append(list, found...)
-			floor = max(floor, reached)
-		}
-		return nil
-	})
+	look := &looking{user: user, before: before}
+	err = s.Store.View(ctx, func(tx *store.Tx) error { return s.gather(tx, look) })
 	if err != nil {
+		return nil, 0, err
+	}
+	// Rules are users' own: nobody waits for them, and for the snapshot, but the user.
+	if list, err = look.judge(ctx, onlyHighlights); err != nil {
 		return nil, 0, err
 	}
 	// Below the floor there may be events of some room that have not been looked at.
-	list = slices.DeleteFunc(list, func(n Notification) bool { return n.Position < floor })
+	list = slices.DeleteFunc(list, func(n Notification) bool { return n.Position < look.floor })
 	slices.SortFunc(list, func(a, b Notification) int { return cmp.Compare(b.Position, a.Position) })
-	if len(list) > limit {
-		list = list[:limit]
-		return list, list[limit-1].Position, nil
+	if n := page(list, limit); n < len(list) {
+		return list[:n], list[n-1].Position, nil
 	}
-	return list, floor, nil
+	return list, look.floor, nil
 }
 
-// search looks at the newest events of a room before a position, since the user joined. It also tells
-// how far it got, 0 if it looked at all.
-func (s *Service) search(tx *store.Tx, m store.Membership, before stream.Position, onlyHighlights bool) ([]Notification, stream.Position, error) {
+// page is how many notifications fit on a page.
+func page(list []Notification, limit int) int {
+	size := 0
+	for i := range list {
+		if i >= limit || size >= maxPage {
+			return i
+		}
+		size += len(list[i].Event.JSON)
+	}
+	return len(list)
+}
+
+// looking is one look at the notifications of a user.
+type looking struct {
+	user   id.UserID
+	before stream.Position
+	rules  *pushrule.Rules
+	floor  stream.Position
+	found  []candidate
+}
+
+// candidate is an event that the rules have to be asked about.
+type candidate struct {
+	Notification
+	message *pushrule.Message
+	name    string
+}
+
+// gather reads the newest events of the user's rooms.
+func (s *Service) gather(tx *store.Tx, look *looking) (err error) {
+	look.found, look.floor = nil, 0
+	if look.rules, err = s.Rules(tx, look.user); err != nil {
+		return err
+	}
+	rooms, err := tx.Memberships.ByUser(look.user, "join")
+	if err != nil {
+		return err
+	}
+	// Where there are too many rooms, those joined last are looked at.
+	slices.SortFunc(rooms, func(a, b store.Membership) int { return cmp.Compare(b.Position, a.Position) })
+	rooms = rooms[:min(len(rooms), maxRoomsSearched)]
+	for _, m := range rooms {
+		reached, err := look.in(tx, m, min(maxEventsSearched/len(rooms), maxOfRoom), maxBytesSearched/len(rooms))
+		if err != nil {
+			return err
+		}
+		look.floor = max(look.floor, reached)
+	}
+	return nil
+}
+
+// in looks at the newest events of a room, since the user joined. It tells how far it got, 0 if it looked at all.
+func (l *looking) in(tx *store.Tx, m store.Membership, limit, size int) (stream.Position, error) {
 	joined, err := joinedAt(tx, m)
 	if err != nil {
-		return nil, 0, err
+		return 0, err
 	}
-	events, err := tx.Events.Range(m.Room, joined, before-1, maxEventsSearched, true)
+	events, more, err := tx.Events.RangeWithin(m.Room, joined, l.before-1, limit, size, true)
 	if err != nil || len(events) == 0 {
-		return nil, 0, err
-	}
-	rules, err := s.Rules(tx, m.User)
-	if err != nil {
-		return nil, 0, err
+		return 0, err
 	}
 	room, err := OpenRoom(tx, m.Room)
 	if err != nil {
-		return nil, 0, err
+		return 0, err
 	}
 	receipts, err := tx.Receipts.ByUser(m.Room, m.User)
 	if err != nil {
-		return nil, 0, err
+		return 0, err
 	}
 	var name string
-	if rules.WantsDisplayName() {
-		name = room.DisplayName(m.User)
-	}
-	var found []Notification
-	for _, e := range events {
-		o := rules.Evaluate(room.Message(e.Event), name)
-		if o.Notify && (o.Highlight || !onlyHighlights) {
-			found = append(found, Notification{e.Position, m.RoomID, o.Actions, e, read(e, receipts)})
+	if l.rules.WantsDisplayName() {
+		if name, err = room.DisplayName(m.User); err != nil {
+			return 0, err
 		}
 	}
-	if len(events) < maxEventsSearched {
-		return found, 0, nil
+	for _, e := range events {
+		n := Notification{Position: e.Position, Room: m.RoomID, Event: e, Read: read(e, receipts)}
+		l.found = append(l.found, candidate{n, room.Message(e.Event), name})
 	}
-	return found, events[len(events)-1].Position, nil
+	if !more {
+		return 0, nil
+	}
+	return events[len(events)-1].Position, nil
+}
+
+// judge asks the rules which of the events the user was notified of.
+func (l *looking) judge(ctx context.Context, onlyHighlights bool) ([]Notification, error) {
+	var list []Notification
+	work := searchWork
+	for i := range l.found {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		c := &l.found[i]
+		o := l.rules.Evaluate(c.message, c.name, &work)
+		if o.Notify && (o.Highlight || !onlyHighlights) {
+			c.Actions = o.Actions
+			list = append(list, c.Notification)
+		}
+		c.message = nil // and what was decoded of it
+	}
+	return list, nil
 }
 
 // joinedAt is where a user joined a room that they are joined to, whatever became of their profile since.

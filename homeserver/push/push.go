@@ -1,8 +1,10 @@
 package push
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 
@@ -89,20 +91,45 @@ func (s *Service) Rules(tx *store.Tx, user id.UserID) (*pushrule.Rules, error) {
 	return rules, nil
 }
 
-// Change changes the rules of a user and tells the user's clients. What edit returns as an error is
-// returned, and nothing is changed. Edit may be called more than once.
+// errChanged says that rules were changed by somebody else in between.
+var errChanged = errors.New("the push rules have changed meanwhile")
+
+// Change changes the rules of a user and tells the user's clients. What edit returns as an error is returned, and
+// nothing is changed. Edit may be called more than once. Rules are large and are read and written outside of the update,
+// for which others wait: it takes place only if nothing has changed meanwhile.
 func (s *Service) Change(ctx context.Context, user id.UserID, edit func(*pushrule.Ruleset) error) error {
+	for {
+		err := s.tryChange(ctx, user, edit)
+		if !errors.Is(err, errChanged) || ctx.Err() != nil {
+			return err
+		}
+	}
+}
+
+func (s *Service) tryChange(ctx context.Context, user id.UserID, edit func(*pushrule.Ruleset) error) error {
+	var before json.RawMessage
+	err := s.Store.View(ctx, func(tx *store.Tx) (err error) {
+		before, _, err = tx.AccountData.Get(user, "", pushrule.AccountDataType)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("read push rules: %w", err)
+	}
+	set := s.parse(user, before)
+	if err := edit(&set); err != nil {
+		return err
+	}
+	content, err := set.JSON()
+	if err != nil {
+		return err
+	}
 	return s.Store.Update(ctx, func(tx *store.Tx) error {
-		set, err := s.read(tx, user)
+		now, _, err := tx.AccountData.Get(user, "", pushrule.AccountDataType)
 		if err != nil {
-			return err
+			return fmt.Errorf("read push rules: %w", err)
 		}
-		if err := edit(&set); err != nil {
-			return err
-		}
-		content, err := set.JSON()
-		if err != nil {
-			return err
+		if !bytes.Equal(now, before) {
+			return errChanged
 		}
 		tx.AccountData.Set(user, "", pushrule.AccountDataType, content)
 		return nil

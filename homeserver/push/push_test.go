@@ -142,6 +142,50 @@ func TestPushers(t *testing.T) {
 	})
 }
 
+// Notifications are looked for among a bounded number of bytes, and pages of them are bounded; they lead to all.
+func TestNotificationsAreBoundedInBytes(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		key, err := sign.NewKey()
+		if err != nil {
+			t.Fatal(err)
+		}
+		log := slog.New(slog.DiscardHandler)
+		rooms := &room.Engine{Store: db, Server: "one.test", Key: key, Log: log, DefaultVersion: event.DefaultVersion}
+		s, ctx := service(db), context.Background()
+		roomID, err := rooms.Create(ctx, room.Creation{Creator: alice, Preset: "public_chat"}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := rooms.SetMembership(ctx, room.Change{Room: roomID, Sender: bob, Target: bob, Membership: "join"}); err != nil {
+			t.Fatal(err)
+		}
+		const messages, size = 80, 60_000
+		content := json.RawMessage(`{"msgtype":"m.text","body":"` + strings.Repeat("a", size) + `"}`)
+		for range messages {
+			if _, err := rooms.Send(ctx, room.Message{Room: roomID, Sender: alice, Type: "m.room.message", Content: content}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		pages, seen, from := 0, map[id.EventID]bool{}, stream.Position(0)
+		for ; pages == 0 || from != 0; pages++ {
+			list, next, err := s.Notifications(ctx, bob, from, 100, false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(list)*size > 3<<20 {
+				t.Errorf("a page has %d notifications", len(list))
+			}
+			for _, n := range list {
+				seen[n.Event.ID] = true
+			}
+			from = next
+		}
+		if len(seen) != messages || pages < 3 {
+			t.Errorf("%d pages show %d messages", pages, len(seen))
+		}
+	})
+}
+
 func TestBadPushers(t *testing.T) {
 	good := push.Pusher{Kind: "http", AppID: strings.Repeat("a", 64), PushKey: strings.Repeat("k", 512), Data: json.RawMessage(`{"url":"https://push.test/_matrix/push/v1/notify"}`)}
 	db := storetest.Open(t, t.TempDir()+"/test.db")

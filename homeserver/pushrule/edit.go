@@ -2,6 +2,7 @@ package pushrule
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -16,6 +17,12 @@ const (
 	MaxRules = 1000
 	// MaxRuleSize bounds the name, pattern, conditions and actions of a rule together, in bytes.
 	MaxRuleSize = 4096
+	// MaxRulesSize bounds all rules of a user together, in bytes.
+	MaxRulesSize = 256 << 10
+	// MaxPattern is how long the pattern of a rule or of a condition may be, in bytes.
+	MaxPattern = 512
+	// MaxConditions is how many conditions a rule may have.
+	MaxConditions = 50
 )
 
 // Get finds a rule.
@@ -57,7 +64,7 @@ func (s *Ruleset) SetActions(kind, ruleID string, actions json.RawMessage) error
 	}
 	rule := rules[i]
 	rule.Actions = actions
-	if err := rule.check(kind); err != nil {
+	if err := errors.Join(rule.check(kind), s.fits(rule.size()-rules[i].size())); err != nil {
 		return err
 	}
 	rules[i] = rule
@@ -100,12 +107,16 @@ func (s *Ruleset) Put(kind string, rule Rule, before, after string) error {
 		return err
 	}
 	rules := slices.Clone(*list)
-	at := firstOwn(kind)
+	at, more := firstOwn(kind), rule.size()
 	if old := find(rules, rule.ID); old >= 0 {
 		rule.Enabled, at = rules[old].Enabled, old
+		more -= rules[old].size()
 		rules = slices.Delete(rules, old, old+1)
 	} else if s.own() >= MaxRules {
 		return fmt.Errorf("%w: no more than %d rules can be kept", ErrInvalid, MaxRules)
+	}
+	if err := s.fits(more); err != nil {
+		return err
 	}
 	if before != "" || after != "" {
 		neighbour, offset := before, 0
@@ -130,6 +141,9 @@ func (s *Ruleset) CopyRoom(from, to id.RoomID) bool {
 	}
 	rule := s.Room[i]
 	rule.ID = string(to)
+	if s.own() >= MaxRules || s.fits(rule.size()) != nil {
+		return false
+	}
 	s.Room = slices.Insert(slices.Clone(s.Room), i, rule)
 	return true
 }
@@ -146,26 +160,41 @@ func (s *Ruleset) own() (n int) {
 	return n
 }
 
+// size is how many bytes of its owner's a rule keeps.
+func (rule *Rule) size() int {
+	return len(rule.ID) + len(rule.Pattern) + len(rule.Conditions) + len(rule.Actions)
+}
+
+// fits refuses a change by which the rules grow by so many bytes, if that is too much.
+func (s *Ruleset) fits(more int) error {
+	size := more
+	for _, list := range [][]Rule{s.Override, s.Content, s.Room, s.Sender, s.Underride} {
+		for i := range list {
+			size += list[i].size()
+		}
+	}
+	if more > 0 && size > MaxRulesSize {
+		return fmt.Errorf("%w: all rules together may have %d bytes", ErrTooLarge, MaxRulesSize)
+	}
+	return nil
+}
+
 // check refuses what a client would not understand when it gets the rule back.
 func (rule *Rule) check(kind string) error {
 	if rule.ID == "" || strings.ContainsAny(rule.ID, `/\`) || !utf8.ValidString(rule.ID) {
 		return fmt.Errorf("%w: its ID is empty or has a slash in it", ErrInvalid)
 	}
-	if len(rule.ID)+len(rule.Pattern)+len(rule.Conditions)+len(rule.Actions) > MaxRuleSize {
+	if rule.size() > MaxRuleSize {
 		return fmt.Errorf("%w: it is larger than %d bytes", ErrInvalid, MaxRuleSize)
+	}
+	if len(rule.Pattern) > MaxPattern {
+		return fmt.Errorf("%w: its pattern is longer than %d bytes", ErrInvalid, MaxPattern)
 	}
 	if kind == Content && rule.Pattern == "" {
 		return fmt.Errorf("%w: a content rule needs a pattern", ErrInvalid)
 	}
-	var conditions []map[string]json.RawMessage
-	if rule.Conditions != nil && (json.Unmarshal(rule.Conditions, &conditions) != nil || conditions == nil) {
-		return fmt.Errorf("%w: its conditions are not an array of objects", ErrInvalid)
-	}
-	for _, c := range conditions {
-		var kind string
-		if json.Unmarshal(c["kind"], &kind) != nil {
-			return fmt.Errorf("%w: a condition has no kind", ErrInvalid)
-		}
+	if err := checkConditions(rule.Conditions); err != nil {
+		return err
 	}
 	var actions []any
 	if json.Unmarshal(rule.Actions, &actions) != nil || actions == nil {
@@ -180,6 +209,26 @@ func (rule *Rule) check(kind string) error {
 			}
 		default:
 			return fmt.Errorf("%w: one of its actions is neither a string nor an object", ErrInvalid)
+		}
+	}
+	return nil
+}
+
+func checkConditions(raw json.RawMessage) error {
+	var conditions []map[string]json.RawMessage
+	if raw != nil && (json.Unmarshal(raw, &conditions) != nil || conditions == nil) {
+		return fmt.Errorf("%w: its conditions are not an array of objects", ErrInvalid)
+	}
+	if len(conditions) > MaxConditions {
+		return fmt.Errorf("%w: it has more than %d conditions", ErrInvalid, MaxConditions)
+	}
+	for _, c := range conditions {
+		var kind, pattern string
+		if json.Unmarshal(c["kind"], &kind) != nil {
+			return fmt.Errorf("%w: a condition has no kind", ErrInvalid)
+		}
+		if json.Unmarshal(c["pattern"], &pattern) == nil && len(pattern) > MaxPattern {
+			return fmt.Errorf("%w: the pattern of a condition is longer than %d bytes", ErrInvalid, MaxPattern)
 		}
 	}
 	return nil

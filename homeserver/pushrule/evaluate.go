@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/securecomm/securecomm/homeserver/glob"
 	"github.com/securecomm/securecomm/homeserver/id"
 )
 
@@ -25,16 +26,44 @@ type Rules struct {
 	senders       map[id.UserID]Outcome
 	last          []compiled // underrides
 	wantsNickname bool
+	searching     bool
 }
 
 type compiled struct {
 	conditions []condition
+	predefined bool
 	legacy     bool
 	outcome    Outcome
 }
 
-// condition is met or not by a message; name is the user's display name in the room.
-type condition func(m *Message, name string) bool
+// Work is how much is done for the rules of users' own, in steps of about a nanosecond: what it takes to compare a byte.
+// Once none is left, such rules apply to nothing; the predefined ones always do.
+type Work int
+
+// MaxWork is the most that is done for one event: a thousand plain keywords in a text of 8 KB, or 17 patterns of 64
+// characters in one of 60 KB.
+const MaxWork Work = 1 << 20
+
+// look is one evaluation.
+type look struct {
+	*Message
+	name string // the user's display name in the room
+	free bool   // the rule is a predefined one
+	left Work
+}
+
+// spend takes from what may be done; false if there is not so much.
+func (l *look) spend(steps int) bool {
+	if l.free {
+		return true
+	}
+	enough := l.left >= Work(steps)
+	l.left = max(l.left-Work(steps), 0)
+	return enough
+}
+
+// condition is met or not by a message.
+type condition func(l *look) bool
 
 // Compile makes rules ready for evaluation.
 func (s Ruleset) Compile(user id.UserID) *Rules {
@@ -44,12 +73,13 @@ func (s Ruleset) Compile(user id.UserID) *Rules {
 	}
 	for i := range s.Content {
 		if rule := &s.Content[i]; rule.Enabled {
-			pattern := newGlob(rule.Pattern)
-			matches := func(m *Message, _ string) bool { return pattern.matchesWords(m.foldedBody()) }
+			pattern := glob.New(fold(rule.Pattern))
+			matches := func(l *look) bool { return l.says(pattern) }
 			if rule.Pattern == "" {
 				matches = never
 			}
-			r.first = append(r.first, compiled{[]condition{matches}, legacy(rule), outcomeOf(rule)})
+			r.searching = r.searching || !rule.Default
+			r.first = append(r.first, compiled{[]condition{matches}, rule.Default, legacy(rule), outcomeOf(rule)})
 		}
 	}
 	for i := range s.Room {
@@ -72,7 +102,7 @@ func (r *Rules) add(list []compiled, rule *Rule) []compiled {
 	if !rule.Enabled {
 		return list
 	}
-	c := compiled{legacy: legacy(rule), outcome: outcomeOf(rule)}
+	c := compiled{predefined: rule.Default, legacy: legacy(rule), outcome: outcomeOf(rule)}
 	var raw []rawCondition
 	if len(rule.Conditions) > 0 && json.Unmarshal(rule.Conditions, &raw) != nil {
 		return list // a rule that is not understood matches nothing
@@ -80,6 +110,7 @@ func (r *Rules) add(list []compiled, rule *Rule) []compiled {
 	for i := range raw {
 		c.conditions = append(c.conditions, raw[i].compile())
 		r.wantsNickname = r.wantsNickname || raw[i].Kind == "contains_display_name"
+		r.searching = r.searching || !rule.Default
 	}
 	return append(list, c)
 }
@@ -109,13 +140,20 @@ func outcomeOf(rule *Rule) Outcome {
 // WantsDisplayName says whether Evaluate uses the display name that it is given.
 func (r *Rules) WantsDisplayName() bool { return r.wantsNickname }
 
+// Searching says whether there are rules of the user's own that look into events, so that Evaluate takes more time than
+// may be spent where others wait.
+func (r *Rules) Searching() bool { return r.searching }
+
 // Evaluate finds the rule that applies to an event. The display name is the one that the rules' owner has in the
-// room; empty if there is none, or WantsDisplayName is false.
-func (r *Rules) Evaluate(m *Message, displayName string) Outcome {
+// room; empty if there is none, or WantsDisplayName is false. What is done is taken from work, never more than MaxWork.
+func (r *Rules) Evaluate(m *Message, displayName string, work *Work) Outcome {
 	if m.Sender == r.user {
 		return Outcome{}
 	}
-	if o, ok := evaluate(r.first, m, displayName); ok {
+	granted := min(*work, MaxWork)
+	l := &look{Message: m, name: displayName, left: granted}
+	defer func() { *work -= granted - l.left }()
+	if o, ok := l.evaluate(r.first); ok {
 		return o
 	}
 	if o, ok := r.rooms[m.RoomID]; ok {
@@ -124,26 +162,42 @@ func (r *Rules) Evaluate(m *Message, displayName string) Outcome {
 	if o, ok := r.senders[m.Sender]; ok {
 		return o
 	}
-	o, _ := evaluate(r.last, m, displayName)
+	o, _ := l.evaluate(r.last)
 	return o
 }
 
-func evaluate(list []compiled, m *Message, displayName string) (Outcome, bool) {
+func (l *look) evaluate(list []compiled) (Outcome, bool) {
 next:
 	for i := range list {
+		if l.free = list[i].predefined; !l.spend(1) {
+			continue
+		}
 		for _, met := range list[i].conditions {
-			if !met(m, displayName) {
+			if !met(l) {
 				continue next
 			}
 		}
 		if list[i].legacy {
-			if _, stated := m.lookup(mentionsPath); stated {
+			if _, stated := l.lookup(mentionsPath); stated {
 				continue
 			}
 		}
 		return list[i].outcome, true
 	}
 	return Outcome{}, false
+}
+
+// find looks a property up.
+func (l *look) find(path []string) (any, bool) {
+	if !l.spend(l.lookupCost(path)) {
+		return nil, false
+	}
+	return l.lookup(path)
+}
+
+// says looks for a pattern in the text of the message.
+func (l *look) says(pattern glob.Pattern) bool {
+	return l.spend(pattern.Cost(len(l.Content))) && pattern.MatchesWords(l.foldedBody())
 }
 
 type rawCondition struct {
@@ -154,7 +208,7 @@ type rawCondition struct {
 	Is      string          `json:"is"`
 }
 
-func never(*Message, string) bool { return false }
+func never(*look) bool { return false }
 
 func (c *rawCondition) compile() condition {
 	path := splitPath(c.Key)
@@ -169,8 +223,8 @@ func (c *rawCondition) compile() condition {
 		if !ok {
 			return never
 		}
-		return func(m *Message, _ string) bool {
-			got, ok := m.lookup(path)
+		return func(l *look) bool {
+			got, ok := l.find(path)
 			return ok && isScalar(got) && got == want
 		}
 	case "event_property_contains":
@@ -178,39 +232,50 @@ func (c *rawCondition) compile() condition {
 		if !ok {
 			return never
 		}
-		return func(m *Message, _ string) bool {
-			value, _ := m.lookup(path)
+		return func(l *look) bool {
+			value, _ := l.find(path)
 			list, _ := value.([]any)
-			return slices.ContainsFunc(list, func(got any) bool { return isScalar(got) && got == want })
+			return l.spend(stepsOfMember*len(list)) && slices.ContainsFunc(list, func(got any) bool { return isScalar(got) && got == want })
 		}
 	case "contains_display_name":
-		return func(m *Message, name string) bool {
-			return name != "" && glob{pieces: []string{fold(name)}}.matchesWords(m.foldedBody())
-		}
+		return func(l *look) bool { return l.name != "" && l.says(glob.Text(fold(l.name))) }
 	case "room_member_count":
 		return countMembers(c.Is)
 	case "sender_notification_permission":
-		return func(m *Message, _ string) bool { return m.MayNotify != nil && m.MayNotify(c.Key) }
+		return func(m *look) bool { return m.MayNotify != nil && m.MayNotify(c.Key) }
 	}
 	return never
 }
 
+// Steps of a comparison.
+const (
+	stepsOfMember = 8 // with a member of a list
+	stepsOfFold   = 1 // to fold a byte
+)
+
 func matchProperty(path []string, pattern string) condition {
-	g := newGlob(pattern)
+	g := glob.New(fold(pattern))
 	if slices.Equal(path, bodyPath) {
-		return func(m *Message, _ string) bool {
-			if value, ok := m.lookup(path); !ok || !isString(value) {
-				return false
-			}
-			return g.matchesWords(m.foldedBody())
+		return func(l *look) bool {
+			value, ok := l.find(path)
+			return ok && isString(value) && l.says(g)
 		}
 	}
-	return func(m *Message, _ string) bool {
-		value, _ := m.lookup(path)
+	return func(l *look) bool {
+		value, _ := l.find(path)
 		text, ok := value.(string)
-		return ok && (text == pattern && !g.joker && len(g.pieces) == 1 || g.matches(fold(text)))
+		switch {
+		case !ok:
+			return false
+		case g.Plain() && text == pattern:
+			return true
+		}
+		return l.spend(stepsOfFold*len(text)+g.Cost(len(text))) && g.Matches(fold(text))
 	}
 }
+
+// fold makes texts that differ only in case equal.
+func fold(s string) string { return strings.ToLower(s) }
 
 func isString(value any) bool {
 	_, ok := value.(string)
@@ -251,15 +316,15 @@ func countMembers(is string) condition {
 	}
 	switch operator {
 	case "", "==":
-		return func(m *Message, _ string) bool { return m.Members == n }
+		return func(m *look) bool { return m.Members == n }
 	case "<":
-		return func(m *Message, _ string) bool { return m.Members < n }
+		return func(m *look) bool { return m.Members < n }
 	case ">":
-		return func(m *Message, _ string) bool { return m.Members > n }
+		return func(m *look) bool { return m.Members > n }
 	case "<=":
-		return func(m *Message, _ string) bool { return m.Members <= n }
+		return func(m *look) bool { return m.Members <= n }
 	case ">=":
-		return func(m *Message, _ string) bool { return m.Members >= n }
+		return func(m *look) bool { return m.Members >= n }
 	}
 	return never
 }

@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"encoding/json"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	"github.com/securecomm/securecomm/homeserver/event"
 )
 
 // Message is an event that the rules of several users are asked about, with what they may want to know of its room.
-// It must not be used by two goroutines at once.
+// It must not be copied, and its fields not be changed, once it is in use.
 type Message struct {
 	*event.Event
 	// Members is how many users are joined to the room.
@@ -18,8 +20,11 @@ type Message struct {
 	// Where it is nil, it is not.
 	MayNotify func(key string) bool
 
-	content map[string]any // decoded when first needed
-	body    *string        // folded; decoded when first needed
+	decode  sync.Once
+	decoded atomic.Bool
+	content map[string]any // once it is decoded
+	fold    sync.Once
+	body    string // folded
 }
 
 // lookup finds a property of the event by its path.
@@ -41,17 +46,10 @@ func (m *Message) lookup(path []string) (any, bool) {
 			return *m.StateKey, true
 		}
 	}
-	if len(path) < 2 || path[0] != "content" || !m.mayHave(path[1]) {
+	if len(path) < 2 || path[0] != "content" || !m.decoded.Load() && !m.mayHave(path[1]) {
 		return nil, false
 	}
-	if m.content == nil {
-		m.content = map[string]any{}
-		decoder := json.NewDecoder(bytes.NewReader(m.Content))
-		decoder.UseNumber()
-		if err := decoder.Decode(&m.content); err != nil {
-			m.content = map[string]any{} // an event that was parsed has an object here
-		}
-	}
+	m.decode.Do(m.decodeContent)
 	var value any = m.content
 	for _, name := range path[1:] {
 		object, ok := value.(map[string]any)
@@ -63,6 +61,25 @@ func (m *Message) lookup(path []string) (any, bool) {
 		}
 	}
 	return value, true
+}
+
+func (m *Message) decodeContent() {
+	decoder := json.NewDecoder(bytes.NewReader(m.Content))
+	decoder.UseNumber()
+	if err := decoder.Decode(&m.content); err != nil {
+		m.content = nil // an event that was parsed has an object here
+	}
+	m.decoded.Store(true)
+}
+
+// lookupCost is how many steps lookup takes, about.
+func (m *Message) lookupCost(path []string) int {
+	const hop, atOnce = 32, 32 // steps to a member of an object, bytes of a text that are searched in one step
+	cost := hop * len(path)
+	if !m.decoded.Load() {
+		cost += len(m.Content) / atOnce
+	}
+	return cost
 }
 
 // mayHave is false if the content certainly has no member of that name. It spares most events the decoding.
@@ -82,13 +99,12 @@ var (
 
 // foldedBody is the text of the message, folded; empty if it has none.
 func (m *Message) foldedBody() string {
-	if m.body == nil {
+	m.fold.Do(func() {
 		value, _ := m.lookup(bodyPath)
 		text, _ := value.(string)
-		text = fold(text)
-		m.body = &text
-	}
-	return *m.body
+		m.body = fold(text)
+	})
+	return m.body
 }
 
 // splitPath reads a path of properties (Appendices, "Dot-separated property paths").

@@ -119,6 +119,8 @@ var (
 	ErrNotFound = errors.New("there is no such push rule")
 	// ErrInvalid means that a rule does not have the form that its kind needs.
 	ErrInvalid = errors.New("not a valid push rule")
+	// ErrTooLarge means that the rules of a user would take too much room.
+	ErrTooLarge = errors.New("too many push rules")
 	// ErrNoNeighbour means that a rule was to be put beside one that the user does not have.
 	ErrNoNeighbour = errors.New("the rule given as before or after is not one of the user's own")
 )

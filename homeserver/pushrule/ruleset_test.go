@@ -67,15 +67,30 @@ func TestPutRefuses(t *testing.T) {
 			return set.Put(Override, Rule{ID: "a", Actions: json.RawMessage("[]"), Conditions: json.RawMessage(`[{"key":"x"}]`)}, "", "")
 		},
 		"too large": func() error {
-			return set.Put(Content, Rule{ID: "a", Actions: json.RawMessage("[]"), Pattern: strings.Repeat("x", MaxRuleSize-2)}, "", "")
+			return set.Put(Override, Rule{ID: "a", Actions: json.RawMessage(`["` + strings.Repeat("x", MaxRuleSize-6) + `"]`)}, "", "")
+		},
+		"long pattern": func() error {
+			return set.Put(Content, Rule{ID: "a", Actions: json.RawMessage("[]"), Pattern: strings.Repeat("x", MaxPattern+1)}, "", "")
+		},
+		"long pattern in a condition": func() error {
+			return set.Put(Override, Rule{ID: "a", Actions: json.RawMessage("[]"), Conditions: conditions(1, MaxPattern+1)}, "", "")
+		},
+		"many conditions": func() error {
+			return set.Put(Override, Rule{ID: "a", Actions: json.RawMessage("[]"), Conditions: conditions(MaxConditions+1, 1)}, "", "")
 		},
 	} {
 		if err := put(); !errors.Is(err, ErrInvalid) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if err := set.Put(Content, Rule{ID: "a", Actions: json.RawMessage("[]"), Pattern: strings.Repeat("x", MaxRuleSize-3)}, "", ""); err != nil {
+	if err := set.Put(Content, Rule{ID: "a", Actions: json.RawMessage("[]"), Pattern: strings.Repeat("x", MaxPattern)}, "", ""); err != nil {
 		t.Errorf("at the limit: %v", err)
+	}
+	if err := set.Put(Override, Rule{ID: "a", Actions: json.RawMessage("[]"), Conditions: conditions(MaxConditions, 1)}, "", ""); err != nil {
+		t.Errorf("at the limit: %v", err)
+	}
+	if err := set.Delete(Override, "a"); err != nil {
+		t.Fatal(err)
 	}
 	for i := 1; i < MaxRules; i++ {
 		if err := set.Put(Room, own(fmt.Sprintf("!%d:h", i)), "", ""); err != nil {
@@ -87,6 +102,37 @@ func TestPutRefuses(t *testing.T) {
 	}
 	if err := set.Put(Room, own("!1:h"), "", ""); err != nil {
 		t.Errorf("replacing a rule when there is no room for more: %v", err)
+	}
+}
+
+// conditions are so many, each with a pattern of a length.
+func conditions(n, length int) json.RawMessage {
+	one := match("type", strings.Repeat("x", length))
+	return json.RawMessage("[" + strings.TrimSuffix(strings.Repeat(one+",", n), ",") + "]")
+}
+
+func TestAllRulesTogetherHaveALimit(t *testing.T) {
+	set := Default(bob)
+	large := json.RawMessage(`["` + strings.Repeat("x", 4000) + `"]`)
+	var err error
+	kept := 0
+	for ; err == nil; kept++ {
+		err = set.Put(Override, Rule{ID: fmt.Sprint(kept), Actions: large}, "", "")
+	}
+	if !errors.Is(err, ErrTooLarge) || kept < 50 {
+		t.Fatalf("after %d rules: %v", kept, err)
+	}
+	if err := set.SetActions(Underride, ".m.rule.message", large); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("larger actions: %v", err)
+	}
+	if set.CopyRoom("!a:h", "!b:h") {
+		t.Error("a rule was copied into rules that are full")
+	}
+	if err := set.Put(Override, Rule{ID: "1", Actions: json.RawMessage("[]")}, "", ""); err != nil {
+		t.Errorf("a smaller rule instead: %v", err)
+	}
+	if err := set.Put(Sender, own("@a:h"), "", ""); err != nil {
+		t.Errorf("there is room again: %v", err)
 	}
 }
 

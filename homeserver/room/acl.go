@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/securecomm/securecomm/homeserver/event"
+	"github.com/securecomm/securecomm/homeserver/glob"
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/store"
 )
@@ -16,7 +18,7 @@ import (
 // acl is a room's m.room.server_acl, read once.
 type acl struct {
 	event       *store.Event
-	allow, deny []string // in lower case
+	allow, deny []glob.Pattern // in lower case
 	noLiterals  bool
 }
 
@@ -36,23 +38,29 @@ func (e *Engine) ServerAllowed(ctx context.Context, roomID id.RoomID, server id.
 	if err != nil {
 		return false, err
 	}
+	list, ev, err := e.accessList(ctx, l)
+	if err != nil || ev == nil {
+		return err == nil, err
+	}
+	// A list is a stranger's, and may be long: it is read and asked outside of the room's lock.
+	if list == nil || list.event != ev {
+		list = parseACL(ev)
+		l.mu.Lock()
+		l.acl = list
+		l.mu.Unlock()
+	}
+	return list.allows(server), nil
+}
+
+// accessList is the room's list as it was last read, and the event that it has to be of; nil if there is none.
+func (e *Engine) accessList(ctx context.Context, l *live) (*acl, *store.Event, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err := e.load(ctx, l); err != nil {
-		return false, err
+		return nil, nil, err
 	}
 	state, err := e.lookUp(ctx, &l.face, []event.StateKeyTuple{aclTuple})
-	if err != nil {
-		return false, err
-	}
-	ev := state[aclTuple]
-	if ev == nil {
-		return true, nil
-	}
-	if l.acl == nil || l.acl.event != ev {
-		l.acl = parseACL(ev)
-	}
-	return l.acl.allows(server), nil
+	return l.acl, state[aclTuple], err
 }
 
 // mayTakePart is ServerAllowed as an error.
@@ -79,15 +87,15 @@ func parseACL(ev *store.Event) *acl {
 	return a
 }
 
-func patterns(raw json.RawMessage) []string {
+func patterns(raw json.RawMessage) []glob.Pattern {
 	var list []any
 	if json.Unmarshal(raw, &list) != nil {
 		return nil
 	}
-	var out []string
+	var out []glob.Pattern
 	for _, entry := range list[:min(len(list), maxACL)] {
 		if s, ok := entry.(string); ok {
-			out = append(out, strings.ToLower(s))
+			out = append(out, glob.New(strings.ToLower(s)))
 		}
 	}
 	return out
@@ -100,38 +108,8 @@ func (a *acl) allows(server id.ServerName) bool {
 			return false
 		}
 	}
-	return !matchesOne(a.deny, host) && matchesOne(a.allow, host)
-}
-
-func matchesOne(patterns []string, host string) bool {
-	for _, p := range patterns {
-		if globMatches(p, host) {
-			return true
-		}
-	}
-	return false
-}
-
-// globMatches says whether a pattern, in which * is any text and ? any character, fits a whole name.
-func globMatches(pattern, name string) bool {
-	star, from := -1, 0 // the last *, and where what follows it is tried
-	p, n := 0, 0
-	for n < len(name) {
-		switch {
-		case p < len(pattern) && pattern[p] == '*':
-			star, from = p, n
-			p++
-		case p < len(pattern) && (pattern[p] == '?' || pattern[p] == name[n]):
-			p++
-			n++
-		case star >= 0:
-			from++
-			p, n = star+1, from
-		default:
-			return false
-		}
-	}
-	return strings.Trim(pattern[p:], "*") == ""
+	fits := func(p glob.Pattern) bool { return p.Matches(host) }
+	return !slices.ContainsFunc(a.deny, fits) && slices.ContainsFunc(a.allow, fits)
 }
 
 // Refuse answers for events that are not looked at, so that each is named to whom sent it.

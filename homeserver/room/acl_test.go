@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/id"
@@ -41,16 +42,28 @@ func TestACL(t *testing.T) {
 	}
 }
 
-// FuzzGlob: a pattern without wildcards fits itself only, and what a star stands for does not matter.
-func FuzzGlob(f *testing.F) {
-	f.Add("a*b?c", "axxbyc")
-	f.Add("**a", "a")
-	f.Fuzz(func(t *testing.T, pattern, name string) {
-		if !strings.ContainsAny(pattern, "*?") && globMatches(pattern, name) != (pattern == name) {
-			t.Errorf("%q and %q", pattern, name)
+// Who writes a list must not hold up those who are asked about it: the largest one takes little longer than to read it.
+func TestHostileACLTakesBoundedTime(t *testing.T) {
+	host := id.ServerName(strings.Repeat("a", 220) + ".test")
+	content := `{"allow":["*"],"deny":["` + strings.Repeat(strings.Repeat("*a", 100)+`*b","`, 300) + `x"]}`
+	ev := &store.Event{Event: &event.Event{Content: json.RawMessage(content)}}
+	shortest := func(f func()) time.Duration {
+		best := time.Hour
+		for range 3 {
+			began := time.Now()
+			f()
+			best = min(best, time.Since(began))
 		}
-		if globMatches(pattern, name) && !globMatches("*"+pattern+"*", "x"+name+"y") {
-			t.Errorf("%q fits %q, but not with stars around it", pattern, name)
+		return best
+	}
+	var a *acl
+	reading := shortest(func() { a = parseACL(ev) })
+	asking := shortest(func() {
+		if !a.allows(host) {
+			t.Error("no pattern fits, but the server is barred")
 		}
 	})
+	if asking > 40*reading {
+		t.Errorf("to ask takes %s, to read %s", asking, reading)
+	}
 }

@@ -215,10 +215,6 @@ func pick[K comparable](keys []K, found map[K]*Event) []*Event {
 // Range reads events of a room at positions from < p <= to, at most limit: the first ones, or the last
 // ones in reverse if backwards. Rejected and soft-failed events are left out.
 func (s Events) Range(room RoomNID, from, to stream.Position, limit int, backwards bool) ([]*Event, error) {
-	order := ` ORDER BY position LIMIT ?`
-	if backwards {
-		order = ` ORDER BY position DESC LIMIT ?`
-	}
 	var nids []EventNID
 	err := s.tx.query(func(rows *sql.Rows) error {
 		var n EventNID
@@ -227,12 +223,44 @@ func (s Events) Range(room RoomNID, from, to stream.Position, limit int, backwar
 		}
 		nids = append(nids, n)
 		return nil
-	}, `SELECT nid FROM events WHERE room_nid = ? AND position > ? AND position <= ? AND position IS NOT NULL AND status = 0`+order,
-		int64(room), int64(from), int64(to), limit)
+	}, `SELECT nid`+inRange(backwards), int64(room), int64(from), int64(to), limit)
 	if err != nil {
 		return nil, err
 	}
 	return s.ByNID(nids...)
+}
+
+// RangeWithin is Range for readers who look at a lot: it ends with the event by which the given size, in bytes, is
+// reached. More says that it ended before the range did.
+func (s Events) RangeWithin(room RoomNID, from, to stream.Position, limit, size int, backwards bool) (list []*Event, more bool, err error) {
+	var nids []EventNID
+	err = s.tx.query(func(rows *sql.Rows) error {
+		var n EventNID
+		var bytes int
+		if err := rows.Scan(&n, &bytes); err != nil {
+			return err
+		}
+		if size > 0 {
+			nids = append(nids, n)
+		} else {
+			more = true
+		}
+		size -= bytes
+		return nil
+	}, `SELECT nid, octet_length(json)`+inRange(backwards), int64(room), int64(from), int64(to), limit)
+	if err != nil {
+		return nil, false, err
+	}
+	list, err = s.ByNID(nids...)
+	return list, more || len(nids) == limit, err
+}
+
+func inRange(backwards bool) string {
+	const where = ` FROM events WHERE room_nid = ? AND position > ? AND position <= ? AND position IS NOT NULL AND status = 0 ORDER BY position`
+	if backwards {
+		return where + ` DESC LIMIT ?`
+	}
+	return where + ` LIMIT ?`
 }
 
 // Since reads what was appended to the log in from < p <= to, in any room, at most limit.
