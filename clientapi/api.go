@@ -47,9 +47,10 @@ type API struct {
 	// TrustedProxies may say in X-Forwarded-For whose request they pass on.
 	TrustedProxies []netip.Prefix
 
-	limiter *limiter
-	sockets places
-	syncs   places
+	limiter  *limiter
+	sockets  places
+	syncs    places
+	searches places
 }
 
 // routes is the table of all routes, in the order of the specification's modules.

@@ -259,7 +259,7 @@ func TestEveryRouteHasALimit(t *testing.T) {
 		}
 		limited := &API{Log: test.api.Log, Account: test.api.Account}
 		limited.limiter = newLimiter(Limits{
-			Enabled: true, Login: one, Registration: one, Message: one, Join: one, Media: one, Download: one, Lookup: one, Costly: one, Other: one,
+			Enabled: true, Login: one, Registration: one, Message: one, Join: one, Media: one, Download: one, Lookup: one, Costly: one, Search: one, Other: one,
 		})
 		e := echo.New()
 		e.HTTPErrorHandler = limited.answerError

@@ -26,7 +26,7 @@ func (a *API) pushRoutes() []route {
 		{PUT, rule + "/actions", user, limitMessage, a.setPushRuleActions},
 		{GET, "/v3/pushers", user, none, a.pushers},
 		{POST, "/v3/pushers/set", user, limitMessage, a.setPusher},
-		{GET, "/v3/notifications", user, none, a.notifications},
+		{GET, "/v3/notifications", user, limitSearch, a.notifications},
 	}
 }
 
@@ -195,6 +195,11 @@ func (a *API) notifications(c *call) (any, error) {
 			return nil, fail(http.StatusBadRequest, "M_INVALID_PARAM", "from is not a token of this endpoint")
 		}
 	}
+	leave, err := a.searches.enter(c.Requester.User, 1)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	list, next, err := a.Push.Notifications(c.Request().Context(), c.Requester.User, stream.Position(before), max(limit, 1), only == "highlight")
 	if err != nil {
 		return nil, err

@@ -28,6 +28,7 @@ const (
 	limitDownload
 	limitLookup // needs no account, and may lead to a request to another server
 	limitCostly
+	limitSearch // looks through many events
 	limitOther
 	limitClasses
 )
@@ -43,6 +44,7 @@ type Limits struct {
 	Download     Class
 	Lookup       Class
 	Costly       Class
+	Search       Class
 	Other        Class
 }
 
@@ -89,7 +91,7 @@ func newLimiter(l Limits) *limiter {
 	return &limiter{
 		classes: [limitClasses]Class{
 			limitLogin: l.Login, limitConfirm: l.Login, limitRegistration: l.Registration, limitMessage: l.Message, limitJoin: l.Join,
-			limitMedia: l.Media, limitDownload: l.Download, limitLookup: l.Lookup, limitCostly: l.Costly, limitOther: l.Other,
+			limitMedia: l.Media, limitDownload: l.Download, limitLookup: l.Lookup, limitCostly: l.Costly, limitSearch: l.Search, limitOther: l.Other,
 		},
 		seed:    maphash.MakeSeed(),
 		buckets: otter.Must(&otter.Options[bucket, *rate.Limiter]{MaximumSize: maxBuckets}),
@@ -180,7 +182,7 @@ func (p *places) enter(user id.UserID, most int) (leave func(), err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.taken[user] >= most {
-		return nil, &failure{status: http.StatusTooManyRequests, code: "M_LIMIT_EXCEEDED", message: "too many connections at a time", after: time.Second}
+		return nil, &failure{status: http.StatusTooManyRequests, code: "M_LIMIT_EXCEEDED", message: "too many requests of this kind at a time", after: time.Second}
 	}
 	if p.taken == nil {
 		p.taken = map[id.UserID]int{}

@@ -11,7 +11,7 @@ import (
 // searchRoutes are Client-Server API, module "Server Side Search".
 func (a *API) searchRoutes() []route {
 	return []route{
-		{POST, "/v3/search", user, limitMessage, a.search},
+		{POST, "/v3/search", user, limitSearch, a.search},
 	}
 }
 
@@ -51,6 +51,11 @@ func (a *API) search(c *call) (any, error) {
 			return nil, err
 		}
 		q.From = c.query("next_batch")
+		leave, err := a.searches.enter(c.Requester.User, 1)
+		if err != nil {
+			return nil, err
+		}
+		defer leave()
 		found, err := a.Timeline.Search(c.Request().Context(), c.reader(), q)
 		if err != nil {
 			return nil, err

@@ -81,3 +81,20 @@ func TestSyncsOfAUserAreBounded(t *testing.T) {
 		}
 	})
 }
+
+func TestSearchesOfAUserComeOneByOne(t *testing.T) {
+	each(t, func(test *tester) {
+		user, token := test.register("alice")
+		leave, err := test.api.searches.enter(id.UserID(user), 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body := map[string]any{"search_categories": map[string]any{"room_events": map[string]any{"search_term": "x"}}}
+		test.want(test.call(POST, prefix+"/v3/search", token, body), 429, "M_LIMIT_EXCEEDED")
+		test.want(test.call(GET, prefix+"/v3/notifications", token, nil), 429, "M_LIMIT_EXCEEDED")
+		leave()
+		for range 2 {
+			test.want(test.call(GET, prefix+"/v3/notifications", token, nil), 200, "")
+		}
+	})
+}

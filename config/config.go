@@ -121,6 +121,7 @@ type Limits struct {
 	Download     Class `key:"download"`
 	Lookup       Class `key:"lookup"`
 	Costly       Class `key:"costly"`
+	Search       Class `key:"search"`
 	Other        Class `key:"other"`
 	// Federation is how often each other server may ask.
 	Federation Rate `key:"federation"`

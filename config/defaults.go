@@ -31,6 +31,7 @@ func Default() *Config {
 			Download:     Class{PerUser: Rate{600, time.Minute}, PerAddress: Rate{1200, time.Minute}},
 			Lookup:       Class{PerAddress: Rate{300, time.Minute}},
 			Costly:       Class{PerUser: Rate{200, time.Minute}, PerAddress: Rate{1200, time.Minute}},
+			Search:       Class{PerUser: Rate{30, time.Minute}, PerAddress: Rate{300, time.Minute}},
 			Other:        Class{PerUser: Rate{1000, time.Minute}},
 			Federation:   Rate{1000, 10 * time.Second},
 		},

@@ -147,6 +147,6 @@ func limitsOf(c config.Limits) clientapi.Limits {
 	}
 	return clientapi.Limits{
 		Enabled: c.Enabled, Login: class(c.Login), Registration: class(c.Registration), Message: class(c.Message), Join: class(c.Join), Media: class(c.Media),
-		Download: class(c.Download), Lookup: class(c.Lookup), Costly: class(c.Costly), Other: class(c.Other),
+		Download: class(c.Download), Lookup: class(c.Lookup), Costly: class(c.Costly), Search: class(c.Search), Other: class(c.Other),
 	}
 }

@@ -17,6 +17,10 @@ const (
 	scanned = 5000
 	// maxPageSize is how many bytes of events a page holds: once they are reached, no further event is taken.
 	maxPageSize = 1 << 20
+	// scannedSize is how many bytes of events are looked at for one page: the event by which it is reached is the last.
+	scannedSize = 16 << 20
+	// leastBatch is how many bytes of events are read at once, if a page has not room for more.
+	leastBatch = 256 << 10
 	// maxFetches is how often older history is fetched from other servers for one page.
 	maxFetches = 3
 )
@@ -44,6 +48,7 @@ type reading struct {
 	edge      stream.Position // where to stop: the other end of the range
 	limit     int
 	size      int // of the events, in bytes
+	most      int // how large they may get: the event by which that is reached is the last; 0: maxPageSize
 	pass      func(*store.Event) bool
 	events    []*store.Event
 	done      bool // nothing is left here between cursor and edge
@@ -53,7 +58,14 @@ type reading struct {
 // wantsOlder says whether other servers have to be asked for what this page lacks.
 func (at *reading) wantsOlder() bool { return at.endsHere() && !at.full() }
 
-func (at *reading) full() bool { return len(at.events) >= at.limit || at.size >= maxPageSize }
+func (at *reading) full() bool { return len(at.events) >= at.limit || at.size >= at.room() }
+
+func (at *reading) room() int {
+	if at.most > 0 {
+		return at.most
+	}
+	return maxPageSize
+}
 
 // endsHere says whether only other servers can tell how the history goes on.
 func (at *reading) endsHere() bool {
@@ -168,19 +180,20 @@ func passes(room id.RoomID, f *filter.RoomEvents) func(*store.Event) bool {
 
 // read goes on until the page is full, nothing is left, or enough was looked at.
 func (v *View) read(at *reading) error {
-	for looked := 0; !at.full() && !at.done && looked < scanned; {
+	for looked, size := 0, 0; !at.full() && !at.done && looked < scanned && size < scannedSize; {
 		want := min(max(at.limit-len(at.events), 20), 200)
 		from, to := at.cursor, at.edge
 		if at.backwards {
 			from, to = at.edge, at.cursor
 		}
-		batch, err := v.tx.Events.Range(v.room.NID, from, to, want, at.backwards)
+		batch, more, err := v.tx.Events.RangeWithin(v.room.NID, from, to, want, max(at.room(), leastBatch), at.backwards)
 		if err != nil {
 			return err
 		}
 		looked += len(batch)
-		at.done = len(batch) < want
+		at.done = !more
 		for _, ev := range batch {
+			size += len(ev.JSON)
 			if at.full() {
 				at.done = false
 				return nil

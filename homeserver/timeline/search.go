@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -13,17 +14,31 @@ import (
 	"github.com/securecomm/securecomm/homeserver/filter"
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/store"
+	"github.com/securecomm/securecomm/homeserver/stream"
 )
 
 const (
-	// maxSearched is how many events are looked at for one search, in all rooms together.
-	maxSearched = 20_000
-	// searchBatch is how many events are read at once.
-	searchBatch = 500
+	// maxSearched is how many events are looked at for one search, and maxSearchedSize how many bytes of them, in all
+	// rooms together.
+	maxSearched     = 20_000
+	maxSearchedSize = 32 << 20
+	// maxRooms is how many rooms are looked into: those that the reader came into last.
+	maxRooms = 1000
+	// searchBatch is how many events are read at once, and searchBatchSize how many bytes of them.
+	searchBatch     = 500
+	searchBatchSize = 1 << 20
 	// maxFound is how many of them may match; the rest is not counted.
 	maxFound = 2000
 	// maxResults is how many results are returned at once.
 	maxResults = 100
+	// maxResultsSize is how many bytes of events are results: the event by which it is reached is the last of a page.
+	maxResultsSize = 1 << 20
+	// maxAroundSize is how many bytes of events stand around the results of a page, and of their senders' profiles.
+	maxAroundSize = 2 << 20
+	// maxStateSize is how many bytes of state are returned: rooms whose state does not fit are left out.
+	maxStateSize = 2 << 20
+	// maxTextSize is how many bytes of a text are looked at.
+	maxTextSize = 16 << 10
 )
 
 // Search is what is looked for in the messages, names and topics of the reader's rooms.
@@ -84,13 +99,13 @@ type ResultsOfGroup struct {
 
 // match is an event that was found.
 type match struct {
-	view *View
+	room id.RoomID
 	ev   *store.Event
 	rank float64
 }
 
 // Search finds events in the rooms that the reader is or was in (POST /search). It looks at a bounded number of the
-// newest events. What is encrypted cannot be found. Error: ErrBadRequest.
+// newest events, and ends with the context. What is encrypted cannot be found. Error: ErrBadRequest.
 func (s *Service) Search(ctx context.Context, r Reader, q Search) (*Found, error) {
 	skip, err := q.offset()
 	if err != nil {
@@ -102,26 +117,40 @@ func (s *Service) Search(ctx context.Context, r Reader, q Search) (*Found, error
 		out.Highlights = []string{}
 		return out, nil
 	}
-	limit := q.Filter.Count(DefaultLimit, maxResults)
+	found, err := s.find(ctx, r, &q, words)
+	if err != nil {
+		return nil, err
+	}
+	q.sort(found)
+	out.Count = len(found)
+	found = found[min(skip, len(found)):]
+	if n := q.page(found); n > 0 && n < len(found) {
+		found, out.Next = found[:n], "o"+strconv.Itoa(skip+n)
+	} else if n == 0 {
+		found = nil
+	}
+	out.Groups = q.groups(found)
 	err = s.Store.View(ctx, func(tx *store.Tx) error {
-		found, err := q.find(tx, r, words)
-		if err != nil {
+		p := &page{Search: &q, tx: tx, reader: r, views: map[id.RoomID]*View{}, around: maxAroundSize, left: len(found)}
+		if out.Results, err = p.results(found); err != nil {
 			return err
 		}
-		q.sort(found)
-		out.Count = len(found)
-		found = found[min(skip, len(found)):]
-		if limit > 0 && len(found) >= limit {
-			found, out.Next = found[:limit], "o"+strconv.Itoa(skip+limit)
-		}
-		if out.Results, err = q.results(found); err != nil {
-			return err
-		}
-		out.Groups = q.groups(found)
-		out.State, err = q.states(found)
+		out.State, err = p.states(found)
 		return err
 	})
 	return out, err
+}
+
+// page is how many of the results that are left are on this page.
+func (q *Search) page(found []match) int {
+	limit, size := q.Filter.Count(DefaultLimit, maxResults), 0
+	for i := range found {
+		if i >= limit || size >= maxResultsSize {
+			return i
+		}
+		size += len(found[i].ev.JSON)
+	}
+	return len(found)
 }
 
 func (q *Search) offset() (int, error) {
@@ -136,59 +165,118 @@ func (q *Search) offset() (int, error) {
 	return n, nil
 }
 
-// find looks through the reader's rooms, each to an equal share of what is looked at.
-func (q *Search) find(tx *store.Tx, r Reader, words []string) ([]match, error) {
-	memberships, err := tx.Memberships.ByUser(r.User, "join", "leave", "ban")
+// find looks through the reader's rooms, each to an equal share of what is looked at. Texts are compared while no snapshot
+// is held, since strangers wrote them and the terms.
+func (s *Service) find(ctx context.Context, r Reader, q *Search, words []string) ([]match, error) {
+	var rooms []store.Membership
+	err := s.Store.View(ctx, func(tx *store.Tx) (err error) {
+		rooms, err = tx.Memberships.ByUser(r.User, "join", "leave", "ban")
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
-	memberships = slices.DeleteFunc(memberships, func(m store.Membership) bool {
-		return m.Forgotten || !q.Filter.AllowsRoom(m.RoomID)
-	})
+	rooms = slices.DeleteFunc(rooms, func(m store.Membership) bool { return m.Forgotten || !q.Filter.AllowsRoom(m.RoomID) })
+	slices.SortFunc(rooms, func(a, b store.Membership) int { return cmp.Compare(b.Position, a.Position) })
+	rooms = rooms[:min(len(rooms), maxRooms)]
 	var out []match
-	for _, m := range memberships {
-		v, err := find(tx, m.RoomID, r)
-		if err != nil {
-			return nil, err
-		}
-		if v == nil || !v.inside {
-			continue
-		}
-		if out, err = q.findIn(v, words, max(maxSearched/len(memberships), searchBatch), out); err != nil || len(out) >= maxFound {
+	for _, m := range rooms {
+		l := &looking{Service: s, ctx: ctx, reader: r, room: m.RoomID, events: maxSearched / len(rooms), size: maxSearchedSize / len(rooms)}
+		found, err := l.findAll(q, words, maxFound-len(out))
+		if out = append(out, found...); err != nil || len(out) >= maxFound {
 			return out, err
 		}
 	}
 	return out, nil
 }
 
-func (q *Search) findIn(v *View, words []string, budget int, out []match) ([]match, error) {
-	pass := passes(v.room.ID, q.Filter)
-	for upto, looked := v.upto, 0; looked < budget; looked += searchBatch {
-		batch, err := v.tx.Events.Range(v.room.NID, first, upto, searchBatch, true)
+// looking is a look through one room, in steps: each has a snapshot of its own.
+type looking struct {
+	*Service
+	ctx          context.Context
+	reader       Reader
+	room         id.RoomID
+	upto         stream.Position // how far it is still to go
+	events, size int             // what may still be looked at
+	begun, done  bool
+}
+
+// findAll finds the newest events in the room that match, at most so many.
+func (l *looking) findAll(q *Search, words []string, limit int) (out []match, err error) {
+	pass := passes(l.room, q.Filter)
+	for !l.done && len(out) < limit {
+		batch, err := l.next()
 		if err != nil {
 			return nil, err
 		}
 		for _, ev := range batch {
-			rank := rankOf(q.text(ev), words)
-			if rank == 0 || !pass(ev) {
-				continue
-			}
-			seen, err := v.see(ev)
-			if err != nil {
+			if err := l.ctx.Err(); err != nil {
 				return nil, err
 			}
-			if seen == ev {
-				if out = append(out, match{v, ev, rank}); len(out) >= maxFound {
-					return out, nil
-				}
+			if !pass(ev) {
+				continue
+			}
+			if rank := rankOf(q.text(ev), words); rank > 0 && len(out) < limit {
+				out = append(out, match{l.room, ev, rank})
 			}
 		}
-		if len(batch) < searchBatch {
-			break
-		}
-		upto = batch[len(batch)-1].Position - 1
 	}
-	return out, nil
+	if len(out) == 0 {
+		return nil, nil
+	}
+	return l.visible(out)
+}
+
+// next reads on, towards the beginning of the room.
+func (l *looking) next() (batch []*store.Event, err error) {
+	err = l.Store.View(l.ctx, func(tx *store.Tx) error {
+		room, err := tx.Rooms.ByID(l.room)
+		if err != nil || room == nil {
+			l.done = true
+			return err
+		}
+		if !l.begun {
+			v, err := Look(tx, room, l.reader)
+			if err != nil || !v.inside {
+				l.done = true
+				return err
+			}
+			l.begun, l.upto = true, v.upto
+		}
+		var more bool
+		batch, more, err = tx.Events.RangeWithin(room.NID, first, l.upto, min(l.events, searchBatch), min(l.size, searchBatchSize), true)
+		l.done = !more
+		return err
+	})
+	for _, ev := range batch {
+		l.upto = ev.Position - 1
+		l.events--
+		l.size -= len(ev.JSON)
+	}
+	l.done = l.done || l.events <= 0 || l.size <= 0
+	return batch, err
+}
+
+// visible leaves what the reader may see.
+func (l *looking) visible(found []match) (out []match, err error) {
+	err = l.Store.View(l.ctx, func(tx *store.Tx) error {
+		out = nil
+		v, err := find(tx, l.room, l.reader)
+		if err != nil || v == nil || !v.inside {
+			return err
+		}
+		for _, m := range found {
+			seen, err := v.see(m.ev)
+			if err != nil {
+				return err
+			}
+			if seen == m.ev {
+				out = append(out, m)
+			}
+		}
+		return nil
+	})
+	return out, err
 }
 
 // searchable says which member of the content of which type of event is searched.
@@ -215,7 +303,7 @@ func (q *Search) text(ev *store.Event) string {
 	if json.Unmarshal(ev.Content, &content) != nil || json.Unmarshal(content[key], &text) != nil {
 		return ""
 	}
-	return text
+	return text[:min(len(text), maxTextSize)]
 }
 
 func (q *Search) sort(found []match) {
@@ -227,14 +315,40 @@ func (q *Search) sort(found []match) {
 	})
 }
 
+// page is one page of results while it is made.
+type page struct {
+	*Search
+	tx     *store.Tx
+	reader Reader
+	views  map[id.RoomID]*View
+	around int // how many bytes may still stand around results
+	left   int // how many results are still without what stands around them
+}
+
+// view is the reader's look at a room.
+func (p *page) view(room id.RoomID) (*View, error) {
+	if p.views[room] == nil {
+		v, err := find(p.tx, room, p.reader)
+		if err != nil || v == nil {
+			return nil, errors.Join(err, ErrNotFound)
+		}
+		p.views[room] = v
+	}
+	return p.views[room], nil
+}
+
 // results encodes what was found, the events of each room together.
-func (q *Search) results(found []match) ([]Result, error) {
-	byView := map[*View][]int{}
+func (p *page) results(found []match) ([]Result, error) {
+	byRoom := map[id.RoomID][]int{}
 	for i, m := range found {
-		byView[m.view] = append(byView[m.view], i)
+		byRoom[m.room] = append(byRoom[m.room], i)
 	}
 	out := make([]Result, len(found))
-	for v, indexes := range byView {
+	for room, indexes := range byRoom {
+		v, err := p.view(room)
+		if err != nil {
+			return nil, err
+		}
 		events := make([]*store.Event, len(indexes))
 		for i, at := range indexes {
 			events[i] = found[at].ev
@@ -245,10 +359,10 @@ func (q *Search) results(found []match) ([]Result, error) {
 		}
 		for i, at := range indexes {
 			out[at] = Result{Rank: found[at].rank, Event: forms[i]}
-			if q.Context == nil {
+			if p.Context == nil {
 				continue
 			}
-			if out[at].Context, err = q.Context.of(v, events[i]); err != nil {
+			if out[at].Context, err = p.contextOf(v, events[i]); err != nil {
 				return nil, err
 			}
 		}
@@ -256,10 +370,18 @@ func (q *Search) results(found []match) ([]Result, error) {
 	return out, nil
 }
 
-func (c *SearchContext) of(v *View, ev *store.Event) (*ResultContext, error) {
-	pass := passes(v.room.ID, nil)
-	back := &reading{backwards: true, cursor: ev.Position - 1, edge: first, limit: min(c.Before, maxResults), pass: pass}
-	ahead := &reading{cursor: ev.Position, edge: v.upto, limit: min(c.After, maxResults), pass: pass}
+// contextOf reads what stands around a result: as much as is this one's share of what fits.
+func (p *page) contextOf(v *View, ev *store.Event) (*ResultContext, error) {
+	share := p.around / p.left / 2
+	p.left--
+	pass, limit := passes(v.room.ID, nil), func(n int) int {
+		if share == 0 {
+			return 0
+		}
+		return min(n, maxResults)
+	}
+	back := &reading{backwards: true, cursor: ev.Position - 1, edge: first, limit: limit(p.Context.Before), most: share, pass: pass}
+	ahead := &reading{cursor: ev.Position, edge: v.upto, limit: limit(p.Context.After), most: share, pass: pass}
 	out := &ResultContext{}
 	for _, side := range []struct {
 		at   *reading
@@ -273,13 +395,31 @@ func (c *SearchContext) of(v *View, ev *store.Event) (*ResultContext, error) {
 			return nil, err
 		}
 		*side.into = list(forms)
+		p.take(forms...)
 	}
 	out.Start, out.End = token(back.cursor), token(ahead.cursor)
-	if !c.Profiles {
+	if !p.Context.Profiles {
 		return out, nil
 	}
-	out.Profiles = map[id.UserID]Profile{}
-	for _, shown := range slices.Concat(back.events, ahead.events, []*store.Event{ev}) {
+	var err error
+	out.Profiles, err = p.profiles(v, slices.Concat(back.events, ahead.events, []*store.Event{ev}))
+	return out, err
+}
+
+// take counts what stands around results.
+func (p *page) take(forms ...json.RawMessage) {
+	for _, raw := range forms {
+		p.around = max(p.around-len(raw), 0)
+	}
+}
+
+// profiles are how the senders of events were shown at the time; no more than there is room for.
+func (p *page) profiles(v *View, events []*store.Event) (map[id.UserID]Profile, error) {
+	out := map[id.UserID]Profile{}
+	for _, shown := range events {
+		if p.around == 0 {
+			break
+		}
 		state, err := v.tx.States.Map(shown.StateBefore)
 		if err != nil {
 			return nil, err
@@ -289,7 +429,11 @@ func (c *SearchContext) of(v *View, ev *store.Event) (*ResultContext, error) {
 			return nil, err
 		}
 		if member != nil {
-			out.Profiles[shown.Sender] = Profile(memberOf(member))
+			profile := Profile(memberOf(member))
+			if _, there := out[shown.Sender]; !there {
+				p.take(profile.DisplayName, profile.AvatarURL)
+			}
+			out[shown.Sender] = profile
 		}
 	}
 	return out, nil
@@ -303,7 +447,7 @@ func (q *Search) groups(found []match) map[string]map[string]*ResultsOfGroup {
 		for _, m := range found {
 			name := string(m.ev.Sender)
 			if key == "room_id" {
-				name = string(m.view.room.ID)
+				name = string(m.room)
 			}
 			if groups[name] == nil {
 				groups[name] = &ResultsOfGroup{Order: len(groups) + 1}
@@ -319,24 +463,60 @@ func (q *Search) groups(found []match) map[string]map[string]*ResultsOfGroup {
 }
 
 // states encodes the states of the rooms in which something was found, if the client asked for them.
-func (q *Search) states(found []match) (map[id.RoomID][]json.RawMessage, error) {
-	if !q.IncludeState {
+func (p *page) states(found []match) (map[id.RoomID][]json.RawMessage, error) {
+	if !p.IncludeState {
 		return nil, nil
 	}
-	out := map[id.RoomID][]json.RawMessage{}
+	out, left, asked := map[id.RoomID][]json.RawMessage{}, maxStateSize, map[id.RoomID]bool{}
 	for _, m := range found {
-		if out[m.view.room.ID] != nil {
+		if asked[m.room] {
 			continue
 		}
-		events, err := m.view.stateEvents(m.view.state, everything)
+		asked[m.room] = true
+		v, err := p.view(m.room)
 		if err != nil {
 			return nil, err
 		}
-		forms, err := m.view.formState(events)
+		events, size, err := v.stateWithin(left)
 		if err != nil {
 			return nil, err
 		}
-		out[m.view.room.ID] = list(forms)
+		if size > left {
+			continue
+		}
+		left -= size
+		forms, err := v.formState(events)
+		if err != nil {
+			return nil, err
+		}
+		out[m.room] = list(forms)
 	}
 	return out, nil
+}
+
+// stateWithin reads the state of the room if it has no more bytes than that. It stops when it finds more.
+func (v *View) stateWithin(size int) (out []*store.Event, found int, err error) {
+	const leastEvent = 200
+	if found = v.state.Len() * leastEvent; found > size {
+		return nil, found, nil
+	}
+	nids := make([]store.EventNID, 0, v.state.Len())
+	for _, nid := range v.state.All {
+		nids = append(nids, nid)
+	}
+	slices.Sort(nids)
+	found = 0
+	for chunk := range slices.Chunk(nids, 20) {
+		events, err := v.tx.Events.ByNID(chunk...)
+		if err != nil {
+			return nil, 0, err
+		}
+		for _, ev := range events {
+			found += len(ev.JSON)
+		}
+		if out = append(out, events...); found > size {
+			return nil, found, nil
+		}
+	}
+	return out, found, nil
 }
