@@ -24,7 +24,7 @@ type repeated struct{ answer string }
 func (r *repeated) Error() string { return "the request was answered before" }
 
 // write is the one place where events enter a room, local and remote alike. In order: the head, states (those that
-// nothing refers to any longer are noted), each event
+// nothing refers to any longer are noted), ends that the head has no place for, each event
 // with its memberships, its place in other servers' queues, its relations, redactions and the client's request;
 // last the room's summary.
 func (d *draft) write(tx *store.Tx) error {
@@ -37,6 +37,11 @@ func (d *draft) write(tx *store.Tx) error {
 	}
 	if len(d.snapshots) > 0 {
 		if err := d.writeStates(tx); err != nil {
+			return err
+		}
+	}
+	if len(d.ends.added)+len(d.ends.gone) > 0 || d.ends.fold != 0 {
+		if err := d.ends.write(tx, d.room.NID); err != nil {
 			return err
 		}
 	}
@@ -72,7 +77,7 @@ func (d *draft) writeStates(tx *store.Tx) error {
 // unused are the states, among the former head's and those of the draft, that no event of it and no child needs. An
 // earlier event may need the former head's.
 func (d *draft) unused() []store.StateNID {
-	needed := map[store.StateNID]bool{0: true, d.head.State: true}
+	needed := map[store.StateNID]bool{0: true, d.head.State: true, d.ends.fold: true}
 	for _, a := range d.additions {
 		needed[a.ev.StateBefore] = true
 	}
@@ -90,6 +95,11 @@ func (d *draft) unused() []store.StateNID {
 }
 
 func (a *addition) write(tx *store.Tx) error {
+	if a.holds {
+		if err := tx.States.Hold(a.ev.StateBefore); err != nil {
+			return errors.Join(err, errStale)
+		}
+	}
 	var then func(stream.Position) error
 	if len(a.members) > 0 {
 		then = func(p stream.Position) error { return a.writeMembers(tx, p) }

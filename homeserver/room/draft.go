@@ -21,6 +21,7 @@ import (
 type draft struct {
 	e    *Engine
 	room *store.Room
+	live *live       // nil for a new room
 	base *store.Head // the stored head that it replaces; nil for a new room
 	face             // the room as it will be
 
@@ -29,6 +30,17 @@ type draft struct {
 	snapshots      []newSnapshot
 	summaryChanged bool
 	knownOwned     bool
+	ends           endChanges
+	tie            *tie // what the event that was built last ties together, where that is not all
+
+	after  *outcome // of the last one before it that was not committed then; nil if there was none
+	result *outcome // its own, once it is queued
+}
+
+// outcome is what becomes of a draft that was queued.
+type outcome struct {
+	done chan struct{} // closed once err is set
+	err  error
 }
 
 // newSnapshot is a state that has to be written.
@@ -50,6 +62,7 @@ type addition struct {
 	ours     bool              // a user of this server sends it: its relation has to make sense
 	redacts  *redaction
 	missing  []id.EventID // predecessors that are not here
+	holds    bool         // the state before it is one that was there before
 	came     bool         // from another server: it may have been missed
 	awaited  bool         // by redactions that came before it
 }
@@ -74,11 +87,15 @@ func (e *Engine) draft(ctx context.Context, l *live) (*draft, error) {
 			return nil, err
 		}
 	}
-	if len(l.known) > maxKnown && l.queued == 0 {
+	if len(l.known) > maxKnown && len(l.queued) == 0 {
 		l.forget()
 	}
 	head := l.head
-	return &draft{e: e, room: l.room, base: &head, face: l.face}, nil
+	d := &draft{e: e, room: l.room, live: l, base: &head, face: l.face}
+	if n := len(l.queued); n > 0 {
+		d.after = l.queued[n-1].result
+	}
+	return d, nil
 }
 
 // look calls see with a draft of a room that is only looked at.
@@ -92,9 +109,6 @@ func (e *Engine) look(ctx context.Context, l *live, see func(*draft) error) erro
 	return see(d)
 }
 
-// maxPrev is how many extremities one of our events ties together.
-const maxPrev = 10
-
 // build makes, signs and authorizes an event on top of the draft.
 func (d *draft) build(ctx context.Context, p event.Proto) (event.Verified, error) {
 	p.RoomID = d.room.ID
@@ -105,8 +119,11 @@ func (d *draft) build(ctx context.Context, p event.Proto) (event.Verified, error
 		p.OriginServerTS = time.Now().UnixMilli()
 	}
 	extremities := d.head.Extremities
-	if len(extremities) > maxPrev {
-		extremities = extremities[len(extremities)-maxPrev:]
+	if len(extremities) > maxPrev || len(d.further) > 0 {
+		if err := d.choose(ctx); err != nil {
+			return event.Verified{}, err
+		}
+		extremities = d.tie.ends
 	}
 	p.PrevEvents = make([]id.EventID, len(extremities))
 	for i, x := range extremities {
@@ -137,6 +154,9 @@ func (d *draft) build(ctx context.Context, p event.Proto) (event.Verified, error
 	if err := d.auth.Authorize(v.Event(), state); err != nil {
 		return event.Verified{}, fmt.Errorf("%w: %w", ErrForbidden, err)
 	}
+	if d.tie != nil {
+		return v, d.authorizeTie(ctx, v)
+	}
 	return v, nil
 }
 
@@ -149,9 +169,6 @@ func (d *draft) hashes(ctx context.Context, state knownState, extremities []stor
 			out[a.ID] = a.ReferenceHash()
 		}
 	}
-	for _, a := range d.additions {
-		out[a.ev.ID] = a.ev.ReferenceHash()
-	}
 	for _, x := range extremities {
 		if out[x.ID] == "" {
 			ids = append(ids, x.ID)
@@ -160,7 +177,7 @@ func (d *draft) hashes(ctx context.Context, state knownState, extremities []stor
 	if len(ids) == 0 {
 		return out, nil
 	}
-	err := d.e.Store.View(ctx, func(tx *store.Tx) error {
+	err := d.view(ctx, func(tx *store.Tx) error {
 		list, err := tx.Events.ByID(ids...)
 		for _, ev := range list {
 			out[ev.ID] = ev.ReferenceHash()
@@ -170,7 +187,7 @@ func (d *draft) hashes(ctx context.Context, state knownState, extremities []stor
 	return out, err
 }
 
-// add places an event of ours at the end of the room: it follows all extremities.
+// add places an event of ours, which build made, at the end of the room.
 func (d *draft) add(ctx context.Context, v event.Verified) (*addition, error) {
 	nid, err := d.e.Store.NextNumber(ctx)
 	if err != nil {
@@ -179,14 +196,20 @@ func (d *draft) add(ctx context.Context, v event.Verified) (*addition, error) {
 	ev := &store.Event{Event: v.Event(), NID: store.EventNID(nid), Room: d.room.NID, StateBefore: d.head.State}
 	a := &addition{ev: ev, verified: v, wake: d.local, servers: d.others}
 	d.additions = append(d.additions, a)
-	d.head.Extremities = []store.Extremity{{NID: a.ev.NID, ID: a.ev.ID, Depth: a.ev.Depth}}
+	if d.tie != nil {
+		return a, d.addTie(ctx, a)
+	}
+	end := store.Extremity{NID: a.ev.NID, ID: a.ev.ID, Depth: a.ev.Depth, State: d.head.State}
 	if a.ev.StateKey == nil {
+		d.head.Extremities = []store.Extremity{end}
 		return a, nil
 	}
 	key, err := d.e.Store.StateKey(ctx, a.ev.Tuple())
 	if err != nil {
 		return nil, err
 	}
+	end.Key = key
+	d.head.Extremities = []store.Extremity{end}
 	change := stateSet{store.StateChange{Key: key, Event: a.ev.NID}, a.ev.Tuple(), a.ev}
 	return a, d.setState(ctx, a, []stateSet{change})
 }
@@ -350,7 +373,8 @@ func (d *draft) setMember(a *addition, user id.UserID, before, now *store.Event)
 }
 
 // queue hands the draft to the writer, with an update that writes it and perhaps more, and makes it the room's face;
-// the function returned waits for the outcome. The caller holds the room's lock and may release it at once.
+// the function returned waits for the outcome and has to be called. The caller holds the room's lock and may release it
+// at once.
 func (d *draft) queue(ctx context.Context, l *live, write func(*store.Tx) error) (func() error, error) {
 	d.head.Seq++
 	wait, err := d.e.Store.Queue(ctx, write)
@@ -359,18 +383,47 @@ func (d *draft) queue(ctx context.Context, l *live, write func(*store.Tx) error)
 		return nil, err
 	}
 	l.face, l.loaded = d.face, true
-	l.queued++
+	result := &outcome{done: make(chan struct{})}
+	d.result = result
+	l.queued = append(l.queued, d)
 	return func() error {
-		err := wait()
+		result.err = wait()
+		close(result.done)
 		l.mu.Lock()
-		l.queued--
-		if err != nil {
+		l.queued = slices.DeleteFunc(l.queued, func(q *draft) bool { return q == d })
+		if result.err != nil {
 			// What others have built on this in the meantime fails by itself: the stored head is another.
 			l.loaded = false
 		}
 		l.mu.Unlock()
-		return err
+		return result.err
 	}, nil
+}
+
+// settle waits until what a draft was built on is durable. Whoever answers, or asks another server, because of what a
+// draft showed and writes nothing has to call it, without the room's lock. Errors: errStale, if it was not written.
+func (d *draft) settle(ctx context.Context) error {
+	if d.after == nil {
+		return nil
+	}
+	select {
+	case <-d.after.done:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if d.after.err != nil {
+		return fmt.Errorf("%w: %w", errStale, d.after.err)
+	}
+	return nil
+}
+
+// certain is settle for those who can't begin anew. Errors: ErrBusy, if it was not written.
+func (d *draft) certain(ctx context.Context) error {
+	err := d.settle(ctx)
+	if errors.Is(err, errStale) {
+		return fmt.Errorf("%w: %w", ErrBusy, err)
+	}
+	return err
 }
 
 // change makes a change of a room: make adds events to a draft, which is then written. It is repeated while the room's
@@ -397,6 +450,11 @@ func (e *Engine) tryChange(ctx context.Context, l *live, makeIt func(*draft) err
 	}
 	if err != nil || len(d.additions) == 0 {
 		l.mu.Unlock()
+		if d != nil {
+			if unsettled := d.settle(ctx); unsettled != nil {
+				return unsettled
+			}
+		}
 		return err
 	}
 	var newcomers []newcomer

@@ -28,7 +28,7 @@ func now() int64 { return time.Now().UnixMilli() }
 
 // MakeMembership makes the template of a "join", "leave" or "knock" for a user of another server (make_join and
 // its like). versions are those that the server knows; nil where it does not say.
-func (e *Engine) MakeMembership(ctx context.Context, origin id.ServerName, membership string, roomID id.RoomID, user id.UserID, versions []id.RoomVersion) (id.RoomVersion, json.RawMessage, error) {
+func (e *Engine) MakeMembership(ctx context.Context, origin id.ServerName, membership string, roomID id.RoomID, user id.UserID, versions []id.RoomVersion) (version id.RoomVersion, template json.RawMessage, err error) {
 	if user.Server() != origin {
 		return "", nil, fmt.Errorf("%w: %s is not a user of %s", ErrForbidden, user, origin)
 	}
@@ -44,10 +44,15 @@ func (e *Engine) MakeMembership(ctx context.Context, origin id.ServerName, membe
 		return "", nil, fmt.Errorf("%w: rooms of version %s know no knocking", ErrForbidden, v.ID)
 	}
 	c := Change{Room: roomID, Sender: user, Target: user, Membership: membership}
+	var d *draft
+	defer func() {
+		if err == nil {
+			err = d.certain(ctx) // the other server is to sign nothing that follows what is lost
+		}
+	}()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	d, err := e.draft(ctx, l)
-	if err != nil {
+	if d, err = e.draft(ctx, l); err != nil {
 		return "", nil, err
 	}
 	if membership == "join" {

@@ -22,7 +22,7 @@ type live struct {
 
 	mu     sync.Mutex // guards turns and what follows; never held over the network or a commit
 	loaded bool
-	queued int // updates that are not committed yet
+	queued []*draft // those that are not committed yet, in order; the face has them all
 	face
 	acl *acl // of the current state, once it was asked for
 }
@@ -30,6 +30,8 @@ type live struct {
 // face is a room at one moment. The slices and maps in it are replaced, not changed, so that copies stay true.
 type face struct {
 	head    store.Head
+	further []store.Extremity // the ends that the head has no place for, the oldest first
+	merged  *merged           // what was resolved of late
 	state   store.Snapshot
 	auth    *eventauth.Context
 	summary store.Summary
@@ -143,10 +145,13 @@ func (e *Engine) load(ctx context.Context, l *live) error {
 	if l.loaded {
 		return nil
 	}
-	f := face{known: map[event.StateKeyTuple]*store.Event{}, servers: map[id.ServerName]int{}}
+	f := face{known: map[event.StateKeyTuple]*store.Event{}, servers: map[id.ServerName]int{}, merged: &merged{}}
 	err := e.Store.View(ctx, func(tx *store.Tx) error {
 		var err error
 		if f.head, err = tx.Rooms.Head(l.room.NID); err != nil {
+			return err
+		}
+		if f.further, err = tx.Rooms.Ends(l.room.NID); err != nil {
 			return err
 		}
 		if f.state, err = tx.States.Get(f.head.State); err != nil {

@@ -317,7 +317,7 @@ func (e *Engine) appendReceived(ctx context.Context, l *live, a arrival) error {
 func (d *draft) judge(ctx context.Context, a arrival) (refused, softFailure, err error) {
 	refused = a.rejection
 	var told error
-	err = d.e.Store.View(ctx, func(tx *store.Tx) error {
+	err = d.view(ctx, func(tx *store.Tx) error {
 		if refused == nil {
 			refused = d.e.authorizeByOwn(tx, d.room, a.around, a.v.Event())
 		}
@@ -375,73 +375,10 @@ func createID(room *store.Room) id.EventID {
 	return id.EventID("$" + strings.TrimPrefix(string(room.ID), "!"))
 }
 
-// stateFor gives an addition the number of the state before it, making a new one unless it is the current one.
-func (d *draft) stateFor(ctx context.Context, a *addition, before store.StateMap) error {
-	var changes []store.StateChange
-	d.state.Map.Diff(before, func(key int64, _, now store.EventNID) {
-		changes = append(changes, store.StateChange{Key: key, Event: now})
-	})
-	if len(changes) == 0 {
-		a.ev.StateBefore = d.head.State
-		return nil
-	}
-	nid, err := d.e.Store.NextNumber(ctx)
-	if err != nil {
-		return err
-	}
-	snapshot := d.state.Next(store.StateNID(nid), changes)
-	d.snapshots = append(d.snapshots, newSnapshot{snapshot, d.state.NID, changes})
-	a.ev.StateBefore = snapshot.NID
-	return nil
-}
-
-// maxExtremities is how many ends a room may have; the oldest are dropped beyond it.
-const maxExtremities = 20
-
 // merge makes an accepted event one of the ends of the room and resolves the current state anew.
 func (d *draft) merge(ctx context.Context, a *addition) error {
-	ev := a.ev
-	a.came = true
-	var ends []store.Extremity
-	for _, x := range d.head.Extremities {
-		if !slices.Contains(ev.PrevEvents, x.ID) {
-			ends = append(ends, x)
-		}
-	}
-	others := slices.Clone(ends)
-	ends = append(ends, store.Extremity{NID: ev.NID, ID: ev.ID, Depth: ev.Depth})
-	if len(ends) > maxExtremities {
-		ends = ends[len(ends)-maxExtremities:]
-	}
-	before, err := d.snapshotOf(ctx, ev.StateBefore)
-	if err != nil {
-		return err
-	}
-	current := before
-	if ev.StateKey != nil {
-		key, err := d.e.Store.StateKey(ctx, ev.Tuple())
-		if err != nil {
-			return err
-		}
-		current = current.Set(key, ev.NID)
-	}
-	if len(others) > 0 {
-		if current, err = d.resolveEnds(ctx, ev, current, others); err != nil {
-			return err
-		}
-	}
-	a.wake = d.local
-	d.head.Extremities = ends
-	sets, err := d.moveTo(ctx, current)
-	if err != nil {
-		return err
-	}
-	for i := range sets {
-		if sets[i].Event == ev.NID {
-			sets[i].ev = ev
-		}
-	}
-	if err := d.setState(ctx, a, sets); err != nil {
+	a.came, a.wake = true, d.local
+	if err := d.follow(ctx, a); err != nil {
 		return err
 	}
 	if _, err := d.findTarget(ctx, a); err != nil {
@@ -451,47 +388,6 @@ func (d *draft) merge(ctx context.Context, a *addition) error {
 		return err
 	}
 	return d.redactedBefore(ctx, a)
-}
-
-// snapshotOf is the map of a state that may be part of the draft.
-func (d *draft) snapshotOf(ctx context.Context, nid store.StateNID) (m store.StateMap, err error) {
-	if nid == d.state.NID {
-		return d.state.Map, nil
-	}
-	for _, s := range d.snapshots {
-		if s.NID == nid {
-			return s.Map, nil
-		}
-	}
-	err = d.e.Store.View(ctx, func(tx *store.Tx) error {
-		m, err = tx.States.Map(nid)
-		return err
-	})
-	return m, err
-}
-
-// resolveEnds resolves the state behind a new event with those behind the other ends.
-func (d *draft) resolveEnds(ctx context.Context, ev *store.Event, after store.StateMap, others []store.Extremity) (out store.StateMap, err error) {
-	err = d.e.Store.View(ctx, func(tx *store.Tx) error {
-		states := []store.StateMap{after}
-		for _, x := range others {
-			list, err := tx.Events.ByNID(x.NID)
-			if err != nil {
-				return err
-			}
-			if len(list) == 0 {
-				return fmt.Errorf("extremity %s is not here", x.ID)
-			}
-			m, err := stateAfter(tx, list[0])
-			if err != nil {
-				return err
-			}
-			states = append(states, m)
-		}
-		out, err = d.e.resolve(tx, d.room, states, ev)
-		return err
-	})
-	return out, err
 }
 
 // redactedBefore carries out a redaction that arrived before its target: the first that may.

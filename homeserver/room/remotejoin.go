@@ -271,7 +271,8 @@ func (d *draft) enter(ctx context.Context, join event.Verified, a around, before
 	}
 	// Nobody else here hears of the memberships that the room came with.
 	add.wake = []id.UserID{ev.Sender}
-	d.head.Extremities = []store.Extremity{{NID: ev.NID, ID: ev.ID, Depth: ev.Depth}}
+	d.head.Extremities = []store.Extremity{{NID: ev.NID, ID: ev.ID, Depth: ev.Depth, State: ev.StateBefore, Key: key}}
+	d.leaveOut(func(store.Extremity) bool { return true })
 	return nil
 }
 
@@ -337,15 +338,20 @@ func (e *Engine) inviteRemotely(ctx context.Context, c Change) error {
 }
 
 // buildInvite makes an invite on top of the room without writing it; nil if the user is invited already.
-func (e *Engine) buildInvite(ctx context.Context, l *live, c Change) (*event.Event, []json.RawMessage, error) {
+func (e *Engine) buildInvite(ctx context.Context, l *live, c Change) (invite *event.Event, stripped []json.RawMessage, err error) {
 	content, err := c.content()
 	if err != nil {
 		return nil, nil, err
 	}
+	var d *draft
+	defer func() {
+		if err == nil {
+			err = d.certain(ctx) // the other server is to sign nothing that follows what is lost
+		}
+	}()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	d, err := e.draft(ctx, l)
-	if err != nil {
+	if d, err = e.draft(ctx, l); err != nil {
 		return nil, nil, err
 	}
 	target := string(c.Target)
@@ -353,7 +359,7 @@ func (e *Engine) buildInvite(ctx context.Context, l *live, c Change) (*event.Eve
 	if err != nil {
 		return nil, nil, err
 	}
-	stripped, err := d.strippedPDUs(ctx, c.Sender)
+	stripped, err = d.strippedPDUs(ctx, c.Sender)
 	return v.Event(), stripped, err
 }
 

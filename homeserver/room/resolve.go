@@ -3,6 +3,7 @@ package room
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/stateres"
@@ -84,18 +85,10 @@ func (s *eventSource) setApart(c *common) error {
 // distinct drops states that are the same as another.
 func distinct(states []store.StateMap) []store.StateMap {
 	var out []store.StateMap
-next:
 	for _, m := range states {
-		for _, o := range out {
-			same := m.Len() == o.Len()
-			if same {
-				m.Diff(o, func(int64, store.EventNID, store.EventNID) { same = false })
-			}
-			if same {
-				continue next
-			}
+		if !slices.ContainsFunc(out, m.Equal) {
+			out = append(out, m)
 		}
-		out = append(out, m)
 	}
 	return out
 }

@@ -68,23 +68,26 @@ func (d *draft) moveTo(ctx context.Context, m store.StateMap) ([]stateSet, error
 	if len(sets) == 0 {
 		return nil, nil
 	}
-	err := d.e.Store.View(ctx, func(tx *store.Tx) error {
-		tuples, err := tx.States.Tuples(keys)
-		if err != nil {
-			return err
+	var tuples map[int64]event.StateKeyTuple
+	var list []*store.Event
+	err := d.view(ctx, func(tx *store.Tx) (err error) {
+		if tuples, err = tx.States.Tuples(keys); err == nil {
+			list, err = tx.Events.ByNID(nids...)
 		}
-		list, err := tx.Events.ByNID(nids...)
-		if err != nil {
-			return err
-		}
-		events := map[store.EventNID]*store.Event{}
-		for _, ev := range list {
-			events[ev.NID] = ev
-		}
-		for i := range sets {
-			sets[i].tuple, sets[i].ev = tuples[sets[i].Key], events[sets[i].Event]
-		}
-		return nil
+		return err
 	})
-	return sets, err
+	if err != nil {
+		return nil, err
+	}
+	events := map[store.EventNID]*store.Event{}
+	for _, ev := range list {
+		events[ev.NID] = ev
+	}
+	for i := range sets {
+		s := &sets[i]
+		if s.tuple, s.ev = tuples[s.Key], events[s.Event]; s.ev == nil && s.Event != 0 {
+			return nil, fmt.Errorf("read the state: event %d is not here", s.Event)
+		}
+	}
+	return sets, nil
 }

@@ -162,6 +162,10 @@ func (s Events) ByID(ids ...id.EventID) ([]*Event, error) {
 	found := make(map[id.EventID]*Event, len(ids))
 	var missing []string
 	for _, i := range ids {
+		if e := s.tx.carried.ids[i]; e != nil {
+			found[i] = e
+			continue
+		}
 		nid, ok := s.tx.db.cache.eventIDs.GetIfPresent(i)
 		var e *Event
 		if ok {
@@ -187,7 +191,9 @@ func (s Events) ByNID(nids ...EventNID) ([]*Event, error) {
 	found := make(map[EventNID]*Event, len(nids))
 	var missing []int64
 	for _, n := range nids {
-		if e, ok := s.tx.db.cache.events.GetIfPresent(n); ok {
+		if e := s.tx.carried.events[n]; e != nil {
+			found[n] = e
+		} else if e, ok := s.tx.db.cache.events.GetIfPresent(n); ok {
 			found[n] = e
 		} else {
 			missing = append(missing, int64(n))

@@ -115,6 +115,9 @@ func (r Rooms) BeginPurge(nid RoomNID, marked time.Time) (bool, error) {
 	if _, err := r.tx.exec(`UPDATE room_heads SET seq = seq + 1, state = 0, extremities = ? WHERE room_nid = ?`, encodeExtremities(nil), int64(nid)); err != nil {
 		return false, err
 	}
+	if _, err := r.tx.exec(`DELETE FROM further_ends WHERE room_nid = ?`, int64(nid)); err != nil {
+		return false, err
+	}
 	if err := r.SetSummary(nid, Summary{JoinRule: "invite", HistoryVisibility: "shared", GuestAccess: "forbidden"}); err != nil {
 		return false, err
 	}

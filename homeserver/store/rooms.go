@@ -1,9 +1,13 @@
 package store
 
 import (
+	"cmp"
 	"database/sql"
 	"encoding/json"
 	"fmt"
+	"slices"
+
+	"github.com/uptrace/bun"
 
 	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/id"
@@ -24,9 +28,13 @@ type Extremity struct {
 	NID   EventNID
 	ID    id.EventID
 	Depth int64
+	State StateNID // before the event, or resolved from it and other ends
+	Key   int64    // the piece of state that the event sets on top of State; 0: none
+	Old   bool     // in the row of the head State and Key are missing
 }
 
-// Head is where a room stands. Seq grows by one with every change.
+// Head is where a room stands. Seq grows by one with every change. State is the current state, which all ends have a say in;
+// Extremities are the newest of them, the last one the newest of all. Head has no more of them: see Ends.
 type Head struct {
 	Seq         int64
 	State       StateNID
@@ -111,8 +119,30 @@ func (r Rooms) Head(nid RoomNID) (Head, error) {
 	if !ok {
 		return h, fmt.Errorf("room %d has no head", nid)
 	}
-	h.Extremities, err = decodeExtremities(extremities)
-	return h, err
+	if h.Extremities, err = decodeExtremities(extremities); err != nil {
+		return h, err
+	}
+	for i := range h.Extremities {
+		if err := r.complete(&h.Extremities[i]); err != nil {
+			return h, err
+		}
+	}
+	return h, nil
+}
+
+// complete finds what former versions did not write of an end.
+func (r Rooms) complete(x *Extremity) error {
+	if !x.Old {
+		return nil
+	}
+	list, err := r.tx.Events.ByNID(x.NID)
+	if err != nil || len(list) == 0 {
+		return cmp.Or(err, fmt.Errorf("extremity %s is not here", x.ID))
+	}
+	if x.State = list[0].StateBefore; list[0].StateKey != nil {
+		x.Key, err = r.tx.States.FindKey(list[0].Tuple())
+	}
+	return err
 }
 
 // SwapHead replaces the head of a room if it is still the one expected; false if not. Extremities are
@@ -121,6 +151,52 @@ func (r Rooms) SwapHead(nid RoomNID, expected, h Head) (bool, error) {
 	n, err := r.tx.exec(`UPDATE room_heads SET seq = ?, state = ?, extremities = ? WHERE room_nid = ? AND seq = ? AND extremities = ?`,
 		h.Seq, int64(h.State), encodeExtremities(h.Extremities), int64(nid), expected.Seq, encodeExtremities(expected.Extremities))
 	return n == 1, err
+}
+
+// Ends reads the ends of a room that are not among its head's, the oldest first.
+func (r Rooms) Ends(nid RoomNID) ([]Extremity, error) {
+	var out []Extremity
+	err := r.tx.query(func(rows *sql.Rows) error {
+		var x Extremity
+		if err := rows.Scan(&x.NID, &x.ID, &x.Depth, &x.State, &x.Key); err != nil {
+			return err
+		}
+		out = append(out, x)
+		return nil
+	}, `SELECT event_nid, event_id, depth, state, state_key FROM further_ends WHERE room_nid = ? ORDER BY event_nid`, int64(nid))
+	return out, err
+}
+
+// AddEnds writes ends that the head has no place for.
+func (r Rooms) AddEnds(nid RoomNID, ends []Extremity) error {
+	for _, x := range ends {
+		_, err := r.tx.exec(`INSERT INTO further_ends (room_nid, event_nid, event_id, depth, state, state_key) VALUES (?, ?, ?, ?, ?, ?)`,
+			int64(nid), int64(x.NID), string(x.ID), x.Depth, int64(x.State), x.Key)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// DeleteEnds removes some of what AddEnds wrote.
+func (r Rooms) DeleteEnds(nid RoomNID, ends []EventNID) error {
+	for chunk := range slices.Chunk(ends, 500) {
+		plain := make([]int64, len(chunk))
+		for i, n := range chunk {
+			plain[i] = int64(n)
+		}
+		if _, err := r.tx.exec(`DELETE FROM further_ends WHERE room_nid = ? AND event_nid IN (?)`, int64(nid), bun.In(plain)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// FoldEnds lets one state speak for all that AddEnds wrote.
+func (r Rooms) FoldEnds(nid RoomNID, state StateNID) error {
+	_, err := r.tx.exec(`UPDATE further_ends SET state = ?, state_key = 0 WHERE room_nid = ?`, int64(state), int64(nid))
+	return err
 }
 
 const summaryColumns = `name, topic, avatar_url, canonical_alias, join_rule, history_visibility, guest_access, room_type, encryption, joined_members, invited_members, published`
@@ -187,23 +263,34 @@ func escapeLike(s string) string {
 	return string(out)
 }
 
+// encodeExtremities writes [number, ID, depth, state, state key] of each. Those without the last two were written so before.
 func encodeExtremities(list []Extremity) string {
-	rows := make([][3]any, len(list))
+	rows := make([][]any, len(list))
 	for i, x := range list {
-		rows[i] = [3]any{x.NID, x.ID, x.Depth}
+		if rows[i] = []any{x.NID, x.ID, x.Depth, x.State, x.Key}; x.Old {
+			rows[i] = rows[i][:3]
+		}
 	}
 	text, _ := json.Marshal(rows) // numbers and strings always encode
 	return string(text)
 }
 
 func decodeExtremities(text string) ([]Extremity, error) {
-	var rows [][3]json.RawMessage
+	var rows [][]json.RawMessage
 	if err := json.Unmarshal([]byte(text), &rows); err != nil {
 		return nil, fmt.Errorf("extremities: %w", err)
 	}
 	list := make([]Extremity, len(rows))
 	for i, row := range rows {
-		for j, dest := range []any{&list[i].NID, &list[i].ID, &list[i].Depth} {
+		x := &list[i]
+		fields := []any{&x.NID, &x.ID, &x.Depth, &x.State, &x.Key}
+		if x.Old = len(row) == 3; x.Old {
+			fields = fields[:3]
+		}
+		if len(row) != len(fields) {
+			return nil, fmt.Errorf("extremities: one has %d members", len(row))
+		}
+		for j, dest := range fields {
 			if err := json.Unmarshal(row[j], dest); err != nil {
 				return nil, fmt.Errorf("extremities: %w", err)
 			}

@@ -1,6 +1,9 @@
 package store
 
-import "math/bits"
+import (
+	"math/bits"
+	"math/rand/v2"
+)
 
 // StateMap is a room's state as a persistent map from interned state keys to events: Set returns a
 // new map that shares with the old one all that did not change. The zero value is empty. It may be read
@@ -10,6 +13,7 @@ import "math/bits"
 type StateMap struct {
 	root *trieNode
 	size int
+	sum  uint64 // of the hashes of all that is in it
 }
 
 type trieEntry struct {
@@ -55,14 +59,40 @@ func (m StateMap) Set(key int64, event EventNID) StateMap {
 	if old == event {
 		return m
 	}
+	sum := m.sum
+	if old != 0 {
+		sum -= hash(key, old)
+	}
 	if event == 0 {
-		return StateMap{m.root.remove(key, 0), m.size - 1}
+		return StateMap{m.root.remove(key, 0), m.size - 1, sum}
 	}
 	size := m.size
 	if old == 0 {
 		size++
 	}
-	return StateMap{m.root.set(trieEntry{key, event}, 0), size}
+	return StateMap{m.root.set(trieEntry{key, event}, 0), size, sum + hash(key, event)}
+}
+
+// Equal says whether two maps hold the same. Maps that differ are told apart at once.
+func (m StateMap) Equal(other StateMap) bool {
+	if m.size != other.size || m.sum != other.sum {
+		return false
+	}
+	same := true
+	m.Diff(other, func(int64, EventNID, EventNID) { same = false })
+	return same
+}
+
+// hashSeed keeps others from knowing which maps have one sum.
+var hashSeed = rand.Uint64()
+
+func hash(key int64, event EventNID) uint64 {
+	h := hashSeed
+	for _, n := range [2]uint64{uint64(key), uint64(event)} {
+		h = (h ^ n) * 0x9e3779b97f4a7c15
+		h ^= h >> 32
+	}
+	return h
 }
 
 func (n *trieNode) set(e trieEntry, shift uint) *trieNode {

@@ -160,6 +160,9 @@ func (s States) links(query string, nid StateNID) ([]link, error) {
 
 // Map reads the state of a snapshot. It is Get for readers, who need no chain length.
 func (s States) Map(nid StateNID) (StateMap, error) {
+	if m, ok := s.tx.carried.states[nid]; ok {
+		return m, nil
+	}
 	if m, ok := s.tx.db.cache.states.GetIfPresent(nid); ok {
 		return m, nil
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 
+	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/stream"
 )
 
@@ -18,6 +19,7 @@ type Tx struct {
 	changes  []stream.Change // those that have been logged
 	failed   error           // of what Log wrote
 	after    []func()
+	carried  carried
 
 	Rooms        Rooms
 	Events       Events
@@ -161,4 +163,31 @@ func (tx *Tx) row(dest []any, text string, args ...any) (bool, error) {
 		}
 	}
 	return tx.conn.row(dest, text, args...)
+}
+
+// carried is what a reader is handed of what is queued to be written.
+type carried struct {
+	events map[EventNID]*Event
+	ids    map[id.EventID]*Event
+	states map[StateNID]StateMap
+}
+
+// Carry lets a reader find an event, and states, that are queued to be written, as if they were written already. The
+// event has no position yet.
+func (tx *Tx) Carry(e *Event, states ...Snapshot) {
+	c := &tx.carried
+	if c.events == nil {
+		c.events, c.ids, c.states = map[EventNID]*Event{}, map[id.EventID]*Event{}, map[StateNID]StateMap{}
+	}
+	if e != nil {
+		// A copy, since the writer sets the position in the event itself.
+		e = &Event{
+			Event: e.Event, NID: e.NID, Room: e.Room, StateBefore: e.StateBefore, Rejected: e.Rejected, SoftFailed: e.SoftFailed,
+			RedactedBy: e.RedactedBy,
+		}
+		c.events[e.NID], c.ids[e.ID] = e, e
+	}
+	for _, s := range states {
+		c.states[s.NID] = s.Map
+	}
 }

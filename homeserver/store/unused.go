@@ -108,13 +108,14 @@ func (s States) unlistUsed(nids []StateNID) error {
 	return err
 }
 
-// used finds those of some states that an event, a head or a child refers to.
+// used finds those of some states that an event, a head, an end or a child refers to.
 func (s States) used(nids []StateNID) ([]StateNID, error) {
 	if len(nids) == 0 {
 		return nil, nil
 	}
 	return s.numbers(`SELECT s.nid FROM state_snapshots s WHERE s.nid IN (?) AND (
 		EXISTS (SELECT 1 FROM room_heads h WHERE h.room_nid = s.room_nid AND h.state = s.nid)
+		OR EXISTS (SELECT 1 FROM further_ends f WHERE f.state = s.nid)
 		OR EXISTS (SELECT 1 FROM events e WHERE e.state_before = s.nid AND e.state_before <> 0)
 		OR EXISTS (SELECT 1 FROM state_snapshots c WHERE c.parent = s.nid AND c.parent <> 0))`, bun.In(plainStates(nids)))
 }

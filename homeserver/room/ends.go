@@ -1,0 +1,410 @@
+package room
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/securecomm/securecomm/homeserver/event"
+	"github.com/securecomm/securecomm/homeserver/store"
+)
+
+// The ends of a room are its events that none here names as its predecessor (Server-Server API, "forward extremities").
+// The current state is the resolution of the states behind all of them, each state once: ends that were forked from one
+// event with messages have one in common. An event of ours ties a few ends together. The state before it is what these
+// resolve to, since that is what other servers find; the rest stay ends, and go on to have a say in the current state.
+//
+// Nothing is forgotten: where ends with different states are many, the states of all but the newest are resolved into
+// one that speaks for them in the resolutions to come, as if an event had tied them together, until they are named.
+
+const (
+	// maxPrev is how many ends one of our events ties together.
+	maxPrev = 10
+	// maxNear is how many ends stand in the row of a room's head, and maxFurther how many besides.
+	maxNear    = 20
+	maxFurther = 50000
+	// maxStates is how many different states the further ends may have before they are resolved into one.
+	maxStates = 40
+	// maxMerged is how many resolutions are remembered for each room.
+	maxMerged = 8
+)
+
+// endChanges are what is to be written of the ends that the head has no place for.
+type endChanges struct {
+	fold   store.StateNID // speaks for all that there were; 0 if each speaks for itself
+	added  []store.Extremity
+	gone   []store.EventNID
+	unused []store.StateNID // that perhaps no end needs any longer
+}
+
+// left notes that an end no longer needs a state.
+func (c *endChanges) left(state store.StateNID) {
+	if !slices.Contains(c.unused, state) {
+		c.unused = append(c.unused, state)
+	}
+}
+
+func (c *endChanges) write(tx *store.Tx, room store.RoomNID) error {
+	if c.fold != 0 {
+		if err := tx.Rooms.FoldEnds(room, c.fold); err != nil {
+			return err
+		}
+	}
+	if err := tx.Rooms.AddEnds(room, c.added); err != nil {
+		return err
+	}
+	if err := tx.Rooms.DeleteEnds(room, c.gone); err != nil {
+		return err
+	}
+	return tx.States.Unused(c.unused...)
+}
+
+// view reads the database as it will be once all that the draft is built on is written, and the draft itself.
+func (d *draft) view(ctx context.Context, fn func(*store.Tx) error) error {
+	return d.e.Store.Glance(ctx, func(tx *store.Tx) error {
+		if d.live != nil {
+			for _, q := range d.live.queued {
+				q.carry(tx)
+			}
+		}
+		d.carry(tx)
+		return fn(tx)
+	})
+}
+
+func (d *draft) carry(tx *store.Tx) {
+	for _, a := range d.additions {
+		tx.Carry(a.ev)
+	}
+	tx.Carry(nil, d.state)
+	for _, s := range d.snapshots {
+		tx.Carry(nil, s.Snapshot)
+	}
+}
+
+// endState is what tells the states behind ends apart.
+type endState struct {
+	state store.StateNID
+	key   int64
+	event store.EventNID // 0 if it is a message
+}
+
+func stateOfEnd(x store.Extremity) endState {
+	s := endState{state: x.State, key: x.Key}
+	if x.Key != 0 {
+		s.event = x.NID
+	}
+	return s
+}
+
+// differing are ends of which each has another state behind it, the newest first.
+func differing(lists ...[]store.Extremity) []store.Extremity {
+	var out []store.Extremity
+	var last endState
+	seen := map[endState]bool{}
+	for _, list := range lists {
+		for _, x := range slices.Backward(list) {
+			if s := stateOfEnd(x); len(seen) == 0 || s != last && !seen[s] {
+				seen[s] = true
+				out = append(out, x)
+			}
+			last = stateOfEnd(x)
+		}
+	}
+	return out
+}
+
+// behind is the state behind an end.
+func behind(tx *store.Tx, x store.Extremity) (store.StateMap, error) {
+	m, err := tx.States.Map(x.State)
+	if err == nil && x.Key != 0 {
+		m = m.Set(x.Key, x.NID)
+	}
+	return m, err
+}
+
+// behindAll is what the states behind ends resolve to.
+func (d *draft) behindAll(ctx context.Context, ends []store.Extremity) (store.StateMap, error) {
+	states := make([]store.StateMap, len(ends))
+	err := d.view(ctx, func(tx *store.Tx) (err error) {
+		for i, x := range ends {
+			if states[i], err = behind(tx, x); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return store.StateMap{}, err
+	}
+	states = distinct(states)
+	if d.merged == nil {
+		d.merged = &merged{}
+	}
+	return d.merged.resolve(states, func() (out store.StateMap, err error) {
+		// What is queued is handed in by itself: it may yet fail, and is not to be remembered.
+		err = d.e.Store.Glance(ctx, func(tx *store.Tx) error {
+			out, err = d.e.resolve(tx, d.room, states, d.uncommitted()...)
+			return err
+		})
+		return out, err
+	})
+}
+
+// uncommitted are the events of the draft, and of those that it is built on.
+func (d *draft) uncommitted() (out []*store.Event) {
+	if d.live != nil {
+		for _, q := range d.live.queued {
+			for _, a := range q.additions {
+				out = append(out, a.ev)
+			}
+		}
+	}
+	for _, a := range d.additions {
+		out = append(out, a.ev)
+	}
+	return out
+}
+
+// merged remembers resolutions, since the same states meet again with each message. It is used under the room's lock.
+type merged struct{ list []resolution }
+
+type resolution struct {
+	states []store.StateMap
+	result store.StateMap
+}
+
+func (m *merged) resolve(states []store.StateMap, work func() (store.StateMap, error)) (store.StateMap, error) {
+	if len(states) < 2 {
+		return work()
+	}
+	for _, r := range m.list {
+		if len(r.states) == len(states) && !slices.ContainsFunc(states, func(s store.StateMap) bool { return !slices.ContainsFunc(r.states, s.Equal) }) {
+			return r.result, nil
+		}
+	}
+	result, err := work()
+	if err == nil {
+		if len(m.list) >= maxMerged {
+			m.list = slices.Delete(m.list, 0, 1)
+		}
+		m.list = append(m.list, resolution{states, result})
+	}
+	return result, err
+}
+
+// tie is what an event of ours ties together in a room with many ends.
+type tie struct {
+	ends   []store.Extremity
+	before store.StateMap
+}
+
+// choose picks the ends for an event of ours: those that stand for the different states first, so that the state before
+// the event is the current one if that can be.
+func (d *draft) choose(ctx context.Context) error {
+	picked := differing(d.head.Extremities, d.further)
+	if len(picked) > maxPrev {
+		if err := d.sortByNearness(ctx, picked); err != nil {
+			return err
+		}
+		picked = picked[:maxPrev]
+	}
+	for _, list := range [][]store.Extremity{d.further, d.head.Extremities} {
+		for _, x := range list {
+			if len(picked) == maxPrev {
+				break
+			}
+			if !slices.ContainsFunc(picked, func(p store.Extremity) bool { return p.NID == x.NID }) {
+				picked = append(picked, x)
+			}
+		}
+	}
+	before, err := d.behindAll(ctx, picked)
+	d.tie = &tie{picked, before}
+	return err
+}
+
+// sortByNearness puts the ends first whose states are most like the current one.
+func (d *draft) sortByNearness(ctx context.Context, ends []store.Extremity) error {
+	far := make(map[store.EventNID]int, len(ends))
+	err := d.view(ctx, func(tx *store.Tx) error {
+		for _, x := range ends {
+			m, err := behind(tx, x)
+			if err != nil {
+				return err
+			}
+			d.state.Map.Diff(m, func(int64, store.EventNID, store.EventNID) { far[x.NID]++ })
+		}
+		return nil
+	})
+	slices.SortStableFunc(ends, func(a, b store.Extremity) int { return cmp.Compare(far[a.NID], far[b.NID]) })
+	return err
+}
+
+// authorizeTie checks an event against the state that other servers will find before it, which the ends that it does not
+// name have no say in.
+func (d *draft) authorizeTie(ctx context.Context, v event.Verified) error {
+	if d.tie.before.Equal(d.state.Map) {
+		return nil
+	}
+	return d.view(ctx, func(tx *store.Tx) error {
+		if err := authorizeBy(tx, v.Event(), d.tie.before); err != nil {
+			return fmt.Errorf("%w: %w", ErrForbidden, err)
+		}
+		return nil
+	})
+}
+
+// addTie places an event of ours that names some of the ends.
+func (d *draft) addTie(ctx context.Context, a *addition) error {
+	before := d.tie.before
+	d.tie = nil
+	if err := d.stateFor(ctx, a, before); err != nil {
+		return err
+	}
+	return d.follow(ctx, a)
+}
+
+// follow puts an event in the place of the ends that it names, and resolves the current state anew.
+func (d *draft) follow(ctx context.Context, a *addition) error {
+	ev := a.ev
+	end := store.Extremity{NID: ev.NID, ID: ev.ID, Depth: ev.Depth, State: ev.StateBefore}
+	if ev.StateKey != nil {
+		key, err := d.e.Store.StateKey(ctx, ev.Tuple())
+		if err != nil {
+			return err
+		}
+		end.Key = key
+	}
+	named := func(x store.Extremity) bool { return slices.Contains(ev.PrevEvents, x.ID) }
+	d.head.Extremities = append(slices.DeleteFunc(slices.Clone(d.head.Extremities), named), end)
+	if slices.ContainsFunc(d.further, named) {
+		d.leaveOut(named)
+	}
+	if n := len(d.head.Extremities) - maxNear; n > 0 {
+		d.further = append(d.further, d.head.Extremities[:n]...)
+		d.ends.added = append(d.ends.added, d.head.Extremities[:n]...)
+		d.head.Extremities = d.head.Extremities[n:]
+	}
+	if len(d.further) > maxStates {
+		if err := d.bound(ctx); err != nil {
+			return err
+		}
+	}
+	current, err := d.behindAll(ctx, differing(d.head.Extremities, d.further))
+	if err != nil {
+		return err
+	}
+	sets, err := d.moveTo(ctx, current)
+	if err != nil {
+		return err
+	}
+	for i := range sets {
+		if sets[i].Event == ev.NID {
+			sets[i].ev = ev
+		}
+	}
+	return d.setState(ctx, a, sets)
+}
+
+// leaveOut takes ends off the further ones.
+func (d *draft) leaveOut(gone func(store.Extremity) bool) {
+	kept := make([]store.Extremity, 0, len(d.further))
+	for _, x := range d.further {
+		if gone(x) {
+			d.ends.gone = append(d.ends.gone, x.NID)
+		} else {
+			kept = append(kept, x)
+		}
+	}
+	for _, x := range d.further {
+		// Most often others have it too, as all have where one message was followed by many.
+		if gone(x) && !slices.ContainsFunc(kept, func(k store.Extremity) bool { return k.State == x.State }) {
+			d.ends.left(x.State)
+		}
+	}
+	d.further = kept
+}
+
+// bound keeps the further ends, and the states behind them, few enough.
+func (d *draft) bound(ctx context.Context) error {
+	if ends := differing(d.further); len(ends) > maxStates {
+		m, err := d.behindAll(ctx, ends)
+		if err == nil {
+			err = d.fold(ctx, m)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if len(d.further) > maxFurther {
+		// Of more ends than states, one has no state of its own: what it says another one goes on to say.
+		oldest := d.further[:maxStates+1]
+		for i, x := range oldest {
+			if slices.ContainsFunc(oldest[i+1:], func(o store.Extremity) bool { return stateOfEnd(o) == stateOfEnd(x) }) {
+				d.leaveOut(func(o store.Extremity) bool { return o.NID == x.NID })
+				break
+			}
+		}
+	}
+	return nil
+}
+
+// fold lets one state speak for all further ends.
+func (d *draft) fold(ctx context.Context, m store.StateMap) error {
+	nid, err := d.snapshot(ctx, m)
+	if err != nil {
+		return err
+	}
+	folded := func(ends []store.Extremity) []store.Extremity {
+		out := make([]store.Extremity, len(ends))
+		for i, x := range ends {
+			d.ends.left(x.State)
+			out[i] = store.Extremity{NID: x.NID, ID: x.ID, Depth: x.Depth, State: nid}
+		}
+		return out
+	}
+	d.further, d.ends.added, d.ends.fold = folded(d.further), folded(d.ends.added), nid
+	return nil
+}
+
+// stateFor gives an addition the number of the state before it, making a new one unless one of the ends has it.
+func (d *draft) stateFor(ctx context.Context, a *addition, before store.StateMap) error {
+	if before.Equal(d.state.Map) {
+		a.ev.StateBefore = d.head.State
+		return nil
+	}
+	err := d.view(ctx, func(tx *store.Tx) error {
+		for _, x := range differing(d.head.Extremities, d.further) {
+			m, err := tx.States.Map(x.State)
+			if err != nil {
+				return err
+			}
+			if m.Equal(before) {
+				a.ev.StateBefore, a.holds = x.State, true
+				return nil
+			}
+		}
+		return nil
+	})
+	if err == nil && !a.holds {
+		a.ev.StateBefore, err = d.snapshot(ctx, before)
+	}
+	return err
+}
+
+// snapshot gives a state a number, to be written with the draft.
+func (d *draft) snapshot(ctx context.Context, m store.StateMap) (store.StateNID, error) {
+	var changes []store.StateChange
+	d.state.Map.Diff(m, func(key int64, _, now store.EventNID) {
+		changes = append(changes, store.StateChange{Key: key, Event: now})
+	})
+	nid, err := d.e.Store.NextNumber(ctx)
+	if err != nil {
+		return 0, err
+	}
+	snapshot := d.state.Next(store.StateNID(nid), changes)
+	d.snapshots = append(d.snapshots, newSnapshot{snapshot, d.state.NID, changes})
+	return snapshot.NID, nil
+}
