@@ -25,6 +25,10 @@ type call struct {
 	// Requester is who asks; empty on public routes.
 	Requester account.Requester
 
+	// answered, if not nil, is to be closed once the answer has gone out: until then, the sender's device is not shown by
+	// /sync what it sent, since many clients could not tell that it is their own.
+	answered chan struct{}
+
 	values   url.Values
 	unstable []*unstableParameter // those that came
 }

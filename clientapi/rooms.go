@@ -209,8 +209,9 @@ func (a *API) sendEvent(c *call) (any, error) {
 func (c *call) message(roomID id.RoomID, typ, txnID string, content json.RawMessage, redacts id.EventID) (room.Message, error) {
 	m := room.Message{Room: roomID, Sender: c.Requester.User, Type: typ, Content: content}
 	if txnID != "" {
+		c.answered = make(chan struct{})
 		m.Request = &store.RequestKey{
-			User: c.Requester.User, Device: c.Requester.Device, Scope: "send " + string(roomID) + " " + typ, TxnID: txnID,
+			User: c.Requester.User, Device: c.Requester.Device, Scope: "send " + string(roomID) + " " + typ, TxnID: txnID, Answered: c.answered,
 		}
 	}
 	switch typ {
@@ -329,8 +330,9 @@ func (a *API) redactEvent(c *call) (any, error) {
 	}
 	var request *store.RequestKey
 	if txnID := c.path("txnId"); txnID != "" {
+		c.answered = make(chan struct{})
 		request = &store.RequestKey{
-			User: c.Requester.User, Device: c.Requester.Device, Scope: "redact " + string(roomID) + " " + string(target), TxnID: txnID,
+			User: c.Requester.User, Device: c.Requester.Device, Scope: "redact " + string(roomID) + " " + string(target), TxnID: txnID, Answered: c.answered,
 		}
 	}
 	eventID, err := a.Rooms.Redact(c.Request().Context(), roomID, c.Requester.User, target, content, request)

@@ -91,6 +91,7 @@ func (a *API) around(next echo.HandlerFunc) echo.HandlerFunc {
 // serve is all that happens to a request around its handler.
 func (a *API) serve(r route) echo.HandlerFunc {
 	return func(c echo.Context) (err error) {
+		k := &call{Context: c}
 		defer func() {
 			if p := recover(); p != nil {
 				if p == http.ErrAbortHandler {
@@ -98,8 +99,13 @@ func (a *API) serve(r route) echo.HandlerFunc {
 				}
 				err = fmt.Errorf("panic in %s %s: %v\n%s", r.method, r.path, p, debug.Stack())
 			}
+			if k.answered != nil {
+				if err == nil {
+					_ = http.NewResponseController(c.Response()).Flush() // to a client that has gone, nothing goes out
+				}
+				close(k.answered)
+			}
 		}()
-		k := &call{Context: c}
 		if err := a.authenticate(k, r.auth); err != nil {
 			return err
 		}

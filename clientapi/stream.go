@@ -257,5 +257,9 @@ func (k *connection) read() {
 			return
 		}
 		k.send(k.answer(raw))
+		if k.answered != nil {
+			close(k.answered) // what is sent from now on comes after the answer
+			k.answered = nil
+		}
 	}
 }

@@ -26,19 +26,23 @@ type builder struct {
 	now      stream.Position
 	next     stream.Token
 
-	w      *window
-	data   []store.AccountDatum
-	came   []id.UserID // who came to share a room with the user
-	any    bool        // there is something to tell
-	seen   map[store.StateNID]string
-	shown  int // bytes of events in timelines
-	erased history.Erased
-	parts  [sections]section
-	keys   []byte // how many keys the device has left
-	gaps   []gap
+	w     *window
+	data  []store.AccountDatum
+	came  []id.UserID // who came to share a room with the user
+	any   bool        // there is something to tell
+	seen  map[store.StateNID]string
+	shown int // bytes of events in timelines
+	// events that were looked at for timelines, and their bytes
+	scanned, scannedSize int
+	erased               history.Erased
+	parts                [sections]section
+	keys                 []byte // how many keys the device has left
+	gaps                 []gap
 	// What the user's own rules may still cost, and how many bytes wait for them.
 	work    pushrule.Work
 	judging int
+
+	unanswered []<-chan struct{}
 }
 
 // The parts of an answer.

@@ -86,11 +86,41 @@ type Answer struct {
 	Body  []byte // JSON
 	Next  stream.Token
 	Empty bool // there was nothing to tell
+
+	unanswered []<-chan struct{} // requests by which the device sent events that it is shown
 }
 
+// maxEcho bounds how long a device is not shown what it sent because the answer to the request has not gone out.
+const maxEcho = 2 * time.Second
+
 // Sync waits until there is something to tell a device, but not longer than it wants to, and tells it. It ends early
-// with the context.
+// with the context. What the device itself sent is not told before the request for it is answered.
 func (e *Engine) Sync(ctx context.Context, r Request) (Answer, error) {
+	answer, err := e.await(ctx, r)
+	if err != nil || len(answer.unanswered) == 0 {
+		return answer, err
+	}
+	return answer, hold(ctx, answer.unanswered)
+}
+
+// hold waits until requests are answered, but not for long: a client that takes no answer must not keep itself from all else.
+func hold(ctx context.Context, unanswered []<-chan struct{}) error {
+	timer := time.NewTimer(maxEcho)
+	defer timer.Stop()
+	for _, answered := range unanswered {
+		select {
+		case <-answered:
+		case <-timer.C:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// await waits until there is something to tell.
+func (e *Engine) await(ctx context.Context, r Request) (Answer, error) {
 	if r.Filter == nil {
 		r.Filter = &filter.Filter{}
 	}
@@ -151,7 +181,7 @@ func (e *Engine) look(ctx context.Context, r *Request) (Answer, error) {
 		return Answer{}, fmt.Errorf("sync of %s: %w", r.User, err)
 	}
 	b.judge()
-	return Answer{Body: b.finish(), Next: now, Empty: !b.any}, nil
+	return Answer{Body: b.finish(), Next: now, Empty: !b.any, unanswered: b.unanswered}, nil
 }
 
 // gather reads what there is to tell, up to a position.

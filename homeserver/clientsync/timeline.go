@@ -14,8 +14,14 @@ import (
 const (
 	usualTimeline = 20
 	maxTimeline   = 1000
-	// maxScan bounds the events that are looked at for one timeline.
-	maxScan = 5000
+	// maxListed is how many new events of a room are looked at all at once.
+	maxListed = 200
+	// maxScan bounds the events that are looked at for one timeline, maxScanSize these in bytes. maxScans and maxScansSize
+	// bound all those of one answer together: beyond, each timeline has one page of events to choose from.
+	maxScan      = 5000
+	maxScanSize  = 16 << 20
+	maxScans     = 20_000
+	maxScansSize = 32 << 20
 	// maxTimelineSize bounds the events of one timeline in bytes, maxTimelinesSize those of all in one answer together.
 	// Each timeline shows one event at least.
 	maxTimelineSize  = 1 << 20
@@ -49,7 +55,7 @@ func (b *builder) timeline(v *visit) (*timeline, error) {
 	}
 	limit := f.Count(usualTimeline, maxTimeline)
 	p := picker{b: b, v: v, t: t, limit: limit, size: min(maxTimelineSize, maxTimelinesSize-b.shown), unfiltered: f.Unrestricted() && len(b.p.ignored) == 0}
-	if v.events != nil || b.w.listed && !v.fresh && !v.left {
+	if len(v.events) <= maxListed && (v.events != nil || b.w.listed && !v.fresh && !v.left) {
 		list, err := b.tx.Events.ByNID(v.events...)
 		if err != nil {
 			return nil, err
@@ -80,12 +86,14 @@ type picker struct {
 func (p *picker) scan() error {
 	page := min(max(p.limit+1, 10), 200)
 	upto := p.v.to
-	for scanned := 0; scanned < maxScan; {
+	for scanned, size := 0, 0; ; {
 		list, err := p.b.tx.Events.Range(p.v.room, p.v.from, upto, page, true)
 		if err != nil {
 			return err
 		}
 		for _, ev := range list {
+			size += len(ev.JSON)
+			p.b.scannedSize += len(ev.JSON)
 			if more, err := p.take(ev); err != nil || !more {
 				return err
 			}
@@ -94,6 +102,10 @@ func (p *picker) scan() error {
 			return nil
 		}
 		scanned += len(list)
+		p.b.scanned += len(list)
+		if scanned >= maxScan || size >= maxScanSize || p.b.scanned >= maxScans || p.b.scannedSize >= maxScansSize {
+			break
+		}
 		upto = list[len(list)-1].Position - 1
 	}
 	p.t.limited = true
@@ -206,6 +218,9 @@ func (b *builder) ownRequests(events []*store.Event) (map[id.EventID]string, err
 				out = map[id.EventID]string{}
 			}
 			out[ev.ID] = k.TxnID
+			if k.Answered != nil {
+				b.unanswered = append(b.unanswered, k.Answered)
+			}
 		case !ok && !b.w.listed:
 			old = append(old, ev.ID)
 		}

@@ -16,6 +16,8 @@ type RequestKey struct {
 	Device id.DeviceID
 	Scope  string // what the transaction ID is unique within: the endpoint, and the room if there is one
 	TxnID  string
+	// Answered is closed once the answer has gone out to the client, or was given up; nil if nobody will say so.
+	Answered <-chan struct{}
 }
 
 // Requests are the transaction IDs of clients' requests with what was answered.
