@@ -162,7 +162,7 @@ func checkTag(content json.RawMessage) error {
 }
 
 const (
-	maxFilter     = 64 << 10
+	maxFilter     = filter.MaxSize
 	maxFilters    = 1000 // of one user; the oldest goes
 	cachedFilters = 1 << 12
 )

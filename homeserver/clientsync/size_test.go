@@ -67,3 +67,27 @@ func TestTimelinesAreBoundedInBytes(t *testing.T) {
 		}
 	})
 }
+
+// TestScansAreBoundedInBytes: what a filter hides is looked at no further than for some megabytes; the rest stands before
+// prev_batch.
+func TestScansAreBoundedInBytes(t *testing.T) {
+	const large = 60_000
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		w := newWorld(t, db)
+		r := w.create("alice", room.Creation{})
+		next, first := w.client("alice", `{"room":{"timeline":{"types":["x"]}}}`), w.client("alice", `{"room":{"timeline":{"types":["x"]}}}`)
+		next.next()
+		w.send(r, "alice", "x", `{"body":"far"}`)
+		text := strings.Repeat("x", large)
+		for range 16<<20/large + 20 {
+			w.say(r, "alice", text)
+		}
+		for name, c := range map[string]*client{"next": next, "first": first} {
+			if j := c.next().Rooms.Join[r]; !j.Timeline.Limited || len(j.Timeline.Events) != 0 {
+				t.Errorf("%s: limited: %v, shown: %s", name, j.Timeline.Limited, bodies(j.Timeline.Events))
+			}
+		}
+		w.send(r, "alice", "x", `{"body":"near"}`)
+		check(t, "the timeline", bodies(next.next().Rooms.Join[r].Timeline.Events), "near")
+	})
+}

@@ -177,7 +177,7 @@ func (b *builder) unread(v *visit) (*unread, error) {
 	if u.upto >= b.now {
 		return u, nil
 	}
-	if len(v.events) == 0 || u.upto < b.since {
+	if len(v.events) == 0 || len(v.events) > maxListed || u.upto < b.since {
 		return u, b.scanUnread(v, u)
 	}
 	events, err := b.tx.Events.ByNID(v.events...)

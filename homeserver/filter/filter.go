@@ -1,6 +1,7 @@
 package filter
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,6 +13,13 @@ import (
 
 // ErrInvalid is wrapped by every refusal of a filter.
 var ErrInvalid = errors.New("invalid filter")
+
+const (
+	// MaxSize bounds a filter in bytes.
+	MaxSize = 64 << 10
+	// maxGlobs bounds the patterns with wildcards in one list: each is tried on each event. Plain names are looked up.
+	maxGlobs = 50
+)
 
 // Filter is a filter of /sync. The zero value lets everything through.
 type Filter struct {
@@ -26,11 +34,12 @@ type Filter struct {
 type Room struct {
 	Rooms        []id.RoomID `json:"rooms"`
 	NotRooms     []id.RoomID `json:"not_rooms"`
-	IncludeLeave bool        `json:"include_leave"`
-	Ephemeral    RoomEvents  `json:"ephemeral"`
-	State        RoomEvents  `json:"state"`
-	Timeline     RoomEvents  `json:"timeline"`
-	AccountData  RoomEvents  `json:"account_data"`
+	rooms        *rooms
+	IncludeLeave bool       `json:"include_leave"`
+	Ephemeral    RoomEvents `json:"ephemeral"`
+	State        RoomEvents `json:"state"`
+	Timeline     RoomEvents `json:"timeline"`
+	AccountData  RoomEvents `json:"account_data"`
 }
 
 // Events is a filter of events outside of rooms. A list that is nil restricts nothing, an empty list of
@@ -41,6 +50,8 @@ type Events struct {
 	NotTypes   []string    `json:"not_types"`
 	Senders    []id.UserID `json:"senders"`
 	NotSenders []id.UserID `json:"not_senders"`
+
+	rules *rules // of a filter that was parsed
 }
 
 // RoomEvents is a filter of events in rooms.
@@ -52,6 +63,8 @@ type RoomEvents struct {
 	IncludeRedundantMembers   bool        `json:"include_redundant_members"`
 	UnreadThreadNotifications bool        `json:"unread_thread_notifications"`
 	ContainsURL               *bool       `json:"contains_url"`
+
+	rooms *rooms
 }
 
 // Parse reads a filter of /sync.
@@ -63,6 +76,7 @@ func Parse(raw []byte) (*Filter, error) {
 	if f.EventFormat != "" && f.EventFormat != "client" && f.EventFormat != "federation" {
 		return nil, fmt.Errorf("%w: event_format is neither client nor federation", ErrInvalid)
 	}
+	f.Room.rooms = newRooms(f.Room.Rooms, f.Room.NotRooms)
 	if err := errors.Join(f.Presence.check(), f.AccountData.check(), checkRooms(f.Room.Rooms, f.Room.NotRooms),
 		f.Room.Ephemeral.check(), f.Room.State.check(), f.Room.Timeline.check(), f.Room.AccountData.check()); err != nil {
 		return nil, err
@@ -83,6 +97,9 @@ func ParseRoomEvents(raw []byte) (*RoomEvents, error) {
 }
 
 func unmarshal(raw []byte, into any) error {
+	if len(raw) > MaxSize {
+		return fmt.Errorf("%w: more than %d bytes", ErrInvalid, MaxSize)
+	}
 	err := json.Unmarshal(raw, into)
 	var wrong *json.UnmarshalTypeError
 	switch {
@@ -107,10 +124,15 @@ func (f *Events) check() error {
 			return fmt.Errorf("%w: senders: %w", ErrInvalid, err)
 		}
 	}
+	f.rules = newRules(f)
+	if len(f.rules.types.globs) > maxGlobs || len(f.rules.notTypes.globs) > maxGlobs {
+		return fmt.Errorf("%w: more than %d types with wildcards in a list", ErrInvalid, maxGlobs)
+	}
 	return nil
 }
 
 func (f *RoomEvents) check() error {
+	f.rooms = newRooms(f.Rooms, f.NotRooms)
 	return errors.Join(f.Events.check(), checkRooms(f.Rooms, f.NotRooms))
 }
 
@@ -133,26 +155,40 @@ func (f *Events) Count(usual, most int) int {
 
 // Allows says whether an event of a type by a sender passes.
 func (f *Events) Allows(typ string, sender id.UserID) bool {
-	if f.Types != nil && !matchesAny(f.Types, typ) || matchesAny(f.NotTypes, typ) {
-		return false
+	r := f.rules
+	if r == nil {
+		r = newRules(f)
 	}
-	return (f.Senders == nil || slices.Contains(f.Senders, sender)) && !slices.Contains(f.NotSenders, sender)
+	return (f.Types == nil || r.types.has(typ)) && !r.notTypes.has(typ) &&
+		(f.Senders == nil || r.senders[sender]) && !r.notSenders[sender]
 }
 
 // AllowsRoom says whether anything of a room passes.
-func (f *RoomEvents) AllowsRoom(room id.RoomID) bool { return allowsRoom(f.Rooms, f.NotRooms, room) }
+func (f *RoomEvents) AllowsRoom(room id.RoomID) bool {
+	r := f.rooms
+	if r == nil {
+		r = newRooms(f.Rooms, f.NotRooms)
+	}
+	return r.allow(room)
+}
 
 // Allows says whether anything of a room passes.
-func (f *Room) Allows(room id.RoomID) bool { return allowsRoom(f.Rooms, f.NotRooms, room) }
-
-func allowsRoom(rooms, not []id.RoomID, room id.RoomID) bool {
-	return (rooms == nil || slices.Contains(rooms, room)) && !slices.Contains(not, room)
+func (f *Room) Allows(room id.RoomID) bool {
+	r := f.rooms
+	if r == nil {
+		r = newRooms(f.Rooms, f.NotRooms)
+	}
+	return r.allow(room)
 }
 
 // AllowsContent says whether the content of an event passes: whether it has a "url" or not may matter.
 func (f *RoomEvents) AllowsContent(content json.RawMessage) bool {
 	if f.ContainsURL == nil {
 		return true
+	}
+	// The content is canonical JSON: the name stands in it as it is.
+	if !bytes.Contains(content, []byte(`"url":`)) {
+		return !*f.ContainsURL
 	}
 	var c struct {
 		URL json.RawMessage `json:"url"`
@@ -165,31 +201,4 @@ func (f *RoomEvents) AllowsContent(content json.RawMessage) bool {
 func (f *RoomEvents) Unrestricted() bool {
 	return f.Types == nil && len(f.NotTypes) == 0 && f.Senders == nil && len(f.NotSenders) == 0 &&
 		f.Rooms == nil && len(f.NotRooms) == 0 && f.ContainsURL == nil
-}
-
-func matchesAny(patterns []string, typ string) bool {
-	return slices.ContainsFunc(patterns, func(p string) bool { return matches(p, typ) })
-}
-
-// matches compares a type with a pattern in which each * stands for any text.
-func matches(pattern, typ string) bool {
-	head, rest, wild := strings.Cut(pattern, "*")
-	if !wild {
-		return pattern == typ
-	}
-	if !strings.HasPrefix(typ, head) {
-		return false
-	}
-	typ = typ[len(head):]
-	for {
-		part, more, again := strings.Cut(rest, "*")
-		if !again {
-			return strings.HasSuffix(typ, part)
-		}
-		i := strings.Index(typ, part)
-		if i < 0 {
-			return false
-		}
-		typ, rest = typ[i+len(part):], more
-	}
 }

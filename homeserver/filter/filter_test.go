@@ -3,9 +3,11 @@ package filter
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestParseRefuses(t *testing.T) {
@@ -94,5 +96,68 @@ func TestWrongTypes(t *testing.T) {
 	}
 	if _, err := ParseRoomEvents([]byte(`{"limit":"x"}`)); err == nil || !strings.HasSuffix(err.Error(), `wrong type of "limit"`) {
 		t.Error(err)
+	}
+}
+
+// TestBounds: the size of a filter and its patterns with wildcards are bounded, plain names are not but by that.
+func TestBounds(t *testing.T) {
+	list := func(name func(int) string, n int) string {
+		names := make([]string, n)
+		for i := range names {
+			names[i] = name(i)
+		}
+		raw, err := json.Marshal(map[string]any{"types": names, "not_types": names})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(raw)
+	}
+	glob := func(i int) string { return fmt.Sprintf("a%d*", i) }
+	plain := func(i int) string { return fmt.Sprintf("m.a%d", i) }
+	for _, c := range []struct {
+		filter string
+		ok     bool
+	}{
+		{list(glob, maxGlobs), true}, {list(glob, maxGlobs+1), false}, {list(plain, 3000), true},
+		{`{"types":["` + strings.Repeat("x", MaxSize-14) + `"]}`, true}, {`{"types":["` + strings.Repeat("x", MaxSize-13) + `"]}`, false},
+	} {
+		if _, err := ParseRoomEvents([]byte(c.filter)); (err == nil) != c.ok || err != nil && !errors.Is(err, ErrInvalid) {
+			t.Errorf("%.60s of %d bytes: %v", c.filter, len(c.filter), err)
+		}
+		if _, err := Parse([]byte(`{"room":{"timeline":` + c.filter + `}}`)); len(c.filter) < MaxSize-30 && (err == nil) != c.ok {
+			t.Errorf("%.60s as a filter of timelines: %v", c.filter, err)
+		}
+	}
+}
+
+// TestManyNamesCostNoMore compares a filter of 3,000 names with one of a single one.
+func TestManyNamesCostNoMore(t *testing.T) {
+	many := make([]string, 3000)
+	for i := range many {
+		many[i] = fmt.Sprintf("m.room.name%d", i)
+	}
+	raw, err := json.Marshal(map[string]any{"types": many, "not_types": many})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cost := func(raw string) time.Duration {
+		f, err := ParseRoomEvents([]byte(raw))
+		if err != nil {
+			t.Fatal(err)
+		}
+		best := time.Hour
+		for range 5 {
+			began := time.Now()
+			for range 5000 {
+				if f.Allows("m.room.message", "@a:h") {
+					t.Fatal("an event passes")
+				}
+			}
+			best = min(best, time.Since(began))
+		}
+		return best
+	}
+	if one, all := cost(`{"types":["x"],"not_types":["x"]}`), cost(string(raw)); all > 50*one+time.Millisecond {
+		t.Errorf("3,000 names take %v, one takes %v", all, one)
 	}
 }
