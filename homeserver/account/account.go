@@ -58,7 +58,8 @@ type Options struct {
 
 	// DevicesDeleted is called in the transaction that deletes devices, to delete what hangs on them.
 	DevicesDeleted func(tx *store.Tx, user id.UserID, devices []id.DeviceID) error
-	// DeviceRenamed is called in the transaction that changes the display name of a device.
+	// DeviceRenamed is called in the transaction that changes the display name of a device, or makes one of an account that
+	// has others.
 	DeviceRenamed func(tx *store.Tx, user id.UserID, device id.DeviceID) error
 	// Erased is called in the transaction that erases a user, to delete what is kept of the user elsewhere.
 	Erased func(tx *store.Tx, user id.UserID) error

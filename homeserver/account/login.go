@@ -201,6 +201,10 @@ func (s *Service) openSession(tx *store.Tx, t store.Token, name string) error {
 			return err
 		} else if n > maxDevices {
 			return fmt.Errorf("%w: a user has at most %d devices; log out of some first", ErrTooMany, maxDevices)
+		} else if n > 1 && s.DeviceRenamed != nil {
+			if err := s.DeviceRenamed(tx, t.User, t.Device); err != nil {
+				return err
+			}
 		}
 	}
 	return tx.Tokens.Insert(t)

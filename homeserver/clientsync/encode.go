@@ -93,7 +93,8 @@ func (b *builder) appendRedaction(out []byte, ev *store.Event) ([]byte, error) {
 	if err != nil || len(list) == 0 {
 		return out, err
 	}
-	return append(append(out, `,"redacted_because":`...), list[0].ClientJSON(nil)...), nil
+	out = append(append(out, `,"redacted_because":`...), list[0].ClientJSON(nil)...)
+	return appendString(append(out, `,"redacted_by":`...), string(list[0].ID)), nil
 }
 
 // fields leaves of an event what a client wants of it (Client-Server API, "Filtering", event_fields).

@@ -118,6 +118,7 @@ func clientRequest(name, device string, f *filter.Filter) clientsync.Request {
 
 type ev struct {
 	ID       id.EventID      `json:"event_id"`
+	TS       int64           `json:"origin_server_ts"`
 	Type     string          `json:"type"`
 	Sender   id.UserID       `json:"sender"`
 	StateKey *string         `json:"state_key"`
@@ -126,6 +127,7 @@ type ev struct {
 		Membership  string          `json:"membership"`
 		Prev        json.RawMessage `json:"prev_content"`
 		Because     json.RawMessage `json:"redacted_because"`
+		By          id.EventID      `json:"redacted_by"`
 		Transaction string          `json:"transaction_id"`
 		Relations   struct {
 			Replace struct {
@@ -299,6 +301,8 @@ func TestMembershipsMoveRooms(t *testing.T) {
 		a := bob.next()
 		if s := a.Rooms.Invite[r].State.Events; len(s) == 0 || len(a.Rooms.Join) != 0 {
 			t.Errorf("the invite shows %+v", s)
+		} else if invite := s[len(s)-1]; bodies([]ev{invite}) != "alice invite" || invite.ID == "" || invite.TS == 0 {
+			t.Errorf("when and by which event bob is invited is not told: %+v", invite)
 		}
 		w.join(r, "bob")
 		a = bob.next()
@@ -438,10 +442,10 @@ func TestTransactionIDsAndRedactions(t *testing.T) {
 		if e := two.next().Rooms.Join[r].Timeline.Events[0]; e.Unsigned.Transaction != "" {
 			t.Errorf("another device sees %+v", e)
 		}
-		_, err = w.rooms.Redact(context.Background(), r, user("alice"), eventID, json.RawMessage(`{"reason":"oops"}`), nil)
+		redaction, err := w.rooms.Redact(context.Background(), r, user("alice"), eventID, json.RawMessage(`{"reason":"oops"}`), nil)
 		w.must(err)
 		for _, e := range w.client("alice", "").next().Rooms.Join[r].Timeline.Events {
-			if e.ID == eventID && (string(e.Content) != "{}" || !strings.Contains(string(e.Unsigned.Because), "oops")) {
+			if e.ID == eventID && (string(e.Content) != "{}" || !strings.Contains(string(e.Unsigned.Because), "oops") || e.Unsigned.By != redaction) {
 				t.Errorf("the redacted event is %+v", e)
 			}
 		}

@@ -119,13 +119,10 @@ func (s *Service) DevicesDeleted(tx *store.Tx, user id.UserID, devices []id.Devi
 	if err != nil {
 		return err
 	}
-	visible := false
 	for _, device := range devices {
-		had, err := tx.DeviceKeys.Delete(user, device)
-		if err != nil {
+		if _, err := tx.DeviceKeys.Delete(user, device); err != nil {
 			return err
 		}
-		visible = visible || had
 		if err := tx.OneTimeKeys.DeleteDevice(user, device); err != nil {
 			return err
 		}
@@ -136,13 +133,12 @@ func (s *Service) DevicesDeleted(tx *store.Tx, user id.UserID, devices []id.Devi
 			return err
 		}
 	}
-	if visible {
-		tx.DeviceLists.Log(user, true, who.local)
-	}
+	// Devices without keys count: clients list them too.
+	tx.DeviceLists.Log(user, true, who.local)
 	return nil
 }
 
-// DeviceRenamed tells who has to know that a device of a local user has another display name. Call it in
+// DeviceRenamed tells who has to know that a device of a local user is new, or has another display name. Call it in
 // the update that changes it.
 func (s *Service) DeviceRenamed(tx *store.Tx, user id.UserID, device id.DeviceID) error {
 	who, err := s.audienceIn(tx, user)

@@ -438,7 +438,7 @@ func (e *Engine) keepAside(ctx context.Context, v *event.Version, user id.UserID
 	if err != nil {
 		return err
 	}
-	shown, err := json.Marshal(append(strippedForms(v, ev.Sender, stripped), ev.StrippedJSON()))
+	shown, err := json.Marshal(append(strippedForms(v, ev.Sender, stripped), ev.SyncJSON(nil)))
 	if err != nil {
 		return err
 	}

@@ -147,7 +147,8 @@ func (d *draft) stripped(ctx context.Context, member *event.Event) (json.RawMess
 		}
 		parts = append(parts, ev.StrippedJSON())
 	}
-	return json.Marshal(append(parts, member.StrippedJSON()))
+	// The member's event is whole: clients show when and by which event they were invited.
+	return json.Marshal(append(parts, member.SyncJSON(nil)))
 }
 
 // strippedPDUs is the stripped state for another server: m.room.create is the whole event, which lets the other server

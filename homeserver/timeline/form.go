@@ -21,6 +21,7 @@ type unsigned struct {
 	PrevSender      id.UserID                  `json:"prev_sender,omitempty"`
 	ReplacesState   id.EventID                 `json:"replaces_state,omitempty"`
 	RedactedBecause json.RawMessage            `json:"redacted_because,omitempty"`
+	RedactedBy      id.EventID                 `json:"redacted_by,omitempty"`
 	Relations       map[string]json.RawMessage `json:"m.relations,omitempty"`
 }
 
@@ -61,7 +62,10 @@ func (v *View) form(events []*store.Event, how style) ([]json.RawMessage, error)
 	out := make([]json.RawMessage, len(events))
 	for i, ev := range events {
 		u := unsigned{
-			Age: max(now-ev.OriginServerTS, 0), TransactionID: txns[ev.ID], RedactedBecause: redactions[ev.RedactedBy], Relations: relations[ev.ID],
+			Age: max(now-ev.OriginServerTS, 0), TransactionID: txns[ev.ID], Relations: relations[ev.ID],
+		}
+		if by := redactions[ev.RedactedBy]; by != nil {
+			u.RedactedBecause, u.RedactedBy = by.ClientJSON(nil), by.ID
 		}
 		if !how.noPast {
 			if err := v.addPast(ev, &u); err != nil {
@@ -130,8 +134,8 @@ func (v *View) transactions(events []*store.Event) (map[id.EventID]string, error
 	return v.tx.Requests.TxnIDs(v.reader.User, v.reader.Device, own)
 }
 
-// redactions encodes the events that redacted others, under their numbers.
-func (v *View) redactions(events []*store.Event) (map[store.EventNID]json.RawMessage, error) {
+// redactions finds the events that redacted others, under their numbers.
+func (v *View) redactions(events []*store.Event) (map[store.EventNID]*store.Event, error) {
 	var nids []store.EventNID
 	for _, ev := range events {
 		if ev.RedactedBy != 0 {
@@ -145,9 +149,9 @@ func (v *View) redactions(events []*store.Event) (map[store.EventNID]json.RawMes
 	if err != nil {
 		return nil, err
 	}
-	out := make(map[store.EventNID]json.RawMessage, len(redacting))
+	out := make(map[store.EventNID]*store.Event, len(redacting))
 	for _, ev := range redacting {
-		out[ev.NID] = ev.ClientJSON(nil)
+		out[ev.NID] = ev
 	}
 	return out, nil
 }
