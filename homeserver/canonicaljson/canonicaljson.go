@@ -48,6 +48,9 @@ func Form(raw []byte, strict bool) ([]byte, error) {
 	if c.next(); c.pos < len(c.src) {
 		return nil, c.refuse("data after the value")
 	}
+	if len(c.unsorted) > 0 {
+		return c.arranged(), nil
+	}
 	return c.dst, nil
 }
 
@@ -72,15 +75,22 @@ func AppendString(dst []byte, s string) []byte {
 	return append(dst, '"')
 }
 
-// canonicalizer copies src to dst in one pass. An object whose keys turn out not to be in order is
-// rearranged in dst when it ends.
+// canonicalizer copies src to dst in one pass. If the keys of an object turn out not to be in order, all are put in order
+// at the end in one more, however deeply they are nested.
 type canonicalizer struct {
-	src     []byte
-	pos     int
-	dst     []byte
-	spans   []span // members of the objects that are open, innermost last
-	scratch []byte
-	strict  bool
+	src      []byte
+	pos      int
+	dst      []byte
+	spans    []span // members of the objects that are open, innermost last
+	unsorted []unsorted
+	strict   bool
+}
+
+// unsorted is an object in dst whose members stand in another order than they should: where it begins and ends, and its
+// members as they should follow each other.
+type unsorted struct {
+	start, end int
+	members    []span
 }
 
 // span is where a member of an object stands in dst: key with its quotes, and up to where its value goes.
@@ -192,6 +202,7 @@ func (c *canonicalizer) array(depth int) error {
 
 func (c *canonicalizer) object(depth int) error {
 	c.pos++
+	start := len(c.dst)
 	c.dst = append(c.dst, '{')
 	base, sorted := len(c.spans), true
 	var last []byte // the key before
@@ -236,32 +247,46 @@ func (c *canonicalizer) object(depth int) error {
 		return c.refuse("unfinished object")
 	}
 	c.pos++
+	c.dst = append(c.dst, '}')
 	if !sorted {
-		if err := c.rearrange(c.spans[base:]); err != nil {
-			return err
+		members := slices.Clone(c.spans[base:])
+		slices.SortFunc(members, c.compare)
+		for i, m := range members[1:] {
+			if c.compare(members[i], m) == 0 {
+				return c.refuse("a key that occurs twice")
+			}
 		}
+		c.unsorted = append(c.unsorted, unsorted{start, len(c.dst), members})
 	}
 	c.spans = c.spans[:base]
-	c.dst = append(c.dst, '}')
 	return nil
 }
 
-// rearrange sorts the members of the object that has just been written.
-func (c *canonicalizer) rearrange(members []span) error {
-	start := members[0].start
-	slices.SortFunc(members, c.compare)
-	c.scratch = c.scratch[:0]
-	for i, m := range members {
-		if i > 0 {
-			if c.compare(members[i-1], m) == 0 {
-				return c.refuse("a key that occurs twice")
-			}
-			c.scratch = append(c.scratch, ',')
+// arranged is dst with all members in order.
+func (c *canonicalizer) arranged() []byte {
+	slices.SortFunc(c.unsorted, func(a, b unsorted) int { return a.start - b.start })
+	return c.arrange(make([]byte, 0, len(c.dst)), 0, len(c.dst))
+}
+
+// arrange appends a part of dst to out. Each byte is copied once, since an object that is out of order is looked for where
+// it begins and not within.
+func (c *canonicalizer) arrange(out []byte, from, to int) []byte {
+	for {
+		i, _ := slices.BinarySearchFunc(c.unsorted, from, func(o unsorted, at int) int { return o.start - at })
+		if i == len(c.unsorted) || c.unsorted[i].start >= to {
+			return append(out, c.dst[from:to]...)
 		}
-		c.scratch = append(c.scratch, c.dst[m.start:m.end]...)
+		o := &c.unsorted[i]
+		out = append(out, c.dst[from:o.start+1]...)
+		for n, m := range o.members {
+			if n > 0 {
+				out = append(out, ',')
+			}
+			out = c.arrange(out, m.start, m.end)
+		}
+		out = append(out, '}')
+		from = o.end
 	}
-	copy(c.dst[start:], c.scratch)
-	return nil
 }
 
 // compare orders two members by the code points of their keys, which is the order of their UTF-8 bytes.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/matrix-org/gomatrixserverlib"
 	"pgregory.net/rapid"
@@ -222,5 +223,60 @@ func BenchmarkCanonicalize(b *testing.B) {
 		if _, err := Canonicalize(raw); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// inside nests objects, out of order, around a long string.
+func inside(depth int) []byte {
+	text := strings.Repeat("x", 1<<20)
+	return []byte(strings.Repeat(`{"b":0,"a":`, depth) + `"` + text + `"` + strings.Repeat(`}`, depth))
+}
+
+// TestNestingCostsNothing: what is nested is not moved once for each object around it.
+func TestNestingCostsNothing(t *testing.T) {
+	took := func(depth int) time.Duration {
+		raw := inside(depth)
+		best := time.Hour
+		for range 5 {
+			began := time.Now()
+			if _, err := Canonicalize(raw); err != nil {
+				t.Fatal(err)
+			}
+			best = min(best, time.Since(began))
+		}
+		return best
+	}
+	if shallow, deep := took(1), took(MaxDepth-1); deep > 20*shallow {
+		t.Errorf("nested in %d objects it takes %v, in one %v", MaxDepth-1, deep, shallow)
+	}
+}
+
+func TestNestedOrder(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var build func(depth int) (forth, back string)
+		build = func(depth int) (string, string) {
+			if depth == 0 {
+				return "1", "1"
+			}
+			var forth, back []string
+			for i := range rapid.IntRange(0, 3).Draw(t, "members") {
+				f, b := build(rapid.IntRange(0, depth-1).Draw(t, "depth"))
+				key := string(rune('a'+i)) + `":`
+				forth, back = append(forth, `"`+key+f), append([]string{`"` + key + b}, back...)
+			}
+			list := rapid.Bool().Draw(t, "in a list")
+			f, b := "{"+strings.Join(forth, ",")+"}", "{"+strings.Join(back, ",")+"}"
+			if list {
+				return "[" + f + "," + f + "]", "[" + b + "," + b + "]"
+			}
+			return f, b
+		}
+		want, raw := build(6)
+		if got, err := Canonicalize([]byte(raw)); err != nil || string(got) != want {
+			t.Fatalf("%s became %s, want %s (%v)", raw, got, want, err)
+		}
+	})
+	if _, err := Canonicalize([]byte(`{"b":{"y":1,"x":2,"y":3},"a":0}`)); !errors.Is(err, ErrInvalid) {
+		t.Errorf("a key that occurs twice, nested and apart: %v", err)
 	}
 }
