@@ -149,7 +149,7 @@ func (s *Service) deliver(tx *store.Tx, sender id.UserID, typ string, messages M
 			if size += len(message); size > maxDelivery || len(out) == maxMessages {
 				return fmt.Errorf("%w: at most %d devices and %d bytes", ErrTooLarge, maxMessages, maxDelivery)
 			}
-			out = append(out, store.ToDeviceMessage{User: user, Device: device, JSON: message})
+			out = append(out, store.ToDeviceMessage{User: user, Device: device, Sender: sender, JSON: message})
 		}
 	}
 	tx.ToDevice.Add(out)
@@ -219,23 +219,6 @@ func (s *Service) Prune(ctx context.Context) error {
 		return fmt.Errorf("prune keys: %w", err)
 	}
 	return nil
-}
-
-func (s *Service) pruneInboxes(ctx context.Context) error {
-	var full []store.ToDeviceMessage
-	err := s.Store.View(ctx, func(tx *store.Tx) (err error) {
-		full, err = tx.ToDevice.Overfull(maxInbox, maxInboxBytes)
-		return err
-	})
-	for _, f := range full {
-		if err == nil {
-			err = s.Store.Update(ctx, func(tx *store.Tx) error { return tx.ToDevice.Delete(f.User, f.Device, f.Position) })
-		}
-	}
-	if len(full) > 0 && s.Log != nil {
-		s.Log.Warn("inboxes of devices that do not come were full: the oldest messages are dropped", "devices", len(full))
-	}
-	return err
 }
 
 func (s *Service) pruneStrangers(ctx context.Context) error {

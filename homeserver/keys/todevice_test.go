@@ -168,3 +168,40 @@ func TestMessageRefusals(t *testing.T) {
 		}
 	})
 }
+
+// TestStrangersPushNothingOut: whoever fills an inbox loses, of what others sent nothing is lost.
+func TestStrangersPushNothingOut(t *testing.T) {
+	each(t, func(f *fixture) {
+		f.makeRooms()
+		f.member("!a", "join", bob, carol)
+		put := func(sender id.UserID, count, size int) {
+			f.update(func(tx *store.Tx) error {
+				var out []store.ToDeviceMessage
+				for range count {
+					raw := encode(map[string]any{"sender": sender, "type": "t", "content": map[string]any{"x": strings.Repeat("x", size)}})
+					out = append(out, store.ToDeviceMessage{User: bob, Device: "B", Sender: sender, JSON: raw})
+				}
+				tx.ToDevice.Add(out)
+				return nil
+			})
+		}
+		put(carol, 5, 1000)
+		put(alice, 5, 1000)
+		for i := range 4 { // of many servers, each with few enough
+			put(id.UserID(fmt.Sprint("@eve:evil", i)), 10, 1<<20)
+		}
+		f.must(f.Prune(f.Context()))
+		left, size := map[id.UserID]int{}, 0
+		f.view(func(tx *store.Tx) error {
+			waiting, err := tx.ToDevice.Inbox(bob, "B", 1000)
+			for _, w := range waiting {
+				left[w.Sender]++
+				size += w.Size
+			}
+			return err
+		})
+		if left[carol] != 5 || left[alice] != 5 || left["@eve:evil3"] != 10 || left["@eve:evil0"] > 2 || size > 32<<20 {
+			f.Errorf("left are %v, %d bytes", left, size)
+		}
+	})
+}

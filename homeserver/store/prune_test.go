@@ -9,6 +9,7 @@ import (
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/store"
 	"github.com/securecomm/securecomm/homeserver/store/storetest"
+	"github.com/securecomm/securecomm/homeserver/stream"
 )
 
 // TestPruneInSteps deletes more old rows than one update may, and no young one.
@@ -74,7 +75,7 @@ func TestOverfullInboxes(t *testing.T) {
 		err := db.Update(ctx, func(tx *store.Tx) error {
 			var list []store.ToDeviceMessage
 			for i := range 8 {
-				list = append(list, store.ToDeviceMessage{User: "@a:one.test", Device: full, JSON: []byte(fmt.Sprint(i))})
+				list = append(list, store.ToDeviceMessage{User: "@a:one.test", Device: full, Sender: "@b:two.test", JSON: []byte(fmt.Sprint(i))})
 				if i < keep {
 					list = append(list, store.ToDeviceMessage{User: "@a:one.test", Device: "OTHER", JSON: []byte(fmt.Sprint(i))})
 				}
@@ -93,7 +94,23 @@ func TestOverfullInboxes(t *testing.T) {
 		if err != nil || len(over) != 1 || over[0].Device != full {
 			t.Fatalf("overfull are %v, %v", over, err)
 		}
-		err = db.Update(ctx, func(tx *store.Tx) error { return tx.ToDevice.Delete(over[0].User, over[0].Device, over[0].Position) })
+		err = db.Update(ctx, func(tx *store.Tx) error {
+			waiting, err := tx.ToDevice.Inbox(over[0].User, over[0].Device, 7)
+			if err != nil {
+				return err
+			}
+			if len(waiting) != 7 || waiting[0].Position < waiting[6].Position || waiting[0].Sender != "@b:two.test" || waiting[0].Size != 1 {
+				t.Errorf("waiting are %v", waiting)
+			}
+			var drop []stream.Position
+			for _, w := range waiting[keep:] {
+				drop = append(drop, w.Position)
+			}
+			if err := tx.ToDevice.Delete(over[0].User, over[0].Device, waiting[6].Position-1); err != nil {
+				return err
+			}
+			return tx.ToDevice.DeleteSome(over[0].User, over[0].Device, drop)
+		})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -15,8 +15,16 @@ import (
 type ToDeviceMessage struct {
 	User     id.UserID
 	Device   id.DeviceID
+	Sender   id.UserID
 	Position stream.Position
 	JSON     json.RawMessage // sender, type and content
+}
+
+// Waiting is a message in an inbox, without what it says.
+type Waiting struct {
+	Sender   id.UserID
+	Position stream.Position
+	Size     int
 }
 
 // ToDevice are the messages that wait for devices.
@@ -39,11 +47,11 @@ func (s ToDevice) Add(messages []ToDeviceMessage) {
 
 func (s ToDevice) insert(messages []ToDeviceMessage) error {
 	for chunk := range slices.Chunk(messages, 50) {
-		args := make([]any, 0, 4*len(chunk))
+		args := make([]any, 0, 5*len(chunk))
 		for _, m := range chunk {
-			args = append(args, string(m.User), string(m.Device), int64(m.Position), []byte(m.JSON))
+			args = append(args, string(m.User), string(m.Device), int64(m.Position), string(m.Sender), []byte(m.JSON))
 		}
-		if _, err := s.tx.exec(`INSERT INTO to_device (user_id, device_id, position, message) VALUES `+places(len(chunk), 4), args...); err != nil {
+		if _, err := s.tx.exec(`INSERT INTO to_device (user_id, device_id, position, sender, message) VALUES `+places(len(chunk), 5), args...); err != nil {
 			return err
 		}
 	}
@@ -85,24 +93,45 @@ func (s ToDevice) DeleteDevice(user id.UserID, device id.DeviceID) error {
 	return err
 }
 
-// Overfull finds the devices for which more than keep messages wait, or more bytes of them, each with the position up to
-// which they are too many. It looks at all messages: use it in a View.
+// Overfull finds the devices for which more than keep messages wait, or more bytes of them. It looks at all messages: use
+// it in a View.
 func (s ToDevice) Overfull(keep, bytes int) ([]ToDeviceMessage, error) {
 	var out []ToDeviceMessage
 	err := s.tx.query(func(rows *sql.Rows) error {
 		var m ToDeviceMessage
-		if err := rows.Scan(&m.User, &m.Device, &m.Position); err != nil {
+		if err := rows.Scan(&m.User, &m.Device); err != nil {
 			return err
 		}
 		out = append(out, m)
 		return nil
-	}, `SELECT user_id, device_id, max(position) FROM (
-			SELECT t.user_id, t.device_id, t.position, row_number() OVER newest AS place, sum(length(t.message)) OVER newest AS size
-			FROM (SELECT user_id, device_id FROM to_device GROUP BY user_id, device_id HAVING count(*) > ? OR sum(length(message)) > ?) AS f
-			JOIN to_device t ON t.user_id = f.user_id AND t.device_id = f.device_id
-			WINDOW newest AS (PARTITION BY t.user_id, t.device_id ORDER BY t.position DESC)) AS queue
-		WHERE place > ? OR size > ? GROUP BY user_id, device_id`, keep, bytes, keep, bytes)
+	}, `SELECT user_id, device_id FROM to_device GROUP BY user_id, device_id HAVING count(*) > ? OR sum(length(message)) > ?`, keep, bytes)
 	return out, err
+}
+
+// Inbox lists the messages that wait for a device, the newest first, at most limit.
+func (s ToDevice) Inbox(user id.UserID, device id.DeviceID, limit int) ([]Waiting, error) {
+	var out []Waiting
+	err := s.tx.query(func(rows *sql.Rows) error {
+		var w Waiting
+		if err := rows.Scan(&w.Sender, &w.Position, &w.Size); err != nil {
+			return err
+		}
+		out = append(out, w)
+		return nil
+	}, `SELECT sender, position, length(message) FROM to_device WHERE user_id = ? AND device_id = ? ORDER BY position DESC LIMIT ?`,
+		string(user), string(device), limit)
+	return out, err
+}
+
+// DeleteSome removes messages for a device.
+func (s ToDevice) DeleteSome(user id.UserID, device id.DeviceID, positions []stream.Position) error {
+	for chunk := range slices.Chunk(positions, 500) {
+		_, err := s.tx.exec(`DELETE FROM to_device WHERE user_id = ? AND device_id = ? AND position IN (?)`, string(user), string(device), bun.In(chunk))
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Devices lists the devices of local users.
