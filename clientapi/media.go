@@ -129,7 +129,7 @@ func (c *call) wantedMedia() (media.Wanted, error) {
 	wait, err := c.intQuery("timeout_ms", int(media.DefaultWait.Milliseconds()), int(time.Minute.Milliseconds()))
 	return media.Wanted{
 		Origin: origin, ID: c.path("mediaId"), Wait: time.Duration(wait) * time.Millisecond, LocalOnly: !remote,
-		Stranger: c.Requester.User == "",
+		User: c.Requester.User, Stranger: c.Requester.User == "",
 	}, err
 }
 

@@ -102,7 +102,9 @@ func (c *Client) read(ctx context.Context, to id.ServerName, request call, decod
 		return err
 	}
 	defer func() { _ = response.Body.Close() }()
-	body := &answer{Reader: response.Body, client: c, limit: request.limit, until: request.limit + 1, counted: request.limit > limitLists}
+	paced := c.paced(response.Body, cancel)
+	defer paced.stop()
+	body := &answer{Reader: paced, body: paced, server: to, client: c, limit: request.limit, until: request.limit + 1, counted: request.limit > limitLists}
 	defer body.done()
 	if err := decode(body); err != nil {
 		return fmt.Errorf("reading what %s answers to %s %s: %w", to, request.method, request.path, err)

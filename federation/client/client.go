@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/securecomm/securecomm/federation/discovery"
@@ -41,11 +40,13 @@ type Client struct {
 	// RootCAs are trusted for other servers' certificates; nil is the system's set.
 	RootCAs   *x509.CertPool
 	UserAgent string
+	// Patience is how long another server may send less of an answer than it has to; 20 seconds if zero.
+	Patience time.Duration
 
 	once      sync.Once
 	transport *http.Transport // for signed requests, by server name
 	redirects *http.Client    // for media that lives outside the federation
-	decoding  atomic.Int64    // bytes of large answers that are being read
+	decoding  decoding
 }
 
 // Close closes the connections that are not in use.

@@ -69,11 +69,13 @@ func (c *Client) media(ctx context.Context, to id.ServerName, kind, mediaID stri
 		cancel()
 		return nil, err
 	}
+	paced := c.paced(response.Body, cancel)
 	closer := func() error {
 		defer cancel()
+		paced.stop()
 		return response.Body.Close()
 	}
-	content, err := secondPart(response)
+	content, err := secondPart(response, paced)
 	if err != nil {
 		return nil, errors.Join(malformed(to, path, err), closer())
 	}
@@ -81,6 +83,7 @@ func (c *Client) media(ctx context.Context, to id.ServerName, kind, mediaID stri
 	if location == "" {
 		return newMedia(http.Header(content.Header), content, closer, limit), nil
 	}
+	paced.stop()
 	_ = response.Body.Close() // its rest says nothing more
 	media, err := c.follow(ctx, cancel, location, limit)
 	if err != nil {
@@ -91,7 +94,7 @@ func (c *Client) media(ctx context.Context, to id.ServerName, kind, mediaID stri
 }
 
 // secondPart skips the metadata, which is empty so far, to the content or the place where it is.
-func secondPart(response *http.Response) (*multipart.Part, error) {
+func secondPart(response *http.Response, body io.Reader) (*multipart.Part, error) {
 	kind, params, err := mime.ParseMediaType(response.Header.Get("Content-Type"))
 	if err != nil {
 		return nil, err
@@ -99,7 +102,7 @@ func secondPart(response *http.Response) (*multipart.Part, error) {
 	if kind != "multipart/mixed" {
 		return nil, fmt.Errorf("its type is %.100q", kind)
 	}
-	reader := multipart.NewReader(response.Body, params["boundary"])
+	reader := multipart.NewReader(body, params["boundary"])
 	metadata, err := reader.NextRawPart()
 	if err != nil {
 		return nil, fmt.Errorf("reading the first part: %w", err)
@@ -138,11 +141,13 @@ func (c *Client) follow(ctx context.Context, cancel context.CancelFunc, location
 		_ = response.Body.Close()
 		return nil, fmt.Errorf("status %d", response.StatusCode)
 	}
+	paced := c.paced(response.Body, cancel)
 	closer := func() error {
 		defer cancel()
+		paced.stop()
 		return response.Body.Close()
 	}
-	return newMedia(response.Header, response.Body, closer, limit), nil
+	return newMedia(response.Header, paced, closer, limit), nil
 }
 
 func newMedia(h http.Header, body io.Reader, closer func() error, limit int64) *Media {

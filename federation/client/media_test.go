@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/securecomm/securecomm/federation/client"
 )
@@ -154,5 +155,40 @@ func TestMalformedMedia(t *testing.T) {
 		if _, err := w.client.Download(t.Context(), one, mediaID, 7); err == nil {
 			t.Errorf("media ID %q was asked for", mediaID)
 		}
+	}
+}
+
+// TestSlowAnswersEnd: a server that begins an answer and lets it trickle is not waited for.
+func TestSlowAnswersEnd(t *testing.T) {
+	d := &delegate{}
+	w := newWorld(t, d)
+	w.client.Patience = 100 * time.Millisecond
+	trickle := func(kind, begin string) {
+		d.set(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", kind)
+			_, _ = io.WriteString(w, begin)
+			for tick := time.NewTicker(10 * time.Millisecond); ; {
+				select {
+				case <-tick.C:
+					_, _ = io.WriteString(w, " ")
+					_ = http.NewResponseController(w).Flush()
+				case <-r.Context().Done():
+					return
+				}
+			}
+		}))
+	}
+	trickle("application/json", `{`)
+	if _, err := w.client.Profile(t.Context(), "one.test", "@a:one.test", ""); !errors.Is(err, client.ErrSlow) {
+		t.Errorf("a profile: %v", err)
+	}
+	trickle(`multipart/mixed; boundary="b1"`, "--b1\r\n\r\n{}\r\n--b1\r\nContent-Type: text/plain\r\n\r\n"+strings.Repeat("x", 1<<20))
+	m, err := w.client.Download(t.Context(), "one.test", "M", 1<<30)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Body.Close()
+	if _, err := io.Copy(io.Discard, m.Body); !errors.Is(err, client.ErrSlow) {
+		t.Errorf("media: %v", err)
 	}
 }

@@ -27,6 +27,8 @@ const (
 // answer is the body of a response while it is read. It ends in an error where a limit is exceeded.
 type answer struct {
 	io.Reader
+	body    *paced // nil in tests
+	server  id.ServerName
 	client  *Client
 	read    int64
 	limit   int64 // of the whole
@@ -45,7 +47,7 @@ func (a *answer) Read(p []byte) (int, error) {
 	if a.read > a.limit {
 		return n, fmt.Errorf("%w: more than %d bytes", ErrTooLarge, a.limit)
 	}
-	if a.counted && a.client.decoding.Add(int64(n)) > maxDecoding {
+	if a.counted && !a.client.decoding.add(a, int64(n)) {
 		return n, ErrBusy
 	}
 	return n, err
@@ -53,7 +55,7 @@ func (a *answer) Read(p []byte) (int, error) {
 
 func (a *answer) done() {
 	if a.counted {
-		a.client.decoding.Add(-a.read)
+		a.client.decoding.done(a)
 	}
 }
 

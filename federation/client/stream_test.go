@@ -70,14 +70,14 @@ func TestListsAreCheckedWhileTheyAreRead(t *testing.T) {
 
 func TestLargeAnswersAreBoundedInAll(t *testing.T) {
 	c := &Client{}
-	c.decoding.Store(maxDecoding - 10)
+	c.decoding.all = maxDecoding - 10
 	if _, _, err := decode(c, strings.NewReader(`{"said":1}`), 100); err != nil {
 		t.Error(err)
 	}
 	if _, _, err := decode(c, strings.NewReader(`{"said":12}`), 100); !errors.Is(err, ErrBusy) {
 		t.Errorf("beyond the bound: %v", err)
 	}
-	if n := c.decoding.Load(); n != maxDecoding-10 {
+	if n := c.decoding.all; n != maxDecoding-10 {
 		t.Errorf("after all, %d bytes are counted", n)
 	}
 }
@@ -107,4 +107,30 @@ func FuzzMembers(f *testing.F) {
 			t.Errorf("%s: got %s", raw, d.said)
 		}
 	})
+}
+
+// TestTheFullestServerLoses: answers of one server do not keep those of others from being read.
+func TestTheFullestServerLoses(t *testing.T) {
+	c := &Client{}
+	open := func(server id.ServerName) *answer {
+		body := c.paced(strings.NewReader(""), func() {})
+		t.Cleanup(body.stop)
+		return &answer{client: c, server: server, body: body, counted: true}
+	}
+	one, two, other := open("full.test"), open("full.test"), open("other.test")
+	if !c.decoding.add(one, maxDecoding/2) || !c.decoding.add(two, maxDecoding/2-10) {
+		t.Fatal("there is room")
+	}
+	if !c.decoding.add(other, 100) || !errors.Is(one.body.failed, ErrBusy) || two.body.failed != nil || other.body.failed != nil {
+		t.Errorf("the answers: %v, %v, another server's: %v", one.body.failed, two.body.failed, other.body.failed)
+	}
+	if c.decoding.add(two, maxDecoding) {
+		t.Error("the fullest pushes others out")
+	}
+	for _, a := range []*answer{one, two, other} {
+		a.done()
+	}
+	if c.decoding.all != 0 || len(c.decoding.open) != 0 {
+		t.Errorf("in the end there are %d bytes", c.decoding.all)
+	}
 }

@@ -14,6 +14,8 @@ import (
 type Wanted struct {
 	Origin id.ServerName
 	ID     string
+	// User is who wants it; what is fetched counts for them.
+	User id.UserID
 	// Wait is how long to wait for media that is still to be uploaded, at most a minute.
 	Wait time.Duration
 	// LocalOnly asks no other server for it.
@@ -147,7 +149,7 @@ func (s *Service) fetch(ctx context.Context, w Wanted) (store.MediaRow, error) {
 }
 
 func (s *Service) download(ctx context.Context, w Wanted) (store.MediaRow, error) {
-	leave, err := enter(ctx, s.fetching)
+	ctx, leave, err := s.fetching.enter(ctx, w.User, w.Origin)
 	if err != nil {
 		return store.MediaRow{}, err
 	}

@@ -83,7 +83,7 @@ type Service struct {
 	fetches  singleflight.Group
 	scaling  singleflight.Group
 	previews singleflight.Group
-	fetching chan struct{}       // one place for each download from elsewhere at a time
+	fetching places
 	drawing  chan struct{}       // one place for each image in memory
 	memory   *semaphore.Weighted // bytes for the images that are being decoded
 	pages    *otter.Cache[string, *Preview]
@@ -94,7 +94,6 @@ type Service struct {
 }
 
 const (
-	fetchesAtOnce  = 32
 	drawingsAtOnce = 2
 	cachedPages    = 1000
 	pageLife       = time.Hour
@@ -102,7 +101,6 @@ const (
 
 func (s *Service) start() {
 	s.once.Do(func() {
-		s.fetching = make(chan struct{}, fetchesAtOnce)
 		s.drawing = make(chan struct{}, drawingsAtOnce)
 		s.memory = semaphore.NewWeighted(costPerPixel * int64(s.MaxPixels))
 		s.pages = otter.Must(&otter.Options[string, *Preview]{

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/net/html/charset"
 
+	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/store"
 )
 
@@ -74,7 +75,7 @@ func fetchable(at *url.URL) bool {
 }
 
 func (s *Service) preview(ctx context.Context, at *url.URL) (*Preview, error) {
-	leave, err := enter(ctx, s.fetching)
+	ctx, leave, err := s.fetching.enter(ctx, "", id.ServerName(at.Host))
 	if err != nil {
 		return nil, err
 	}
