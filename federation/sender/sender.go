@@ -19,6 +19,9 @@ import (
 const (
 	// maxParallel bounds how many transactions are under way at once.
 	maxParallel = 64
+	// maxTrials bounds how many of those go to destinations that failed the last time: they may take all the time there is,
+	// and have places of their own.
+	maxTrials = 32
 	// maxEphemeral bounds what may be lost and waits for one destination; the oldest goes first.
 	maxEphemeral = client.MaxEDUs
 	// minWake is how often a destination's pause can be ended by its speaking to us: it may be able to
@@ -48,6 +51,7 @@ type Sender struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	slots  chan struct{}
+	trials chan struct{}
 	nonce  string
 	done   sync.WaitGroup
 
@@ -78,7 +82,7 @@ type queue struct {
 // Start begins to deliver. It returns once it knows what waits.
 func (s *Sender) Start(ctx context.Context) error {
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	s.slots, s.queues = make(chan struct{}, maxParallel), map[id.ServerName]*queue{}
+	s.slots, s.trials, s.queues = make(chan struct{}, maxParallel), make(chan struct{}, maxTrials), map[id.ServerName]*queue{}
 	if s.MinPause <= 0 {
 		s.MinPause = time.Second
 	}
@@ -292,8 +296,14 @@ func (s *Sender) poke(server id.ServerName, q *queue) {
 func (s *Sender) drain(server id.ServerName, q *queue) {
 	defer s.done.Done()
 	for {
+		s.mu.Lock()
+		slots := s.slots
+		if q.failing.FailingSince != 0 {
+			slots = s.trials
+		}
+		s.mu.Unlock()
 		select {
-		case s.slots <- struct{}{}:
+		case slots <- struct{}{}:
 		case <-s.ctx.Done():
 			return
 		}
@@ -301,7 +311,7 @@ func (s *Sender) drain(server id.ServerName, q *queue) {
 		q.again = false
 		s.mu.Unlock()
 		more, err := s.deliver(server, q)
-		<-s.slots
+		<-slots
 		if s.ctx.Err() != nil {
 			return
 		}

@@ -420,3 +420,43 @@ func TestOurFaultsAreNotTheirs(t *testing.T) {
 		}
 	})
 }
+
+// TestFailingServersHavePlacesOfTheirOwn: servers that failed before and now say nothing do not keep others waiting.
+func TestFailingServersHavePlacesOfTheirOwn(t *testing.T) {
+	const many, places = 100, 32
+	names := []string{"two.test", "us.test"}
+	for i := range many {
+		names = append(names, fmt.Sprintf("s%d.test", i))
+	}
+	db := storetest.Open(t, t.TempDir()+"/test.db")
+	n, two := federationtest.New(t, names...), newOther()
+	n.Serve(destination, two)
+	asked, release := make(chan struct{}, many), make(chan struct{})
+	t.Cleanup(func() { close(release) })
+	err := db.Update(t.Context(), func(tx *store.Tx) error {
+		for _, name := range names[2:] {
+			n.Serve(id.ServerName(name), http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+				asked <- struct{}{}
+				<-release
+				panic(http.ErrAbortHandler)
+			}))
+			tx.Outbox.AddEDU([]id.ServerName{id.ServerName(name)}, edu("x"))
+			if err := tx.Destinations.SetFailing(store.Destination{Server: id.ServerName(name), FailingSince: 1, RetryAt: 1, Failures: 3}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	start(t, db, n, time.Hour)
+	for range places {
+		<-asked
+	}
+	queue(t, db, "a")
+	two.wait(1)
+	if len(asked) > 0 {
+		t.Errorf("%d more of the failing servers are waited for", len(asked))
+	}
+}
