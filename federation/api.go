@@ -59,9 +59,14 @@ type API struct {
 	Stranger func(*http.Request) string
 
 	pace     pace
+	strange  pace                      // fetches of keys for requests, by address or IPv6 network
+	forged   pace                      // requests that did not prove who made them, likewise
 	arriving load                      // bodies that are not authenticated yet, by address or IPv6 network
 	inWork   load                      // requests, by server
 	faults   *otter.Cache[string, int] // how often units could not be received for a reason of our own
+
+	meetings turns // requests that wait for the keys of their servers, by address or IPv6 network
+	costly   turns // requests that take much work, by server
 
 	flights singleflight.Group // transactions under way
 	working sync.WaitGroup
@@ -105,7 +110,9 @@ func (r route) fullPath() string {
 func (a *API) start() {
 	a.once.Do(func() {
 		a.ctx, a.cancel = context.WithCancel(context.Background())
-		a.pace = newPace(a.Rate)
+		a.pace, a.strange, a.forged = newPace(a.Rate), newPace(strangeRate), newPace(forgedRate)
+		a.meetings.most, a.meetings.each = meetingsAll, meetingsFor
+		a.costly.most, a.costly.each, a.costly.queue = costlyAll, costlyFor, costlyWaiting
 		a.faults = otter.Must(&otter.Options[string, int]{MaximumSize: maxPaced, ExpiryCalculator: otter.ExpiryWriting[string, int](answersKept)})
 	})
 }

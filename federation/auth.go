@@ -3,6 +3,7 @@ package federation
 import (
 	"errors"
 	"net/http"
+	"time"
 
 	"github.com/securecomm/securecomm/federation/keyring"
 	"github.com/securecomm/securecomm/federation/xmatrix"
@@ -10,15 +11,14 @@ import (
 	"github.com/securecomm/securecomm/homeserver/sign"
 )
 
-// maxHeaders is how many Authorization headers of a request are looked at: a server may sign with several keys.
+// maxHeaders is how many Authorization headers of a request are looked at.
 const maxHeaders = 8
 
-// claims are the Authorization headers of a request that could prove which server makes it. There is at least one: who
-// shows none has no need to send a body.
-func (a *API) claims(r *http.Request) ([]xmatrix.Header, error) {
+// claim is the first Authorization header of a request that could prove which server makes it. Only one is tried, or one
+// request could have us ask many servers for their keys, and check its body many times.
+func (a *API) claim(r *http.Request) (claim xmatrix.Header, err error) {
 	headers := r.Header.Values("Authorization")
 	refusal := unauthorized("an X-Matrix signature is needed")
-	var out []xmatrix.Header
 	for _, text := range headers[:min(len(headers), maxHeaders)] {
 		h, err := xmatrix.Parse(text)
 		switch {
@@ -30,40 +30,66 @@ func (a *API) claims(r *http.Request) ([]xmatrix.Header, error) {
 		case h.Destination != "" && h.Destination != a.Server:
 			refusal = unauthorized(xmatrix.ErrOtherDestination.Error())
 		case a.Allows != nil && !a.Allows(h.Origin):
-			return nil, fail(http.StatusForbidden, "M_FORBIDDEN", "this server does not federate with yours")
+			return h, fail(http.StatusForbidden, "M_FORBIDDEN", "this server does not federate with yours")
 		default:
-			out = append(out, h)
+			return h, nil
 		}
 	}
-	if len(out) == 0 {
-		return nil, refusal
+	return claim, refusal
+}
+
+// Limits of what strangers can cause before they have proved who they are.
+const (
+	meetingsAll = 64 // servers that are asked for their keys at a time because of requests
+	meetingsFor = 4  // of them for one address or IPv6 network
+)
+
+var (
+	// strangeRate is how many other servers are asked for their keys because of one address or IPv6 network.
+	strangeRate = Rate{Count: 30, Per: time.Minute}
+	// forgedRate is how many requests of one address or IPv6 network may fail to prove who makes them.
+	forgedRate = Rate{Count: 30, Per: time.Minute}
+)
+
+// meet makes sure that the key is at hand that a request needs, before the request's body is read.
+func (a *API) meet(r *http.Request, claim xmatrix.Header, who string) error {
+	if err := a.forged.exhausted(who); err != nil {
+		return err
 	}
-	return out, nil
+	err := a.Keyring.Meet(r.Context(), claim.Origin, claim.Key, func() (func(), error) {
+		if err := a.strange.check(who); err != nil {
+			return nil, err
+		}
+		return a.meetings.enter(r.Context(), who)
+	})
+	if errors.Is(err, keyring.ErrNoKey) {
+		_ = a.forged.check(who) // counts it
+		err = unauthorized(err.Error())
+	}
+	return err
 }
 
 // authenticate finds out which server makes a request, by its signature (Server-Server API, "Request
-// Authentication"). One good signature is enough.
-func (a *API) authenticate(c *call, claims []xmatrix.Header) error {
+// Authentication").
+func (a *API) authenticate(c *call, claim xmatrix.Header, who string) error {
 	r := c.Request()
-	var refusal error
-	for _, h := range claims {
-		err := a.Keyring.VerifyRequest(r.Context(), h, xmatrix.Request{Method: r.Method, URI: r.RequestURI, Content: c.raw})
-		switch {
-		case err == nil:
-			c.Origin = h.Origin
-			if a.Woke != nil {
-				a.Woke(h.Origin)
-			}
-			return nil
-		case errors.Is(err, canonicaljson.ErrInvalid):
-			return fail(http.StatusBadRequest, "M_NOT_JSON", "the body is not valid JSON")
-		case errors.Is(err, keyring.ErrNoKey), errors.Is(err, sign.ErrBadSignature), errors.Is(err, xmatrix.ErrOtherDestination):
-			refusal = unauthorized(err.Error())
-		default:
-			return err
+	err := a.Keyring.VerifyRequest(r.Context(), claim, xmatrix.Request{Method: r.Method, URI: r.RequestURI, Content: c.raw})
+	switch {
+	case err == nil:
+		c.Origin = claim.Origin
+		if a.Woke != nil {
+			a.Woke(claim.Origin)
 		}
+		return nil
+	case errors.Is(err, canonicaljson.ErrInvalid):
+		err = fail(http.StatusBadRequest, "M_NOT_JSON", "the body is not valid JSON")
+	case errors.Is(err, keyring.ErrNoKey), errors.Is(err, sign.ErrBadSignature), errors.Is(err, xmatrix.ErrOtherDestination):
+		err = unauthorized(err.Error())
+	default:
+		return err
 	}
-	return refusal
+	_ = a.forged.check(who) // counts it
+	return err
 }
 
 func unauthorized(message string) error {

@@ -14,13 +14,13 @@ import (
 
 func (a *API) eventRoutes() []route {
 	return []route{
-		{GET, "/v1/event_auth/:roomId/:eventId", signed, none, a.eventAuth},
-		{GET, "/v1/backfill/:roomId", signed, none, a.backfill},
-		{POST, "/v1/get_missing_events/:roomId", signed, small, a.missingEvents},
-		{GET, "/v1/state/:roomId", signed, none, a.state},
-		{GET, "/v1/state_ids/:roomId", signed, none, a.stateIDs},
+		{GET, "/v1/event_auth/:roomId/:eventId", signed, none, a.inTurn(a.eventAuth)},
+		{GET, "/v1/backfill/:roomId", signed, none, a.inTurn(a.backfill)},
+		{POST, "/v1/get_missing_events/:roomId", signed, small, a.inTurn(a.missingEvents)},
+		{GET, "/v1/state/:roomId", signed, none, a.inTurn(a.state)},
+		{GET, "/v1/state_ids/:roomId", signed, none, a.inTurn(a.stateIDs)},
 		{GET, "/v1/event/:eventId", signed, none, a.event},
-		{GET, "/v1/timestamp_to_event/:roomId", signed, none, a.timestampToEvent},
+		{GET, "/v1/timestamp_to_event/:roomId", signed, none, a.inTurn(a.timestampToEvent)},
 	}
 }
 

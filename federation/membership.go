@@ -12,8 +12,8 @@ import (
 func (a *API) membershipRoutes() []route {
 	return []route{
 		{GET, "/v1/make_join/:roomId/:userId", signed, none, a.make("join")},
-		{PUT, "/v1/send_join/:roomId/:eventId", signed, small, inPair(a.sendJoin)},
-		{PUT, "/v2/send_join/:roomId/:eventId", signed, small, a.sendJoin},
+		{PUT, "/v1/send_join/:roomId/:eventId", signed, small, inPair(a.inTurn(a.sendJoin))},
+		{PUT, "/v2/send_join/:roomId/:eventId", signed, small, a.inTurn(a.sendJoin)},
 		{GET, "/v1/make_knock/:roomId/:userId", signed, none, a.make("knock")},
 		{PUT, "/v1/send_knock/:roomId/:eventId", signed, small, a.sendKnock},
 		{GET, "/v1/make_leave/:roomId/:userId", signed, none, a.make("leave")},

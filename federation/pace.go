@@ -37,6 +37,19 @@ func (p pace) check(who string) error {
 	if !ok {
 		limiter, _ = p.seen.SetIfAbsent(who, rate.NewLimiter(rate.Limit(float64(p.Count)/p.Per.Seconds()), p.Count))
 	}
+	return take(limiter)
+}
+
+// exhausted refuses who has been counted as often as may be, without counting.
+func (p pace) exhausted(who string) error {
+	limiter, ok := p.seen.GetIfPresent(who)
+	if !ok || limiter.Tokens() >= 1 {
+		return nil
+	}
+	return take(limiter)
+}
+
+func take(limiter *rate.Limiter) error {
 	now := time.Now()
 	reservation := limiter.ReserveN(now, 1)
 	wait := reservation.DelayFrom(now)

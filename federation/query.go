@@ -14,9 +14,9 @@ func (a *API) queryRoutes() []route {
 	return []route{
 		{GET, "/v1/query/profile", signed, none, a.profile},
 		{GET, "/v1/query/directory", signed, none, a.directory},
-		{GET, "/v1/publicRooms", signed, none, a.publicRooms},
-		{POST, "/v1/publicRooms", signed, small, a.searchPublicRooms},
-		{GET, "/v1/hierarchy/:roomId", signed, none, a.hierarchy},
+		{GET, "/v1/publicRooms", signed, none, a.inTurn(a.publicRooms)},
+		{POST, "/v1/publicRooms", signed, small, a.inTurn(a.searchPublicRooms)},
+		{GET, "/v1/hierarchy/:roomId", signed, none, a.inTurn(a.hierarchy)},
 		{GET, "/v1/openid/userinfo", public, none, a.openIDUser},
 	}
 }

@@ -85,21 +85,29 @@ func (a *API) handle(k *call, r route) (err error) {
 		}
 	}()
 	request := k.Request()
-	var claims []xmatrix.Header
+	var claim xmatrix.Header
+	who := a.stranger(request)
 	if r.auth == signed {
-		if claims, err = a.claims(request); err != nil {
+		if claim, err = a.claim(request); err != nil {
 			return err
 		}
+		err = a.meet(request, claim, who)
+	} else {
+		err = a.pace.check(who)
 	}
-	who := a.stranger(request)
-	arriving := &charge{load: &a.arriving, who: who}
+	if err != nil {
+		return err
+	}
+	// Tests have no connection, and no deadline either.
+	deadline := func(t time.Time) { _ = http.NewResponseController(k.Response()).SetReadDeadline(t) }
+	arriving := &charge{load: &a.arriving, who: who, drop: func() { deadline(time.Now()) }}
 	defer arriving.end()
-	if k.raw, err = readBody(request, r.body, arriving); err != nil {
+	if k.raw, err = readBody(request, r.body, arriving, deadline); err != nil {
 		return err
 	}
 	if k.raw != nil {
 		// It is here: the limit on its time is no limit on the answer's.
-		_ = http.NewResponseController(k.Response()).SetReadDeadline(time.Time{})
+		deadline(time.Time{})
 	}
 	shallow, all := canonicaljson.Commas(k.raw)
 	if r.body == transaction && shallow > maxUnits {
@@ -110,13 +118,13 @@ func (a *API) handle(k *call, r route) (err error) {
 		return err
 	}
 	if r.auth == signed {
-		if err := a.authenticate(k, claims); err != nil {
+		if err := a.authenticate(k, claim, who); err != nil {
 			return err
 		}
 		who = string(k.Origin)
-	}
-	if err := a.pace.check(who); err != nil {
-		return err
+		if err := a.pace.check(who); err != nil {
+			return err
+		}
 	}
 	// From here on, it counts as its sender's.
 	k.work = &charge{load: &a.inWork, who: who}
@@ -133,11 +141,30 @@ func (a *API) handle(k *call, r route) (err error) {
 	if err != nil || k.Response().Committed {
 		return err
 	}
-	return k.answer(answer)
+	return k.answer(answer, cost)
+}
+
+// Limits of costly requests at a time: of all servers, of one, and how many more of one may wait for their turn.
+const (
+	costlyAll     = 32
+	costlyFor     = 4
+	costlyWaiting = 64
+)
+
+// inTurn is for handlers whose answers take much work, as of what describes a whole room: a server has few of them at a time.
+func (a *API) inTurn(handle func(*call) (any, error)) func(*call) (any, error) {
+	return func(c *call) (any, error) {
+		leave, err := a.costly.enter(c.Request().Context(), string(c.Origin))
+		if err != nil {
+			return nil, err
+		}
+		defer leave()
+		return handle(c)
+	}
 }
 
 // readBody reads a request's body up to a limit; nil if there is none.
-func readBody(r *http.Request, limit int64, charge *charge) ([]byte, error) {
+func readBody(r *http.Request, limit int64, charge *charge, deadline func(time.Time)) ([]byte, error) {
 	if r.Body == nil || r.ContentLength == 0 {
 		return nil, nil
 	}
@@ -145,9 +172,15 @@ func readBody(r *http.Request, limit int64, charge *charge) ([]byte, error) {
 	if r.ContentLength > limit {
 		return nil, errTooLarge
 	}
-	body, err := io.ReadAll(&charged{Reader: io.LimitReader(r.Body, limit+1), to: charge})
+	began := time.Now()
+	deadline(began.Add(bodyPatience))
+	body, err := io.ReadAll(&charged{
+		Reader: io.LimitReader(r.Body, limit+1), to: charge, deadline: deadline, end: began.Add(bodyTimeout), until: began.Add(bodyPatience),
+	})
 	var refused *failure
 	switch {
+	case charge.over():
+		return nil, tooBusy()
 	case errors.As(err, &refused):
 		return nil, err
 	case err != nil:
@@ -160,7 +193,8 @@ func readBody(r *http.Request, limit int64, charge *charge) ([]byte, error) {
 	return body, nil
 }
 
-func (c *call) answer(answer any) error {
+// answer encodes an answer and sends it. It counts as its asker's until it is read, besides what the request cost.
+func (c *call) answer(answer any, cost int64) error {
 	if answer == nil {
 		answer = json.RawMessage("{}")
 	}
@@ -173,6 +207,11 @@ func (c *call) answer(answer any) error {
 			return fmt.Errorf("encode an answer: %w", err)
 		}
 		raw = bytes.TrimSuffix(buffer.Bytes(), []byte("\n"))
+	}
+	if !c.work.claimed() {
+		if err := c.work.grow(cost + int64(len(raw))); err != nil {
+			return err
+		}
 	}
 	return c.Blob(http.StatusOK, "application/json", raw)
 }

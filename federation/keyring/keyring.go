@@ -136,6 +136,15 @@ func (f found) unmet(d demand) demand {
 
 // find obtains keys from the nearest place that has them. What can't be had is left out.
 func (k *Keyring) find(ctx context.Context, d demand) (found, error) {
+	f, left, err := k.near(ctx, d)
+	if err != nil || len(left) == 0 {
+		return f, err
+	}
+	return f, k.fetchAll(ctx, f, left)
+}
+
+// near obtains keys from memory and the database, and tells what is left of a demand.
+func (k *Keyring) near(ctx context.Context, d demand) (found, demand, error) {
 	k.start()
 	f := found{}
 	for server := range d {
@@ -148,15 +157,12 @@ func (k *Keyring) find(ctx context.Context, d demand) (found, error) {
 	left := f.unmet(d)
 	delete(left, k.Server)
 	if len(left) == 0 {
-		return f, nil
+		return f, nil, nil
 	}
 	if err := k.load(ctx, f, left); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if left = f.unmet(left); len(left) == 0 {
-		return f, nil
-	}
-	return f, k.fetchAll(ctx, f, left)
+	return f, f.unmet(left), nil
 }
 
 // load reads what the database has for a demand.

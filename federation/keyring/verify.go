@@ -101,6 +101,60 @@ func (f found) keyFunc(e *event.Event) event.KeyFunc {
 	}
 }
 
+// Meet makes sure that the key is at hand with which a request says that it is signed, before anything else is done about the
+// request: anybody can name any server. If that server has to be asked for it, ask is called before; it may refuse, and what
+// it returns is called once nothing is under way any more, which may be after Meet has returned. Error: ErrNoKey.
+func (k *Keyring) Meet(ctx context.Context, server id.ServerName, keyID id.KeyID, ask func() (done func(), err error)) error {
+	d := demand{server: {keyID: time.Now().UnixMilli()}}
+	f, left, err := k.near(ctx, d)
+	if err != nil || len(left) == 0 {
+		return err
+	}
+	noKey := fmt.Errorf("%w of %s with the ID %.100s", ErrNoKey, server, keyID)
+	if k.futile(server, f) {
+		return noKey
+	}
+	done, err := ask()
+	if err != nil {
+		return err
+	}
+	asked := make(chan error, 1)
+	go func() {
+		defer done()
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), meetTimeout)
+		defer cancel()
+		err := k.fetchAll(ctx, f, left)
+		if err == nil && len(f.unmet(left)) > 0 {
+			err = noKey
+		}
+		asked <- err
+	}()
+	select {
+	case err := <-asked:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// meetTimeout bounds the search for the key of a request, at its server and at notaries.
+const meetTimeout = 20 * time.Second
+
+// futile says whether a server, and all notaries about it, were asked for keys a moment ago.
+func (k *Keyring) futile(server id.ServerName, f found) bool {
+	failed, _ := k.failing.GetIfPresent(server)
+	fresh := f[server] != nil && time.Since(time.UnixMilli(f[server].fetched)) < minAge
+	if !fresh && !time.Now().Before(failed.until) {
+		return false
+	}
+	for _, notary := range k.Notaries {
+		if _, asked := k.asked.GetIfPresent(inquiry{notary, server}); !asked {
+			return false
+		}
+	}
+	return true
+}
+
 // VerifyRequest checks the signature of a request to this server. Errors are ErrNoKey and those of xmatrix.Verify.
 func (k *Keyring) VerifyRequest(ctx context.Context, h xmatrix.Header, r xmatrix.Request) error {
 	now := time.Now().UnixMilli()

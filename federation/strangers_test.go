@@ -1,0 +1,247 @@
+package federation
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/securecomm/securecomm/federation/federationtest"
+	"github.com/securecomm/securecomm/federation/xmatrix"
+	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/room"
+	"github.com/securecomm/securecomm/homeserver/sign"
+	"github.com/securecomm/securecomm/homeserver/store/storetest"
+)
+
+// strangers are servers of which nothing is known, whose names anybody can use, and which never tell their keys.
+type strangers struct {
+	*testing.T
+	us      *peer
+	names   []string
+	asked   atomic.Int32
+	waiting chan struct{} // one for each that is asked
+	release chan struct{}
+}
+
+func newStrangers(t *testing.T, count int) *strangers {
+	s := &strangers{T: t, waiting: make(chan struct{}, 1000), release: make(chan struct{})}
+	for i := range count {
+		s.names = append(s.names, fmt.Sprintf("s%d.test", i))
+	}
+	n := federationtest.New(t, append([]string{"us.test", "them.test"}, s.names...)...)
+	s.us = newPeer(t, n, "us.test", storetest.Open(t, t.TempDir()+"/us.db"))
+	for _, name := range s.names {
+		n.Serve(id.ServerName(name), http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+			s.asked.Add(1)
+			s.waiting <- struct{}{}
+			<-s.release
+			panic(http.ErrAbortHandler)
+		}))
+	}
+	return s
+}
+
+func (s *strangers) header(name string) string {
+	key, err := sign.NewKey()
+	if err != nil {
+		s.Fatal(err)
+	}
+	const uri = "/_matrix/federation/v1/send/1"
+	h, err := xmatrix.Sign(xmatrix.Request{Method: http.MethodPut, URI: uri, Content: []byte(`{}`)}, id.ServerName(name), "us.test", key)
+	if err != nil {
+		s.Fatal(err)
+	}
+	return h
+}
+
+// send makes a request from an address and says how much of its body was read.
+func (s *strangers) send(address string, headers ...string) (status, read int) {
+	body := &counting{Reader: strings.NewReader(`{}`)}
+	r := httptest.NewRequest(http.MethodPut, "/_matrix/federation/v1/send/1", body)
+	r.ContentLength, r.RemoteAddr, r.Header["Authorization"] = 2, address, headers
+	w := httptest.NewRecorder()
+	s.us.echo.ServeHTTP(w, r)
+	return w.Code, body.read
+}
+
+// TestOneNameIsTried: a request that names many servers has us ask one of them, and that one not again at once.
+func TestOneNameIsTried(t *testing.T) {
+	s := newStrangers(t, 8)
+	close(s.release)
+	var headers []string
+	for _, name := range s.names {
+		headers = append(headers, s.header(name))
+	}
+	for range 2 {
+		if status, read := s.send("192.0.2.1:1", headers...); status != http.StatusUnauthorized || read != 0 {
+			t.Errorf("answered with %d after %d bytes", status, read)
+		}
+	}
+	// The connection that breaks is tried anew once.
+	if n := s.asked.Load(); n < 1 || n > 2 {
+		t.Errorf("%d requests for keys were made", n)
+	}
+}
+
+// TestStrangersWaitInTheirPlaces: keys are looked for by requests in a bounded number of places, few of them for one address.
+func TestStrangersWaitInTheirPlaces(t *testing.T) {
+	s := newStrangers(t, meetingsFor+2)
+	var wg sync.WaitGroup
+	begin := func(address, name string) {
+		h := s.header(name)
+		wg.Go(func() { s.send(address, h) })
+		<-s.waiting
+	}
+	for _, name := range s.names[:meetingsFor] {
+		begin("192.0.2.1:1", name)
+	}
+	if status, read := s.send("192.0.2.1:1", s.header(s.names[meetingsFor])); status != http.StatusTooManyRequests || read != 0 {
+		t.Errorf("one more of an address: %d after %d bytes", status, read)
+	}
+	begin("192.0.2.2:1", s.names[meetingsFor])
+	s.us.api.meetings.mu.Lock()
+	s.us.api.meetings.all += meetingsAll - meetingsFor - 1
+	s.us.api.meetings.mu.Unlock()
+	if status, _ := s.send("192.0.2.3:1", s.header(s.names[meetingsFor+1])); status != http.StatusTooManyRequests {
+		t.Errorf("one more of all: %d", status)
+	}
+	close(s.release)
+	wg.Wait()
+}
+
+// TestFailuresAreCounted: who could not prove several times who asks, or named many servers, is not listened to for a while.
+func TestFailuresAreCounted(t *testing.T) {
+	s := newStrangers(t, 4)
+	close(s.release)
+	s.us.api.forged, s.us.api.strange = newPace(Rate{3, time.Hour}), newPace(Rate{2, time.Hour})
+	for i, want := range []int{401, 401, 429, 429} {
+		if status, _ := s.send("192.0.2.1:1", s.header(s.names[i])); status != want {
+			t.Errorf("server %d: %d", i, status)
+		}
+	}
+	if status, _ := s.send("192.0.2.1:1", s.header(s.names[0])); status != 401 {
+		t.Errorf("a third failure: %d", status)
+	}
+	if status, _ := s.send("192.0.2.1:1", s.header(s.names[0])); status != 429 {
+		t.Errorf("one more: %d", status)
+	}
+	if status, _ := s.send("192.0.2.2:1", s.header(s.names[0])); status != 401 {
+		t.Errorf("another address: %d", status)
+	}
+}
+
+// TestTheFullestArrivesLast: what one address sends does not keep others from sending.
+func TestTheFullestArrivesLast(t *testing.T) {
+	var l load
+	dropped := map[*charge]bool{}
+	arrive := func(who string) *charge {
+		c := &charge{load: &l, who: who}
+		c.drop = func() { dropped[c] = true }
+		return c
+	}
+	var full []*charge
+	for i := range allLoad / senderLoad {
+		c := arrive(fmt.Sprint("full", i))
+		if err := c.grow(senderLoad + freeLoad); err != nil {
+			t.Fatal(err)
+		}
+		full = append(full, c)
+	}
+	small := arrive("small")
+	if err := small.grow(1 << 20); err != nil {
+		t.Errorf("somebody else: %v", err)
+	}
+	if len(dropped) != 1 || dropped[small] {
+		t.Errorf("%d were dropped", len(dropped))
+	}
+	for _, c := range full {
+		if err := c.grow(senderLoad + freeLoad); (err != nil) != dropped[c] {
+			t.Errorf("dropped %v: %v", dropped[c], err)
+		}
+	}
+	if err := arrive("as full").grow(senderLoad + freeLoad); err == nil {
+		t.Error("who would be as full drops others")
+	}
+	for _, c := range append(full, small) {
+		c.end()
+	}
+	if l.all != 0 || len(l.by) != 0 || len(l.open) != 0 {
+		t.Errorf("in the end there are %d bytes, by %v", l.all, l.by)
+	}
+}
+
+func TestTurns(t *testing.T) {
+	turns := turns{most: 3, each: 2, queue: 1}
+	enter := func(who string) func() {
+		t.Helper()
+		leave, err := turns.enter(t.Context(), who)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return leave
+	}
+	leave, _, other := enter("a"), enter("a"), enter("b")
+	entered := make(chan func())
+	go func() {
+		leave, _ := turns.enter(context.Background(), "a")
+		entered <- leave
+	}()
+	for waits := false; !waits; {
+		turns.mu.Lock()
+		waits = turns.waiting["a"] == 1
+		turns.mu.Unlock()
+		runtime.Gosched()
+	}
+	if _, err := turns.enter(t.Context(), "a"); err == nil {
+		t.Error("one more waits than may")
+	}
+	other() // is of no use to who has as many as may be
+	select {
+	case <-entered:
+		t.Error("one server has more turns than may be")
+	default:
+	}
+	enter("c")()
+	leave()
+	(<-entered)()
+	if turns.all != 1 || turns.by["a"] != 1 || len(turns.waiting) != 0 {
+		t.Errorf("in the end: %d, %v, %v wait", turns.all, turns.by, turns.waiting)
+	}
+}
+
+// TestAnswersCountUntilTheyAreRead: what one server has been answered and has not read bounds what it is answered.
+func TestAnswersCountUntilTheyAreRead(t *testing.T) {
+	pair(t, func(t *testing.T, us, them *peer) {
+		roomID := us.create(room.Creation{Creator: alice, Preset: "public_chat"})
+		if err := them.join(roomID, bob, us.name); err != nil {
+			t.Fatal(err)
+		}
+		for range 20 {
+			us.set(roomID, alice, "m.room.topic", `{"topic":"`+strings.Repeat("x", 60<<10)+`"}`)
+		}
+		at := us.say(roomID, alice, "here")
+		uri := "/_matrix/federation/v1/backfill/" + string(roomID) + "?limit=20&v=" + url.QueryEscape(string(at))
+		before := &charge{load: &us.api.inWork, who: string(them.name)}
+		if err := before.grow(senderLoad); err != nil {
+			t.Fatal(err)
+		}
+		if status, _ := them.request(us, "GET", uri, "", nil); status != http.StatusTooManyRequests {
+			t.Errorf("while much is not read: %d", status)
+		}
+		before.end()
+		if status, _ := them.request(us, "GET", uri, "", nil); status != http.StatusOK {
+			t.Errorf("afterwards: %d", status)
+		}
+		if us.api.inWork.all != 0 {
+			t.Errorf("in the end there are %d bytes", us.api.inWork.all)
+		}
+	})
+}
