@@ -15,8 +15,6 @@ import (
 const (
 	// scanned is how many events are looked at for one page at most.
 	scanned = 5000
-	// scannedSize is how many bytes of events are.
-	scannedSize = 16 << 20
 	// maxPageSize is how many bytes of events a page holds: once they are reached, no further event is taken.
 	maxPageSize = 1 << 20
 	// scannedSize is how many bytes of events are looked at for one page: the event by which it is reached is the last.
@@ -200,7 +198,6 @@ func (v *View) read(at *reading) error {
 				at.done = false
 				return nil
 			}
-			size += len(ev.JSON)
 			if err := v.take(at, ev); err != nil {
 				return err
 			}
