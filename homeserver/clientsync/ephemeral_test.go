@@ -63,6 +63,45 @@ func TestUnread(t *testing.T) {
 	})
 }
 
+// TestUnreadAfterRedaction: what is unread is the same for who has followed the room and for a server that has just
+// started.
+func TestUnreadAfterRedaction(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		w := newWorld(t, db)
+		r := w.create("alice", room.Creation{})
+		w.join(r, "bob")
+		bob := w.client("bob", "")
+		bob.next()
+		root, loud := w.say(r, "alice", "A"), w.say(r, "alice", "for bob: B")
+		answer := w.send(r, "bob", "m.room.message", fmt.Sprintf(`{"body":"C","m.relates_to":{"rel_type":"m.thread","event_id":%q}}`, root))
+		want := func(step string, all counts) {
+			t.Helper()
+			restarted := newWorld(t, db).client("bob", "")
+			for name, c := range map[string]*client{"a device that follows": bob, "the first sync after a start": restarted} {
+				if got := c.next().Rooms.Join[r].Unread; got != all {
+					t.Errorf("%s: unread are %+v for %s, not %+v", step, got, name, all)
+				}
+			}
+		}
+		redact := func(sender string, e id.EventID) {
+			t.Helper()
+			_, err := w.rooms.Redact(context.Background(), r, user(sender), e, json.RawMessage(`{}`), nil)
+			w.must(err)
+		}
+		want("at first", counts{1, 2})
+		redact("alice", loud)
+		want("after the redaction of a mention", counts{0, 1})
+		redact("alice", answer)
+		want("after the redaction of one's own", counts{0, 1})
+		w.must(db.Update(t.Context(), func(tx *store.Tx) error {
+			tx.AccountData.Set(user("bob"), "", "m.ignored_user_list", json.RawMessage(`{"ignored_users":{"@alice:one.test":{}}}`))
+			return nil
+		}))
+		w.state(r, "alice", "m.room.topic", "", `{"topic":"x"}`)
+		want("after alice was ignored", counts{})
+	})
+}
+
 func TestReceiptsAreShown(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := newWorld(t, db)

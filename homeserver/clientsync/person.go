@@ -21,7 +21,9 @@ type person struct {
 	ignored map[id.UserID]bool
 	rules   *pushrule.Rules
 	unread  map[id.RoomID]*unread
-	devices map[id.DeviceID]*device
+	// countedBy is the account data that what is unread was counted by.
+	countedBy string
+	devices   map[id.DeviceID]*device
 }
 
 // device is what is kept of one device.
@@ -167,11 +169,16 @@ func (p *person) loadData(tx *store.Tx) error {
 			p.ignored[u] = u != p.user
 		}
 	}
+	ignored := string(raw)
 	if raw, _, err = tx.AccountData.Get(p.user, "", pushrule.AccountDataType); err != nil {
 		return err
 	}
 	if len(raw) == 0 {
 		raw = nil
+	}
+	if by := ignored + "\x00" + string(raw); by != p.countedBy {
+		clear(p.unread) // what is unread follows from what is wanted, not from what was wanted when it came
+		p.countedBy = by
 	}
 	rules, err := pushrule.Parse(p.user, raw)
 	if err != nil {

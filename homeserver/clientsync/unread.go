@@ -1,12 +1,12 @@
 package clientsync
 
 import (
-	"bytes"
 	"encoding/json"
 	"maps"
 	"slices"
 	"strconv"
 
+	"github.com/securecomm/securecomm/homeserver/ephemeral"
 	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/eventauth"
 	"github.com/securecomm/securecomm/homeserver/id"
@@ -20,9 +20,7 @@ const (
 	maxUnread = 1000
 	// maxUnreadScan bounds the events that are looked at when counting begins anew.
 	maxUnreadScan = 1000
-	// maxHops is how far relationships are followed to find the thread that an event is in.
-	maxHops = 3
-	main    = "main"
+	main          = ephemeral.MainThread
 )
 
 // unread are the unread notifications of a user in a room, oldest first.
@@ -33,6 +31,7 @@ type unread struct {
 	pending []pending  // not yet judged
 	name    id.EventID // the member event that holds the user's name
 	shown   string     // that name
+	stale   bool       // what was counted before counts otherwise now
 }
 
 type notice struct {
@@ -154,37 +153,52 @@ func (u *unread) write(s *section, byThread bool) {
 func (b *builder) unread(v *visit) (*unread, error) {
 	u := b.p.unread[v.roomID]
 	if u == nil {
-		u = &unread{read: map[string]stream.Position{}}
-		list, err := b.tx.Receipts.ByUser(v.room, b.p.user)
-		if err != nil {
-			return nil, err
-		}
-		for _, r := range list {
-			u.read[r.Thread] = max(u.read[r.Thread], r.EventAt)
-		}
-		// Nothing of before the user came is unread.
-		came, err := b.cameAt(v)
-		if err != nil {
-			return nil, err
-		}
-		u.upto = max(u.read[""], came)
-		if err := b.scanUnread(v, u); err != nil {
-			return nil, err
-		}
-		b.p.unread[v.roomID] = u
-		return u, nil
+		return b.countAnew(v)
 	}
 	if u.upto >= b.now {
 		return u, nil
 	}
 	if len(v.events) == 0 || len(v.events) > maxListed || u.upto < b.since {
-		return u, b.scanUnread(v, u)
+		if err := b.scanUnread(v, u); err != nil {
+			return nil, err
+		}
+	} else {
+		events, err := b.tx.Events.ByNID(v.events...)
+		if err != nil {
+			return nil, err
+		}
+		if err := b.count(v, u, events); err != nil {
+			return nil, err
+		}
 	}
-	events, err := b.tx.Events.ByNID(v.events...)
+	if u.stale {
+		return b.countAnew(v)
+	}
+	return u, nil
+}
+
+// countAnew counts the unread notifications of a room from where the user has read.
+func (b *builder) countAnew(v *visit) (*unread, error) {
+	u := &unread{read: map[string]stream.Position{}}
+	list, err := b.tx.Receipts.ByUser(v.room, b.p.user)
 	if err != nil {
 		return nil, err
 	}
-	return u, b.count(v, u, events)
+	for _, r := range list {
+		u.read[r.Thread] = max(u.read[r.Thread], r.EventAt)
+	}
+	// Nothing of before the user came is unread.
+	came, err := b.cameAt(v)
+	if err != nil {
+		return nil, err
+	}
+	u.upto = max(u.read[""], came)
+	if err := b.scanUnread(v, u); err != nil {
+		return nil, err
+	}
+	u.stale = false
+	b.p.unread[v.roomID] = u
+	return u, nil
 }
 
 // cameAt is where the user joined the room last.
@@ -214,11 +228,16 @@ func (b *builder) count(v *visit, u *unread, events []*store.Event) error {
 		if ev.Position <= u.upto || ev.Position > b.now || ev.Rejected || ev.SoftFailed {
 			continue
 		}
+		if ev.Type == event.TypeRedaction {
+			if err := b.uncount(v, u, ev.Redacts); err != nil {
+				return err
+			}
+		}
 		u.upto = ev.Position
 		if ev.Sender == b.p.user {
-			// Who writes has read what stands above.
-			if ev.StateKey == nil {
-				thread, err := b.threadOf(ev)
+			// Who writes has read what stands above. What was redacted no longer says in which thread it was.
+			if ev.StateKey == nil && ev.RedactedBy == 0 {
+				thread, err := ephemeral.ThreadOf(b.tx, ev)
 				if err != nil {
 					return err
 				}
@@ -237,6 +256,20 @@ func (b *builder) count(v *visit, u *unread, events []*store.Event) error {
 func (u *unread) readUpTo(thread string, p stream.Position) {
 	u.read[thread] = max(u.read[thread], p)
 	u.notices = slices.DeleteFunc(u.notices, func(n notice) bool { return n.thread == thread && n.at <= p })
+}
+
+// uncount takes back what an event counted for that has been redacted.
+func (b *builder) uncount(v *visit, u *unread, redacted id.EventID) error {
+	target, err := b.tx.Events.Get(redacted)
+	if err != nil || target == nil || target.RedactedBy == 0 || target.Room != v.room {
+		return err
+	}
+	if target.Sender == b.p.user && target.Position <= u.upto {
+		u.stale = true
+	}
+	u.notices = slices.DeleteFunc(u.notices, func(n notice) bool { return n.at == target.Position })
+	u.pending = slices.DeleteFunc(u.pending, func(p pending) bool { return p.at == target.Position })
+	return nil
 }
 
 func (b *builder) countOne(v *visit, u *unread, ev *store.Event) error {
@@ -286,38 +319,10 @@ func (b *builder) shared(v *visit, ev *store.Event) (*sharedMessage, error) {
 	out := &sharedMessage{message: pushrule.Message{Event: ev.Event, Members: facts.members, MayNotify: func(key string) bool {
 		return facts.levels.UserLevel(ev.Sender) >= facts.levels.Levels().Notification(key)
 	}}}
-	if out.thread, err = b.threadOf(ev); err == nil {
+	if out.thread, err = ephemeral.ThreadOf(b.tx, ev); err == nil {
 		b.e.messages.Set(ev.NID, out)
 	}
 	return out, err
-}
-
-// threadOf is the thread that an event is in (Client-Server API, "Threaded read receipts").
-func (b *builder) threadOf(ev *store.Event) (string, error) {
-	for range maxHops {
-		if ev.StateKey != nil || !bytes.Contains(ev.Content, []byte(`"m.relates_to"`)) {
-			return main, nil
-		}
-		var content struct {
-			RelatesTo struct {
-				RelType string     `json:"rel_type"`
-				EventID id.EventID `json:"event_id"`
-			} `json:"m.relates_to"`
-		}
-		r := &content.RelatesTo
-		if json.Unmarshal(ev.Content, &content) != nil || r.EventID == "" || r.RelType == "" {
-			return main, nil
-		}
-		if r.RelType == "m.thread" {
-			return string(r.EventID), nil
-		}
-		parent, err := b.tx.Events.Get(r.EventID)
-		if err != nil || parent == nil {
-			return main, err
-		}
-		ev = parent
-	}
-	return main, nil
 }
 
 // facts are those of the room at an event. How many are joined is taken from now, which is near enough.

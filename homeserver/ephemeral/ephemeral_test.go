@@ -257,6 +257,70 @@ func TestMarks(t *testing.T) {
 }
 
 // TestMarksStayAtTheNewest sets receipts and markers for an older event behind those for a newer one, in one transaction.
+// TestThreadsOfReceipts: a receipt is for a thread that its event is in (Client-Server API, POST
+// /rooms/{roomId}/receipt), whoever sends it.
+func TestThreadsOfReceipts(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		w, ctx := newWorld(t, db), context.Background()
+		send := func(content string) id.EventID {
+			t.Helper()
+			e, err := w.Rooms.Send(ctx, room.Message{Room: w.room, Sender: "@alice:one.test", Type: "m.room.message", Content: json.RawMessage(content)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return e
+		}
+		relating := func(relType string, to id.EventID) id.EventID {
+			t.Helper()
+			return send(fmt.Sprintf(`{"body":"x","msgtype":"m.text","m.relates_to":{"rel_type":%q,"event_id":%q}}`, relType, to))
+		}
+		root, other := send(`{"body":"x","msgtype":"m.text"}`), send(`{"body":"x","msgtype":"m.text"}`)
+		inside := relating("m.thread", root)
+		about := relating("m.reference", inside)
+		for _, test := range []struct {
+			event  id.EventID
+			thread string
+			valid  bool
+		}{
+			{other, "main", true}, {root, "main", true}, {root, string(root), true}, {other, string(root), false}, {inside, "main", false},
+			{inside, string(root), true}, {inside, string(other), false}, {about, string(root), true}, {about, string(other), false}, {inside, "", true},
+		} {
+			err := w.SetMarks(ctx, w.room, "@alice:one.test", ephemeral.Mark{Type: ephemeral.Read, Event: test.event, Thread: test.thread})
+			if test.valid != (err == nil) || err != nil && !errors.Is(err, ephemeral.ErrInvalid) {
+				t.Errorf("%s in %q: %v", test.event, test.thread, err)
+			}
+		}
+		unit := func(event, thread id.EventID) json.RawMessage {
+			return json.RawMessage(fmt.Sprintf(`{%q:{"m.read":{"@bob:two.test":{"data":{"ts":1,"thread_id":%q},"event_ids":[%q]}}}}`, w.room, thread, event))
+		}
+		has := func(thread id.EventID) (ok bool) {
+			t.Helper()
+			err := db.View(ctx, func(tx *store.Tx) error {
+				r, err := tx.Rooms.ByID(w.room)
+				if err == nil {
+					_, ok, err = tx.Receipts.Get(r.NID, "@bob:two.test", ephemeral.Read, string(thread))
+				}
+				return err
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return ok
+		}
+		for event, want := range map[id.EventID]bool{other: false, inside: true} {
+			if err := w.ReceiveReceipts(ctx, "two.test", unit(event, root)); err != nil {
+				t.Error(err)
+			}
+			if want && !has(root) {
+				t.Error("a receipt of another server is not taken")
+			}
+		}
+		if err := w.ReceiveReceipts(ctx, "two.test", unit(inside, other)); err != nil || has(other) {
+			t.Errorf("a receipt of another server for another thread is taken: %v", err)
+		}
+	})
+}
+
 func TestMarksStayAtTheNewest(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w, ctx := newWorld(t, db), t.Context()

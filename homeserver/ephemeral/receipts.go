@@ -1,6 +1,7 @@
 package ephemeral
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -28,7 +29,8 @@ const (
 	// maxReceipts bounds the receipts in one data unit.
 	maxReceipts = 1000
 	maxThreadID = 255
-	mainThread  = "main"
+	// MainThread is the thread of what is in no other one.
+	MainThread = "main"
 	// Each receipt goes in a data unit of its own: a unit cannot say two things of one user.
 	receiptEDU = "m.receipt"
 )
@@ -52,9 +54,9 @@ func (m *Mark) check() error {
 	case strings.IndexByte(m.Thread, 0) >= 0:
 		return fmt.Errorf("%w: the thread ID has a NUL character", ErrInvalid)
 	}
-	if m.Thread != "" && m.Thread != mainThread {
+	if m.Thread != "" && m.Thread != MainThread {
 		if _, err := id.ParseEventID(m.Thread); err != nil {
-			return fmt.Errorf("%w: a thread is %q or the event at its root", ErrInvalid, mainThread)
+			return fmt.Errorf("%w: a thread is %q or the event at its root", ErrInvalid, MainThread)
 		}
 	}
 	_, err := id.ParseEventID(string(m.Event))
@@ -137,6 +139,9 @@ func setReceipt(tx *store.Tx, roomID id.RoomID, user id.UserID, m Mark, ts int64
 	r := store.Receipt{Room: here.NID, User: user, Type: m.Type, Thread: m.Thread, Event: m.Event, TS: ts}
 	if ev != nil && ev.Room == here.NID {
 		r.EventAt = ev.Position
+		if in, err := inThread(tx, ev, m.Thread); err != nil || !in {
+			return nil, cmp.Or(err, errOtherThread)
+		}
 	}
 	former, exists, err := tx.Receipts.Get(here.NID, user, m.Type, m.Thread)
 	if err != nil {
@@ -227,7 +232,7 @@ func (s *Service) ReceiveReceipts(ctx context.Context, origin id.ServerName, con
 	}
 	err := s.Store.Update(ctx, func(tx *store.Tx) error {
 		for _, r := range list {
-			if _, err := setReceipt(tx, r.room, r.user, r.mark, r.ts, r.wake); err != nil {
+			if _, err := setReceipt(tx, r.room, r.user, r.mark, r.ts, r.wake); err != nil && !errors.Is(err, errOtherThread) {
 				return err
 			}
 		}
