@@ -1,10 +1,13 @@
 package account
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/store"
@@ -17,10 +20,16 @@ type Found struct {
 	AvatarURL   string
 }
 
-const maxSearchTerm = 256
+const (
+	maxSearchTerm = 256
+	// maxStrangers is how many users of other servers are looked at: those whose ID fits, then those who came last.
+	maxStrangers = 5000
+	// strangersAtOnce is of how many of them the member events are read at a time.
+	strangersAtOnce = 500
+)
 
-// Search finds users by their ID or display name: who shares a room with the searcher, or is in a
-// public room. The answer is limited if there are more than limit.
+// Search finds users by their ID or display name: the searcher, who shares a room with the searcher, or is in a room that
+// is open to all. Who is called just so comes first. The answer is limited if there are more than limit, or may be.
 func (s *Service) Search(ctx context.Context, searcher id.UserID, term string, limit int) (found []Found, limited bool, err error) {
 	term = strings.ToLower(strings.TrimSpace(term))
 	if len(term) > maxSearchTerm || checkText(term) != nil {
@@ -30,45 +39,118 @@ func (s *Service) Search(ctx context.Context, searcher id.UserID, term string, l
 		return nil, false, nil
 	}
 	err = s.DB.View(ctx, func(tx *store.Tx) error {
-		rows, err := tx.Profiles.Search(searcher, term, limit+1)
+		local, err := tx.Profiles.Search(searcher, term, limit+1)
 		if err != nil {
 			return err
 		}
-		if limited = len(rows) > limit; limited {
-			rows = rows[:limit]
+		all := make([]candidate, 0, len(local))
+		for _, row := range local {
+			c := candidate{Found: Found{User: row.User}}
+			c.fit(row.Folded, term)
+			all = append(all, c)
 		}
-		for _, row := range rows {
-			f, err := s.describe(tx, row)
-			if err != nil {
-				return err
+		strangers, more, err := searchStrangers(ctx, tx, searcher, term)
+		if err != nil {
+			return err
+		}
+		all = append(all, strangers...)
+		slices.SortFunc(all, candidate.compare)
+		if limited = more || len(all) > limit; len(all) > limit {
+			all = all[:limit]
+		}
+		for _, c := range all {
+			if !c.elsewhere {
+				profile, err := tx.Profiles.Get(c.User)
+				if err != nil {
+					return err
+				}
+				c.DisplayName, c.AvatarURL = text(profile[FieldDisplayName]), text(profile[FieldAvatarURL])
 			}
-			found = append(found, f)
+			found = append(found, c.Found)
 		}
 		return nil
 	})
 	return found, limited, err
 }
 
-// describe adds the public name: of local users from the profile, of others from a room.
-func (s *Service) describe(tx *store.Tx, row store.Found) (Found, error) {
-	f := Found{User: row.User}
-	if s.Owns(row.User) {
-		profile, err := tx.Profiles.Get(row.User)
-		if err != nil {
-			return f, err
+// candidate is a user who was found, with how well the name fits.
+type candidate struct {
+	Found
+	elsewhere    bool // of another server, and described already
+	rank, length int
+}
+
+// fit says how well the user fits a term, under a name in lower case.
+func (c *candidate) fit(name, term string) {
+	c.rank, c.length = rankOf(c.User, name, term), utf8.RuneCountInString(cmp.Or(name, c.User.Localpart()))
+}
+
+func (c candidate) compare(other candidate) int {
+	return cmp.Or(cmp.Compare(c.rank, other.rank), cmp.Compare(c.length, other.length), cmp.Compare(c.User, other.User))
+}
+
+// Ranks, from the best; they are those of store.Profiles.Search.
+const (
+	exactly = iota
+	beginning
+	inside
+	nowhere
+)
+
+// rankOf says where a term is in a user's ID or name, all in lower case.
+func rankOf(user id.UserID, name, term string) int {
+	u, localpart := strings.ToLower(string(user)), "@"+strings.TrimPrefix(term, "@")
+	switch {
+	case name == term || u == localpart || strings.HasPrefix(u, localpart+":"):
+		return exactly
+	case strings.HasPrefix(name, term) || strings.HasPrefix(u, localpart):
+		return beginning
+	case strings.Contains(name, term) || strings.Contains(u, term):
+		return inside
+	}
+	return nowhere
+}
+
+// searchStrangers finds users of other servers by what they are called in the rooms that the searcher may know; more says
+// that some were not looked at.
+func searchStrangers(ctx context.Context, tx *store.Tx, searcher id.UserID, term string) (out []candidate, more bool, err error) {
+	rows, err := tx.Profiles.Strangers(searcher, term, maxStrangers+1)
+	if err != nil {
+		return nil, false, err
+	}
+	if more = len(rows) > maxStrangers; more {
+		rows = rows[:maxStrangers]
+	}
+	for batch := range slices.Chunk(rows, strangersAtOnce) {
+		if err := ctx.Err(); err != nil {
+			return nil, false, err
 		}
-		f.DisplayName, f.AvatarURL = text(profile[FieldDisplayName]), text(profile[FieldAvatarURL])
-		return f, nil
+		nids := make([]store.EventNID, len(batch))
+		for i, row := range batch {
+			nids[i] = row.Event
+		}
+		events, err := tx.Events.ByNID(nids...)
+		if err != nil {
+			return nil, false, err
+		}
+		members := make(map[store.EventNID]*store.Event, len(events))
+		for _, e := range events {
+			if e != nil {
+				members[e.NID] = e
+			}
+		}
+		for _, row := range batch {
+			c := candidate{Found: Found{User: row.User}, elsewhere: true}
+			var content map[string]json.RawMessage
+			if e := members[row.Event]; e != nil && json.Unmarshal(e.Content, &content) == nil {
+				c.DisplayName, c.AvatarURL = text(content[FieldDisplayName]), text(content[FieldAvatarURL])
+			}
+			if c.fit(strings.ToLower(c.DisplayName), term); c.rank < nowhere {
+				out = append(out, c)
+			}
+		}
 	}
-	events, err := tx.Events.ByNID(row.Event)
-	if err != nil || len(events) == 0 || events[0] == nil {
-		return f, err
-	}
-	var content map[string]json.RawMessage
-	if json.Unmarshal(events[0].Content, &content) == nil {
-		f.DisplayName, f.AvatarURL = text(content[FieldDisplayName]), text(content[FieldAvatarURL])
-	}
-	return f, nil
+	return out, more, nil
 }
 
 // text is the string in a JSON value; empty if it is none.

@@ -2,6 +2,7 @@ package account_test
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 
 	"github.com/securecomm/securecomm/homeserver/event"
@@ -60,10 +61,10 @@ func TestSearch(t *testing.T) {
 		find(eve, "älice", alice)
 		find(eve, "100%", alice)
 		find(eve, "10_%")
-		find(eve, "@USER-", alice)
+		find(eve, "@USER-", eve, alice)
 		find(eve, " ")
-		find(bob, "user-", alice, "@user-carol:remote")
-		find(alice, "eve")
+		find(bob, "user-", bob, alice, "@user-carol:remote")
+		find(eve, "eve", eve)
 		if found, limited, err := s.Search(ctx, bob, "user", 1); err != nil || !limited || len(found) != 1 {
 			t.Errorf("got %v, %v, %v", found, limited, err)
 		}
@@ -71,5 +72,56 @@ func TestSearch(t *testing.T) {
 			t.Fatal(err)
 		}
 		find(eve, "älice")
+	})
+}
+
+// TestSearchOrder: who is called just so is not behind those with longer names, and other servers' users are found by
+// what they are called in a room.
+func TestSearchOrder(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		s := newService(db, nil)
+		var users []id.UserID
+		err := db.Update(t.Context(), func(tx *store.Tx) error {
+			for i := range 14 {
+				u := id.UserID(fmt.Sprintf("@u%02d:example.org", i))
+				name := fmt.Sprintf("anna %02d", i)
+				switch i {
+				case 12:
+					name = "hanna"
+				case 13:
+					name = "anna"
+				}
+				users = append(users, u)
+				_, err := tx.Users.Insert(store.User{ID: u})
+				if err := errors.Join(err, tx.Profiles.Set(u, "displayname", []byte(`"`+name+`"`), name)); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		seat(t, db, 1, "public", users...)
+		names := func(searcher id.UserID, term string) (out []string) {
+			t.Helper()
+			found, _, err := s.Search(t.Context(), searcher, term, 10)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, f := range found {
+				out = append(out, f.DisplayName)
+			}
+			return out
+		}
+		if got := names("@x:example.org", "Anna"); len(got) != 10 || got[0] != "anna" || got[1] != "anna 00" {
+			t.Errorf("anna is not the first of %q", got)
+		}
+		if got := names("@x:example.org", "u13"); len(got) != 1 || got[0] != "anna" {
+			t.Errorf("by ID: %q", got)
+		}
+		if got := names("@x:example.org", "hanna"); len(got) != 1 {
+			t.Errorf("by another name: %q", got)
+		}
 	})
 }
