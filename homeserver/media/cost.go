@@ -115,14 +115,14 @@ func jpegFrame(r *bufio.Reader) (marker byte, frame []byte, err error) {
 
 // webpConfig reads the size of the extended form from its header: to tell it, the decoder would decode transparency.
 func webpConfig(r io.Reader) (image.Config, error) {
-	const header = 30
-	head, err := io.ReadAll(io.LimitReader(r, header))
+	head, err := io.ReadAll(io.LimitReader(r, webpHeader))
 	if err != nil {
 		return image.Config{}, err
 	}
-	if len(head) < header || !bytes.HasPrefix(head[12:], []byte("VP8X")) {
+	if len(head) < webpHeader || !bytes.HasPrefix(head[12:], []byte("VP8X")) {
 		return webp.DecodeConfig(io.MultiReader(bytes.NewReader(head), r))
 	}
-	number := func(b []byte) int { return int(b[0]) | int(b[1])<<8 | int(b[2])<<16 }
-	return image.Config{ColorModel: color.NRGBAModel, Width: number(head[24:]) + 1, Height: number(head[27:]) + 1}, nil
+	return image.Config{ColorModel: color.NRGBAModel, Width: webpNumber(head[24:]) + 1, Height: webpNumber(head[27:]) + 1}, nil
 }
+
+func webpNumber(b []byte) int { return int(b[0]) | int(b[1])<<8 | int(b[2])<<16 }

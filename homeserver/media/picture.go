@@ -10,7 +10,6 @@ import (
 	"io"
 
 	"golang.org/x/image/draw"
-	"golang.org/x/image/webp"
 )
 
 // picture is a decoded image.
@@ -34,7 +33,7 @@ var formats = []format{
 	{"image/png", "\x89PNG\r\n\x1a\n", png.DecodeConfig, png.Decode, false},
 	{"image/jpeg", "\xff\xd8\xff", jpeg.DecodeConfig, jpeg.Decode, true},
 	{"image/gif", "GIF8?a", gif.DecodeConfig, gif.Decode, false},
-	{"image/webp", "RIFF????WEBPVP8", webpConfig, webp.Decode, false},
+	{"image/webp", "RIFF????WEBPVP8", webpConfig, decodeWebP, false},
 }
 
 func (f *format) matches(head []byte) bool {

@@ -10,10 +10,11 @@ import (
 	"github.com/securecomm/securecomm/homeserver/store"
 )
 
-// Size is the thumbnail that is asked for. Thumbnails are never animated.
+// Size is the thumbnail that is asked for.
 type Size struct {
 	Width, Height int
 	Crop          bool // to the shape of Width and Height; else the whole image, scaled to fit
+	Animated      bool // if the image is, and is small enough as it is
 }
 
 // sizes are those that thumbnails are made in (Client-Server API, "Thumbnails"), from small to large.
@@ -46,6 +47,15 @@ func (s *Service) Thumbnail(ctx context.Context, w Wanted, want Size) (*Content,
 	m, err := s.find(ctx, w)
 	if err != nil {
 		return nil, err
+	}
+	if want.Animated && m.Size <= maxAnimated {
+		contentType, moves, err := s.moves(m.Hash)
+		if err != nil {
+			return nil, err
+		}
+		if moves {
+			return s.content(store.MediaRow{Hash: m.Hash, Size: m.Size, ContentType: contentType, Name: m.Name})
+		}
 	}
 	fixed := snap(want)
 	t, ok, err := s.thumbnail(ctx, m.Hash, fixed)
