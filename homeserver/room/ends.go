@@ -98,21 +98,35 @@ func stateOfEnd(x store.Extremity) endState {
 	return s
 }
 
-// differing are ends of which each has another state behind it, the newest first.
-func differing(lists ...[]store.Extremity) []store.Extremity {
+// differing are those of some ends of which each has another state behind it, the first of each.
+func differing(ends []store.Extremity) []store.Extremity {
 	var out []store.Extremity
 	var last endState
 	seen := map[endState]bool{}
-	for _, list := range lists {
-		for _, x := range slices.Backward(list) {
-			if s := stateOfEnd(x); len(seen) == 0 || s != last && !seen[s] {
-				seen[s] = true
-				out = append(out, x)
-			}
-			last = stateOfEnd(x)
+	for i, x := range ends {
+		s := stateOfEnd(x)
+		if i == 0 || s != last && !seen[s] {
+			seen[s] = true
+			out = append(out, x)
 		}
+		last = s
 	}
 	return out
+}
+
+// standing are the further ends of which each has another state behind it. Who changes the further ends sets apart to nil.
+func (d *draft) standing() []store.Extremity {
+	if d.apart == nil {
+		d.apart = differing(d.further)
+	}
+	return d.apart
+}
+
+// differing are the ends of which each has another state behind it, the newest first and then the oldest of the further ones.
+func (d *draft) differing() []store.Extremity {
+	ends := slices.Clone(d.head.Extremities)
+	slices.Reverse(ends)
+	return differing(append(ends, d.standing()...))
 }
 
 // behind is the state behind an end.
@@ -203,7 +217,7 @@ type tie struct {
 // choose picks the ends for an event of ours: those that stand for the different states first, so that the state before
 // the event is the current one if that can be.
 func (d *draft) choose(ctx context.Context) error {
-	picked := differing(d.head.Extremities, d.further)
+	picked := d.differing()
 	if len(picked) > maxPrev {
 		if err := d.sortByNearness(ctx, picked); err != nil {
 			return err
@@ -278,21 +292,20 @@ func (d *draft) follow(ctx context.Context, a *addition) error {
 		end.Key = key
 	}
 	named := func(x store.Extremity) bool { return slices.Contains(ev.PrevEvents, x.ID) }
-	d.head.Extremities = append(slices.DeleteFunc(slices.Clone(d.head.Extremities), named), end)
-	if slices.ContainsFunc(d.further, named) {
-		d.leaveOut(named)
-	}
+	near := slices.DeleteFunc(slices.Clone(d.head.Extremities), named)
+	d.leaveOut(named, len(ev.PrevEvents)-(len(d.head.Extremities)-len(near)))
+	d.head.Extremities = append(near, end)
 	if n := len(d.head.Extremities) - maxNear; n > 0 {
 		d.further = append(d.further, d.head.Extremities[:n]...)
 		d.ends.added = append(d.ends.added, d.head.Extremities[:n]...)
-		d.head.Extremities = d.head.Extremities[n:]
+		d.head.Extremities, d.apart = d.head.Extremities[n:], nil
 	}
 	if len(d.further) > maxStates {
 		if err := d.bound(ctx); err != nil {
 			return err
 		}
 	}
-	current, err := d.behindAll(ctx, differing(d.head.Extremities, d.further))
+	current, err := d.behindAll(ctx, d.differing())
 	if err != nil {
 		return err
 	}
@@ -308,28 +321,40 @@ func (d *draft) follow(ctx context.Context, a *addition) error {
 	return d.setState(ctx, a, sets)
 }
 
-// leaveOut takes ends off the further ones.
-func (d *draft) leaveOut(gone func(store.Extremity) bool) {
+// leaveOut takes ends off the further ones, at most so many.
+func (d *draft) leaveOut(gone func(store.Extremity) bool, most int) {
+	if most <= 0 || len(d.further) == 0 {
+		return
+	}
 	kept := make([]store.Extremity, 0, len(d.further))
-	for _, x := range d.further {
+	var left []store.Extremity
+	for i, x := range d.further {
+		if len(left) == most {
+			kept = append(kept, d.further[i:]...)
+			break
+		}
 		if gone(x) {
-			d.ends.gone = append(d.ends.gone, x.NID)
+			left = append(left, x)
 		} else {
 			kept = append(kept, x)
 		}
 	}
-	for _, x := range d.further {
+	if len(left) == 0 {
+		return
+	}
+	d.further, d.apart = kept, nil
+	for _, x := range left {
+		d.ends.gone = append(d.ends.gone, x.NID)
 		// Most often others have it too, as all have where one message was followed by many.
-		if gone(x) && !slices.ContainsFunc(kept, func(k store.Extremity) bool { return k.State == x.State }) {
+		if !slices.ContainsFunc(d.standing(), func(k store.Extremity) bool { return k.State == x.State }) {
 			d.ends.left(x.State)
 		}
 	}
-	d.further = kept
 }
 
 // bound keeps the further ends, and the states behind them, few enough.
 func (d *draft) bound(ctx context.Context) error {
-	if ends := differing(d.further); len(ends) > maxStates {
+	if ends := d.standing(); len(ends) > maxStates {
 		m, err := d.behindAll(ctx, ends)
 		if err == nil {
 			err = d.fold(ctx, m)
@@ -343,7 +368,7 @@ func (d *draft) bound(ctx context.Context) error {
 		oldest := d.further[:maxStates+1]
 		for i, x := range oldest {
 			if slices.ContainsFunc(oldest[i+1:], func(o store.Extremity) bool { return stateOfEnd(o) == stateOfEnd(x) }) {
-				d.leaveOut(func(o store.Extremity) bool { return o.NID == x.NID })
+				d.leaveOut(func(o store.Extremity) bool { return o.NID == x.NID }, 1)
 				break
 			}
 		}
@@ -365,7 +390,7 @@ func (d *draft) fold(ctx context.Context, m store.StateMap) error {
 		}
 		return out
 	}
-	d.further, d.ends.added, d.ends.fold = folded(d.further), folded(d.ends.added), nid
+	d.further, d.ends.added, d.ends.fold, d.apart = folded(d.further), folded(d.ends.added), nid, nil
 	return nil
 }
 
@@ -376,7 +401,7 @@ func (d *draft) stateFor(ctx context.Context, a *addition, before store.StateMap
 		return nil
 	}
 	err := d.view(ctx, func(tx *store.Tx) error {
-		for _, x := range differing(d.head.Extremities, d.further) {
+		for _, x := range d.differing() {
 			m, err := tx.States.Map(x.State)
 			if err != nil {
 				return err

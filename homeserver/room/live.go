@@ -31,6 +31,7 @@ type live struct {
 type face struct {
 	head    store.Head
 	further []store.Extremity // the ends that the head has no place for, the oldest first
+	apart   []store.Extremity // those of further that differ in state; nil if that is to be found anew
 	merged  *merged           // what was resolved of late
 	state   store.Snapshot
 	auth    *eventauth.Context

@@ -272,7 +272,7 @@ func (d *draft) enter(ctx context.Context, join event.Verified, a around, before
 	// Nobody else here hears of the memberships that the room came with.
 	add.wake = []id.UserID{ev.Sender}
 	d.head.Extremities = []store.Extremity{{NID: ev.NID, ID: ev.ID, Depth: ev.Depth, State: ev.StateBefore, Key: key}}
-	d.leaveOut(func(store.Extremity) bool { return true })
+	d.leaveOut(func(store.Extremity) bool { return true }, len(d.further))
 	return nil
 }
 
