@@ -2,6 +2,7 @@ package clientapi
 
 import (
 	"encoding/json"
+	"errors"
 	"net/http"
 	"time"
 
@@ -99,13 +100,19 @@ func (a *API) claimKeys(c *call) (any, error) {
 }
 
 func (a *API) keyChanges(c *call) (any, error) {
-	from, err := c.tokenQuery("from")
+	from, err := a.tokenQuery(c, "from")
 	if err != nil {
 		return nil, err
 	}
-	to, err := c.tokenQuery("to")
+	to, err := a.tokenQuery(c, "to")
 	if err != nil {
 		return nil, err
+	}
+	if from == nil {
+		from = &stream.Token{} // it may be any that have changed since
+	}
+	if to == nil {
+		to = &stream.Token{Position: a.Store.Hub.Current()}
 	}
 	changes, err := a.Keys.Changes(c.Request().Context(), c.Requester.User, from.Position, to.Position)
 	if err != nil {
@@ -114,17 +121,17 @@ func (a *API) keyChanges(c *call) (any, error) {
 	return map[string]any{"changed": orEmpty(changes.Changed), "left": orEmpty(changes.Left)}, nil
 }
 
-// tokenQuery is a query parameter that is a token of a sync.
-func (c *call) tokenQuery(name string) (stream.Token, error) {
+// tokenQuery is a query parameter that is a token of a sync; nil if it is of a life of the database that was lost.
+func (a *API) tokenQuery(c *call, name string) (*stream.Token, error) {
 	text := c.query(name)
 	if text == "" {
-		return stream.Token{}, missing(name)
+		return nil, missing(name)
 	}
-	token, err := syncToken(text)
-	if err != nil {
-		return stream.Token{}, fail(http.StatusBadRequest, "M_INVALID_PARAM", name+" is not a token of this server")
+	token, err := a.syncToken(c.Request().Context(), text)
+	if errors.Is(err, stream.ErrBadToken) {
+		err = fail(http.StatusBadRequest, "M_INVALID_PARAM", name+" is not a token of this server")
 	}
-	return token, nil
+	return token, err
 }
 
 // orEmpty makes an empty list be written as one.

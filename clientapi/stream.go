@@ -139,11 +139,10 @@ func (k *connection) greet(g greeting) error {
 		return err
 	}
 	if g.Since != "" {
-		token, err := syncToken(g.Since)
-		if err != nil {
+		if k.sync.Since, err = k.a.syncToken(k.ctx, g.Since); err != nil {
 			return err
 		}
-		k.sync.Since = &token
+		k.sync.Lost = k.sync.Since == nil
 	}
 	return nil
 }
@@ -198,7 +197,7 @@ func (k *connection) push() {
 			k.send(answer.Body)
 		}
 		k.mu.Lock()
-		k.sync.Since, k.sync.Unconfirmed = &answer.Next, true
+		k.sync.Since, k.sync.Unconfirmed, k.sync.Lost = &answer.Next, true, false
 		k.mu.Unlock()
 	}
 }

@@ -89,14 +89,14 @@ func (k *connection) ping(params json.RawMessage) error {
 	if err := unmarshal(params, &in); err != nil || in.Since == "" {
 		return err
 	}
-	token, err := syncToken(in.Since)
-	if err != nil {
+	token, err := k.a.syncToken(k.ctx, in.Since)
+	if err != nil || token == nil {
 		return err
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.sync.Since != nil && token.Position <= k.sync.Since.Position && token.Position > k.confirmed.Position {
-		k.confirmed = token
+		k.confirmed = *token
 	}
 	return nil
 }

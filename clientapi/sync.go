@@ -1,11 +1,13 @@
 package clientapi
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"time"
 
 	"github.com/securecomm/securecomm/homeserver/clientsync"
+	"github.com/securecomm/securecomm/homeserver/store"
 	"github.com/securecomm/securecomm/homeserver/stream"
 )
 
@@ -35,11 +37,10 @@ func (a *API) sync(c *call) (any, error) {
 	}
 	r.StateAfter = c.answerName("state_after")
 	if since := c.query("since"); since != "" {
-		token, err := syncToken(since)
-		if err != nil {
+		if r.Since, err = a.syncToken(c.Request().Context(), since); err != nil {
 			return nil, err
 		}
-		r.Since = &token
+		r.Lost = r.Since == nil
 	}
 	leave, err := a.syncs.enter(r.User, maxSyncs)
 	if err != nil {
@@ -65,11 +66,18 @@ func (a *API) sync(c *call) (any, error) {
 	return nil, writeAnswer(c, json.RawMessage(answer.Body))
 }
 
-// syncToken reads a token of /sync. Only those of histories are before the beginning of the log.
-func syncToken(text string) (stream.Token, error) {
-	token, err := stream.ParseToken(text)
-	if err == nil && (token.Position < 0 || token.Volatile < 0) {
-		err = stream.ErrBadToken
-	}
+// syncToken reads a token of /sync; nil if it is of a life of the database that was lost. Only tokens of histories are
+// before the beginning of the log.
+func (a *API) syncToken(ctx context.Context, text string) (token *stream.Token, err error) {
+	err = a.Store.Glance(ctx, func(tx *store.Tx) error {
+		t, life, err := tx.ReadToken(text)
+		if err == nil && (t.Position < 0 || t.Volatile < 0) {
+			err = stream.ErrBadToken
+		}
+		if life == stream.Ours {
+			token = &t
+		}
+		return err
+	})
 	return token, err
 }

@@ -84,7 +84,9 @@ func (s *Sender) batch(server id.ServerName, q *queue) (*batch, error) {
 		return nil, fmt.Errorf("read what waits for %s: %w", server, err)
 	}
 	if b.last != 0 {
-		b.id = s.nonce + "-" + strconv.FormatInt(int64(first), 10) + "-" + strconv.FormatInt(int64(b.last), 10)
+		// No position comes twice in one epoch, and no epoch in two lives of the database: the other server takes a transaction
+		// for a repeated one only if it is.
+		b.id = s.Store.Hub.Token(b.last).Epoch + "-" + strconv.FormatInt(int64(first), 10) + "-" + strconv.FormatInt(int64(b.last), 10)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -98,7 +100,7 @@ func (s *Sender) batch(server id.ServerName, q *queue) (*batch, error) {
 			return nil, nil
 		}
 		s.lossy++
-		b.id = s.nonce + "-" + strconv.FormatInt(b.transaction.OriginServerTS, 36) + "e" + strconv.FormatInt(s.lossy, 36)
+		b.id = s.Store.Epoch().ID + "-e" + strconv.FormatInt(s.lossy, 36)
 	}
 	return b, nil
 }

@@ -2,7 +2,6 @@ package sender
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -52,7 +51,6 @@ type Sender struct {
 	cancel context.CancelFunc
 	slots  chan struct{}
 	trials chan struct{}
-	nonce  string
 	done   sync.WaitGroup
 
 	mu     sync.Mutex
@@ -95,16 +93,7 @@ func (s *Sender) Start(ctx context.Context) error {
 	waiter := s.Store.Hub.Subscribe("")
 	from := s.Store.Hub.Current()
 	var failing []store.Destination
-	err := s.Store.Update(ctx, func(tx *store.Tx) (err error) {
-		if s.nonce, err = tx.Fact(nonceFact); err != nil {
-			return err
-		}
-		if s.nonce == "" {
-			s.nonce = rand.Text()[:10]
-			if err := tx.SetFact(nonceFact, s.nonce); err != nil {
-				return err
-			}
-		}
+	err := s.Store.View(ctx, func(tx *store.Tx) (err error) {
 		failing, err = tx.Destinations.Failing()
 		return err
 	})
@@ -125,9 +114,6 @@ func (s *Sender) Start(ctx context.Context) error {
 	go s.follow(waiter, from)
 	return nil
 }
-
-// nonceFact makes transaction IDs of this database differ from those of another one that served under the same name.
-const nonceFact = "sender nonce"
 
 // Close stops delivering and waits for what is under way to end. What was not answered is delivered again
 // after the next Start.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strconv"
+	"time"
 
 	"github.com/securecomm/securecomm/homeserver/canonicaljson"
 	"github.com/securecomm/securecomm/homeserver/filter"
@@ -186,7 +187,7 @@ func (s *Service) PutFilter(ctx context.Context, user id.UserID, content json.Ra
 	hash := hashToken(string(content))
 	var n int64
 	err := s.DB.Update(ctx, func(tx *store.Tx) (err error) {
-		n, err = tx.Filters.Put(user, hash, content, maxFilters)
+		n, err = tx.Filters.Put(user, hash, content, time.Now(), maxFilters)
 		return err
 	})
 	if err != nil {

@@ -294,7 +294,7 @@ func (b *builder) sharing(count int) (func(id.UserID) (bool, error), error) {
 
 // deviceLists tells whose devices changed (Client-Server API, "Tracking the device list for a user").
 func (b *builder) deviceLists() error {
-	if b.initial || !b.w.deviceLists || b.e.Keys == nil {
+	if b.e.Keys == nil || !b.r.Lost && (b.initial || !b.w.deviceLists) {
 		return nil
 	}
 	changes, err := b.e.Keys.ChangesIn(b.tx, b.p.user, b.since, b.now)

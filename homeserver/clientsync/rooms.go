@@ -211,7 +211,7 @@ func (b *builder) joinedRoom(v *visit, typing []id.UserID) error {
 	if err != nil {
 		return err
 	}
-	if v.fresh && !b.initial && v.from == beginning {
+	if v.fresh && (!b.initial || b.r.Lost) && v.from == beginning {
 		t.limited = true // what the client may have of the room from earlier does not join on to it
 	}
 	n, err := b.stateNeeded(v, t)

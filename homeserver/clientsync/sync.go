@@ -66,8 +66,10 @@ func New(o Options) *Engine {
 type Request struct {
 	User   id.UserID
 	Device id.DeviceID
-	// Since is nil for the first sync.
+	// Since is nil for the first sync, and if the device's token is of a life of the database that was lost (Lost): it is
+	// told all anew then, and nothing that waits for it counts as arrived.
 	Since         *stream.Token
+	Lost          bool
 	Filter        *filter.Filter // nil: none
 	FullState     bool
 	UseStateAfter bool
@@ -124,6 +126,11 @@ func (e *Engine) await(ctx context.Context, r Request) (Answer, error) {
 	if r.Filter == nil {
 		r.Filter = &filter.Filter{}
 	}
+	if r.Lost {
+		if err := e.Keys.Lost(ctx, r.User, r.Device); err != nil {
+			return Answer{}, fmt.Errorf("sync of %s: %w", r.User, err)
+		}
+	}
 	answer, err := e.look(ctx, &r)
 	if err != nil || !answer.Empty || r.Timeout <= 0 || r.Since == nil || r.FullState {
 		return answer, err
@@ -158,7 +165,8 @@ func (e *Engine) look(ctx context.Context, r *Request) (Answer, error) {
 	p := e.person(r.User)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	now := stream.Token{Position: e.Store.Hub.Current(), Volatile: e.Ephemeral.Volatile()}
+	now := e.Store.Hub.Token(e.Store.Hub.Current())
+	now.Volatile = e.Ephemeral.Volatile()
 	var b *builder
 	err := e.Store.Glance(ctx, func(tx *store.Tx) error {
 		device := p.device(r.Device)
@@ -168,7 +176,8 @@ func (e *Engine) look(ctx context.Context, r *Request) (Answer, error) {
 		}
 		if cut < now.Position {
 			// More waits for the device than fits: it is answered as of then. Who the user was then is found out anew.
-			now.Position = cut
+			now = e.Store.Hub.Token(cut)
+			now.Volatile = e.Ephemeral.Volatile()
 			past := newPerson(r.User)
 			past.devices[r.Device] = device
 			b, err = e.gather(tx, r, past, now)
@@ -192,8 +201,8 @@ func (e *Engine) gather(tx *store.Tx, r *Request, p *person, now stream.Token) (
 	b := &builder{e: e, tx: tx, p: p, r: r, f: r.Filter, device: p.device(r.Device), now: now.Position, next: now, work: answerWork}
 	if r.Since != nil {
 		b.since, b.volatile = min(r.Since.Position, now.Position), r.Since.Volatile
-		if b.volatile > now.Volatile {
-			b.volatile = 0
+		if b.volatile > now.Volatile || b.since < e.Store.Epoch().First {
+			b.volatile = 0 // it counts what happened in a process that has ended
 		}
 	}
 	b.initial = r.Since == nil

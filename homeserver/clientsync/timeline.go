@@ -199,7 +199,7 @@ func (b *builder) writeTimeline(s *section, v *visit, t *timeline) error {
 	} else {
 		s.buf = append(s.buf, `false,"prev_batch":"`...)
 	}
-	s.buf = append(append(s.buf, stream.Token{Position: t.prev}.String()...), `"}`...)
+	s.buf = append(append(s.buf, b.tx.Token(t.prev)...), `"}`...)
 	return nil
 }
 

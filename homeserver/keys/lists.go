@@ -73,13 +73,13 @@ func (s *Service) listChanged(tx *store.Tx, user id.UserID, who audience, device
 // sendDevice tells servers how a device of a local user is now. It is numbered even if there is no server
 // to be told, so that one that comes back notices that it missed something.
 func (s *Service) sendDevice(tx *store.Tx, user id.UserID, device id.DeviceID, servers []id.ServerName) error {
-	number, err := tx.DeviceLists.NextStreamID(user)
+	before, number, err := tx.DeviceLists.NextStreamID(user)
 	if err != nil || len(servers) == 0 {
 		return err
 	}
 	u := listUpdate{UserID: user, DeviceID: device, StreamID: number, PrevID: []int64{}}
-	if number > 1 {
-		u.PrevID = append(u.PrevID, number-1)
+	if before > 0 {
+		u.PrevID = append(u.PrevID, before)
 	}
 	return s.sendUpdate(tx, u, servers)
 }
@@ -165,7 +165,7 @@ func (s *Service) Joined(tx *store.Tx, user id.UserID, servers []id.ServerName) 
 		return err
 	}
 	if list.StreamID == 0 && len(devices) > 0 {
-		if list.StreamID, err = tx.DeviceLists.NextStreamID(user); err != nil {
+		if _, list.StreamID, err = tx.DeviceLists.NextStreamID(user); err != nil {
 			return err
 		}
 	}

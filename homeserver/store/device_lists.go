@@ -47,12 +47,16 @@ func (s DeviceLists) Positions(users []id.UserID) (map[id.UserID]stream.Position
 	return out, nil
 }
 
-// NextStreamID numbers an update of a local user's list for other servers.
-func (s DeviceLists) NextStreamID(user id.UserID) (int64, error) {
-	var n int64
-	_, err := s.tx.row([]any{&n}, `INSERT INTO device_lists (user_id, local, stream_id) VALUES (?, TRUE, 1)
-		ON CONFLICT (user_id) DO UPDATE SET stream_id = device_lists.stream_id + 1 RETURNING stream_id`, string(user))
-	return n, err
+// NextStreamID numbers an update of a local user's list for other servers, and returns the number before, too. Other
+// servers keep the highest, so it must not come again.
+func (s DeviceLists) NextStreamID(user id.UserID) (before, number int64, err error) {
+	if _, err = s.tx.row([]any{&before}, `SELECT stream_id FROM device_lists WHERE user_id = ?`, string(user)); err != nil {
+		return 0, 0, err
+	}
+	number = beyond(before)
+	_, err = s.tx.exec(`INSERT INTO device_lists (user_id, local, stream_id) VALUES (?, TRUE, ?)
+		ON CONFLICT (user_id) DO UPDATE SET stream_id = excluded.stream_id`, string(user), number)
+	return before, number, err
 }
 
 // Log logs that the list of a user changed. Wake names the local users who may see the list.

@@ -1,7 +1,9 @@
 package store
 
 import (
+	"encoding/binary"
 	"encoding/json"
+	"time"
 
 	"github.com/securecomm/securecomm/homeserver/id"
 )
@@ -9,21 +11,22 @@ import (
 // Filters are the filters that clients have defined.
 type Filters struct{ tx *Tx }
 
-// Put writes a filter, unless the user has one with the same hash, and returns its number. Only the
-// newest keep filters of a user stay.
-func (s Filters) Put(user id.UserID, hash []byte, content json.RawMessage, keep int64) (int64, error) {
+// Put writes a filter, unless the user has one with the same hash, and returns its number. The number is of the hash, so
+// that a client which knows it always means this filter by it, whatever has been restored meanwhile. Only the newest keep
+// filters of a user stay.
+func (s Filters) Put(user id.UserID, hash []byte, content json.RawMessage, at time.Time, keep int64) (int64, error) {
 	var n int64
 	ok, err := s.tx.row([]any{&n}, `SELECT filter_id FROM filters WHERE user_id = ? AND hash = ?`, string(user), hash)
 	if ok || err != nil {
 		return n, err
 	}
-	if _, err = s.tx.row([]any{&n}, `SELECT coalesce(max(filter_id), 0) + 1 FROM filters WHERE user_id = ?`, string(user)); err != nil {
+	n = int64(binary.BigEndian.Uint64(hash) >> 1)
+	if _, err = s.tx.exec(`INSERT INTO filters (user_id, filter_id, hash, content, at) VALUES (?, ?, ?, ?, ?)`,
+		string(user), n, hash, string(content), at.UnixMilli()); err != nil {
 		return 0, err
 	}
-	if _, err = s.tx.exec(`INSERT INTO filters (user_id, filter_id, hash, content) VALUES (?, ?, ?, ?)`, string(user), n, hash, string(content)); err != nil {
-		return 0, err
-	}
-	_, err = s.tx.exec(`DELETE FROM filters WHERE user_id = ? AND filter_id <= ?`, string(user), n-keep)
+	_, err = s.tx.exec(`DELETE FROM filters WHERE user_id = ? AND filter_id IN (
+		SELECT filter_id FROM filters WHERE user_id = ? ORDER BY at DESC, filter_id DESC LIMIT 100000 OFFSET ?)`, string(user), string(user), keep)
 	return n, err
 }
 

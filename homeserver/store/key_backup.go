@@ -54,13 +54,14 @@ func (s KeyBackups) Get(user id.UserID, version int64) (KeyBackup, bool, error) 
 	return b, ok, err
 }
 
-// Insert makes a new version and returns its number.
+// Insert makes a new version and returns its number, which clients know it by: it must not come again.
 func (s KeyBackups) Insert(user id.UserID, algorithm string, authData json.RawMessage) (int64, error) {
-	var version int64
-	_, err := s.tx.row([]any{&version}, `SELECT coalesce(max(version), 0) + 1 FROM key_backups WHERE user_id = ?`, string(user))
+	var newest int64
+	_, err := s.tx.row([]any{&newest}, `SELECT coalesce(max(version), 0) FROM key_backups WHERE user_id = ?`, string(user))
 	if err != nil {
 		return 0, err
 	}
+	version := beyond(newest)
 	_, err = s.tx.exec(`INSERT INTO key_backups (user_id, version, algorithm, auth_data) VALUES (?, ?, ?, ?)`, string(user), version, algorithm, []byte(authData))
 	return version, err
 }
@@ -81,7 +82,9 @@ func (s KeyBackups) SetAuthData(user id.UserID, version int64, authData json.Raw
 // SetKeyCount notes how many keys there are now, and that they changed; it returns the new tag.
 func (s KeyBackups) SetKeyCount(user id.UserID, version, keys int64) (int64, error) {
 	var etag int64
-	_, err := s.tx.row([]any{&etag}, `UPDATE key_backups SET keys = ?, etag = etag + 1 WHERE user_id = ? AND version = ? RETURNING etag`, keys, string(user), version)
+	now := beyond(0)
+	_, err := s.tx.row([]any{&etag}, `UPDATE key_backups SET keys = ?, etag = CASE WHEN etag >= ? THEN etag + 1 ELSE ? END
+		WHERE user_id = ? AND version = ? RETURNING etag`, keys, now, now, string(user), version)
 	return etag, err
 }
 

@@ -291,6 +291,19 @@ func (s OneTimeKeys) collect(into *[]OneTimeKey, text string, args ...any) error
 	}, text, args...)
 }
 
+// UseUp removes all one-time keys of a device and notes that its fallback keys were given out.
+func (s OneTimeKeys) UseUp(user id.UserID, device id.DeviceID) error {
+	n, err := s.tx.exec(`DELETE FROM one_time_keys WHERE user_id = ? AND device_id = ?`, string(user), string(device))
+	if err != nil {
+		return err
+	}
+	used, err := s.tx.exec(`UPDATE fallback_keys SET used = TRUE WHERE NOT used AND user_id = ? AND device_id = ?`, string(user), string(device))
+	if err == nil && n+used > 0 {
+		s.touch(user, device)
+	}
+	return err
+}
+
 // DeleteDevice removes all one-time and fallback keys of a device.
 func (s OneTimeKeys) DeleteDevice(user id.UserID, device id.DeviceID) error {
 	for _, table := range []string{"one_time_keys", "claimed_keys"} {

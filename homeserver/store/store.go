@@ -42,6 +42,7 @@ type DB struct {
 	done     sync.WaitGroup
 	closed   atomic.Bool
 	last     stream.Position // of the log, as far as this process knows; the writer's
+	epoch    stream.Epoch    // that this process began
 	shared   bool            // another process has written to the log of late; the writer's
 	foldNow  atomic.Bool     // the writer is to fold the write-ahead log
 	purges   atomic.Int64    // how many purged rooms this process has forgotten the events of
@@ -78,7 +79,7 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 		db.closePools()
 		return nil, err
 	}
-	if _, err := db.writer.row([]any{&db.last}, `SELECT value FROM counters WHERE name = 'log'`); err != nil {
+	if err := db.startEpoch(); err != nil {
 		db.closePools()
 		return nil, err
 	}
@@ -88,7 +89,6 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 		return nil, err
 	}
 	db.purges.Store(purges)
-	db.Hub = stream.NewHub(db.last)
 	db.cache.init()
 	db.done.Add(1)
 	go db.write()

@@ -147,7 +147,13 @@ func (db *DB) transact(batch []*job) error {
 	if locked {
 		before := db.last
 		_, err = db.writer.row([]any{&db.last}, db.begin.lock)
-		db.shared = db.last != before
+		if db.shared = db.last != before; db.shared && err == nil {
+			// It may be one that has started since: positions from there on are of its epoch.
+			var list []stream.Epoch
+			if list, err = readEpochs(db.writer, db.Hub.Epochs()); err == nil {
+				db.Hub.SetEpochs(list)
+			}
+		}
 	}
 	upto := db.last
 	var changes []stream.Change

@@ -3,6 +3,7 @@ package stream
 import (
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/securecomm/securecomm/homeserver/id"
 )
@@ -19,6 +20,9 @@ type Hub struct {
 	recent  []Change // in order of position
 	waiters map[id.UserID]map[*Waiter]struct{}
 	outward map[*Waiter]struct{} // those who deliver to other servers
+
+	epochsMu sync.Mutex
+	epochs   atomic.Pointer[[]Epoch]
 }
 
 // NewHub makes a Hub for a log that stands at a position.

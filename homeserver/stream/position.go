@@ -13,37 +13,46 @@ import (
 // fetched from other servers afterwards. Zero is before everything that happened here.
 type Position int64
 
-// Token is where a reader of the log stands: how far it has read the durable log, and how far the
-// volatile one (typing and presence), which begins anew with every process.
+// Token is where a reader of the log stands: how far it has read the durable log, in which epoch that was written, and how
+// far the volatile one (typing and presence), which begins anew with every process.
 type Token struct {
 	Position Position
 	Volatile int64
+	Epoch    string // empty: from before there were epochs
 }
 
 // ErrBadToken is returned by ParseToken for what was not made by Token.String.
 var ErrBadToken = errors.New("not a token of this server")
 
-// String is the token's form on the wire: "s12" or "s12_3".
+// maxToken is how long a token may be, in bytes.
+const maxToken = 64
+
+// String is the token's form on the wire: "s12_3_EPOCH"; "s12" or "s12_3" without an epoch.
 func (t Token) String() string {
-	if t.Volatile == 0 {
-		return "s" + strconv.FormatInt(int64(t.Position), 10)
+	out := "s" + strconv.FormatInt(int64(t.Position), 10)
+	if t.Volatile != 0 || t.Epoch != "" {
+		out += "_" + strconv.FormatInt(t.Volatile, 10)
 	}
-	return "s" + strconv.FormatInt(int64(t.Position), 10) + "_" + strconv.FormatInt(t.Volatile, 10)
+	if t.Epoch != "" {
+		out += "_" + t.Epoch
+	}
+	return out
 }
 
-// ParseToken reads what String wrote.
+// ParseToken reads what String wrote. What the token is worth says Hub.Judge.
 func ParseToken(s string) (Token, error) {
 	rest, ok := strings.CutPrefix(s, "s")
-	if !ok || len(s) > 48 {
-		return Token{}, fmt.Errorf("%w: %.48q", ErrBadToken, s)
+	if !ok || len(s) > maxToken {
+		return Token{}, fmt.Errorf("%w: %.64q", ErrBadToken, s)
 	}
 	head, tail, split := strings.Cut(rest, "_")
+	tail, epoch, _ := strings.Cut(tail, "_")
 	p, err := strconv.ParseInt(head, 10, 64)
 	var v int64
 	if err == nil && split {
 		v, err = strconv.ParseInt(tail, 10, 64)
 	}
-	t := Token{Position(p), v}
+	t := Token{Position(p), v, epoch}
 	if err != nil || t.String() != s {
 		return Token{}, fmt.Errorf("%w: %q", ErrBadToken, s)
 	}

@@ -1,18 +1,19 @@
 package stream
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/securecomm/securecomm/homeserver/id"
 )
 
 func TestToken(t *testing.T) {
-	for _, want := range []Token{{}, {12, 0}, {12, 34}, {-5, 0}} {
+	for _, want := range []Token{{}, {12, 0, ""}, {12, 34, ""}, {-5, 0, ""}, {12, 0, "EPOCH"}, {12, 34, "EPOCH"}, {-5, 0, "EPOCH"}} {
 		if got, err := ParseToken(want.String()); err != nil || got != want {
 			t.Errorf("%v became %v, %v", want, got, err)
 		}
 	}
-	for _, bad := range []string{"", "s", "12", "s+1", "s01", "s1_", "s1_x", "s1_0", "t1", "s99999999999999999999"} {
+	for _, bad := range []string{"", "s", "12", "s+1", "s01", "s1_", "s1_x", "s1_0", "s1_0_", "s1__E", "s1_E", "s1_2_" + strings.Repeat("E", maxToken), "t1", "s99999999999999999999"} {
 		if got, err := ParseToken(bad); err == nil {
 			t.Errorf("%q was read as %v", bad, got)
 		}

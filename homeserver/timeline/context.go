@@ -59,7 +59,7 @@ func (v *View) context(ev *store.Event, before, after int, f *filter.RoomEvents)
 		return nil, err
 	}
 	n := 1 + len(back.events)
-	out := &Context{Start: token(back.cursor), End: token(ahead.cursor), Event: forms[0], Before: list(forms[1:n]), After: list(forms[n:])}
+	out := &Context{Start: v.tx.Token(back.cursor), End: v.tx.Token(ahead.cursor), Event: forms[0], Before: list(forms[1:n]), After: list(forms[n:])}
 	out.State, err = v.contextState(all, f)
 	return out, err
 }

@@ -46,7 +46,7 @@ func (s *Service) Snapshot(ctx context.Context, roomID id.RoomID, r Reader, limi
 		}
 		slices.Reverse(out.Messages.Chunk)
 		// Here the start is the older end, whatever the direction of reading.
-		out.Messages.Start, out.Messages.End = token(at.cursor), end
+		out.Messages.Start, out.Messages.End = v.tx.Token(at.cursor), end
 		state, err := v.stateEvents(v.state, everything)
 		if err != nil {
 			return err

@@ -97,7 +97,7 @@ func (s *Service) Messages(ctx context.Context, roomID id.RoomID, r Reader, p Pa
 		}
 	}
 	if !at.done || at.endsHere() && s.Backfill != nil {
-		out.End = token(at.cursor)
+		out.End = s.Store.Hub.Token(at.cursor).String()
 	}
 	return out, nil
 }
@@ -134,10 +134,10 @@ func (v *View) open(p Page) (*reading, string, error) {
 		start, edge = first, last
 	}
 	var err error
-	if at.cursor, err = position(p.From, start); err != nil {
+	if at.cursor, err = position(v.tx, p.From, start); err != nil {
 		return nil, "", err
 	}
-	if at.edge, err = position(p.To, edge); err != nil {
+	if at.edge, err = position(v.tx, p.To, edge); err != nil {
 		return nil, "", err
 	}
 	shown := p.From
@@ -145,7 +145,7 @@ func (v *View) open(p Page) (*reading, string, error) {
 		if at.cursor, err = v.end(p.Backwards); err != nil {
 			return nil, "", err
 		}
-		shown = token(at.cursor)
+		shown = v.tx.Token(at.cursor)
 	}
 	if p.Backwards {
 		at.cursor = min(at.cursor, v.upto)

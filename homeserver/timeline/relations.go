@@ -48,7 +48,7 @@ func (s *Service) Relations(ctx context.Context, roomID id.RoomID, r Reader, q R
 		if _, err := v.eventByID(q.Parent); err != nil {
 			return err
 		}
-		from, to, err := q.bounds(v.upto)
+		from, to, err := v.bounds(&q)
 		if err != nil {
 			return err
 		}
@@ -59,7 +59,7 @@ func (s *Service) Relations(ctx context.Context, roomID id.RoomID, r Reader, q R
 		limit := min(q.Limit, MaxLimit)
 		if len(found) > limit {
 			found = found[:limit]
-			out.Next = after(found, from, to, q.Forwards)
+			out.Next = v.tx.Token(after(found, from, to, q.Forwards))
 		}
 		if q.Recurse {
 			out.Depth = maxRecursion
@@ -71,29 +71,29 @@ func (s *Service) Relations(ctx context.Context, roomID id.RoomID, r Reader, q R
 }
 
 // bounds are where the answer lies: from < p < to.
-func (q *Relations) bounds(upto stream.Position) (from, to stream.Position, err error) {
+func (v *View) bounds(q *Relations) (from, to stream.Position, err error) {
 	start, end := q.From, q.To
 	if !q.Forwards {
 		start, end = end, start
 	}
-	if from, err = position(start, first); err != nil {
+	if from, err = position(v.tx, start, first); err != nil {
 		return 0, 0, err
 	}
-	to, err = position(end, upto)
-	return from, min(to, upto) + 1, err
+	to, err = position(v.tx, end, v.upto)
+	return from, min(to, v.upto) + 1, err
 }
 
-// after is the token behind a page of relations.
-func after(page []store.Relation, from, to stream.Position, forwards bool) string {
+// after is the position behind a page of relations.
+func after(page []store.Relation, from, to stream.Position, forwards bool) stream.Position {
 	switch {
 	case len(page) == 0 && forwards:
-		return token(from)
+		return from
 	case len(page) == 0:
-		return token(to - 1)
+		return to - 1
 	case forwards:
-		return token(page[len(page)-1].Position)
+		return page[len(page)-1].Position
 	default:
-		return token(page[len(page)-1].Position - 1)
+		return page[len(page)-1].Position - 1
 	}
 }
 

@@ -397,7 +397,7 @@ func (p *page) contextOf(v *View, ev *store.Event) (*ResultContext, error) {
 		*side.into = list(forms)
 		p.take(forms...)
 	}
-	out.Start, out.End = token(back.cursor), token(ahead.cursor)
+	out.Start, out.End = v.tx.Token(back.cursor), v.tx.Token(ahead.cursor)
 	if !p.Context.Profiles {
 		return out, nil
 	}

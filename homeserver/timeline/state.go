@@ -98,7 +98,7 @@ func (s *Service) Members(ctx context.Context, roomID id.RoomID, r Reader, q Mem
 }
 
 func (v *View) stateFor(at string) (store.StateMap, error) {
-	p, err := position(at, v.upto)
+	p, err := position(v.tx, at, v.upto)
 	if err != nil || at == "" || p >= v.upto {
 		return v.state, err
 	}

@@ -23,7 +23,7 @@ type ThreadQuery struct {
 func (s *Service) Threads(ctx context.Context, roomID id.RoomID, r Reader, q ThreadQuery) (*Related, error) {
 	out := &Related{}
 	err := s.view(ctx, roomID, r, func(v *View) error {
-		upto, err := position(q.From, v.upto)
+		upto, err := position(v.tx, q.From, v.upto)
 		if err != nil {
 			return err
 		}
@@ -37,7 +37,7 @@ func (s *Service) Threads(ctx context.Context, roomID id.RoomID, r Reader, q Thr
 			}
 		}
 		if more {
-			out.Next = token(upto)
+			out.Next = v.tx.Token(upto)
 		}
 		forms, err := v.Form(roots)
 		out.Chunk = list(forms)

@@ -78,14 +78,16 @@ func find(tx *store.Tx, roomID id.RoomID, r Reader) (*View, error) {
 	return Look(tx, room, r)
 }
 
-func token(p stream.Position) string { return stream.Token{Position: p}.String() }
-
-// position reads a token; def if there is none.
-func position(text string, def stream.Position) (stream.Position, error) {
+// position reads a token; def if there is none. One of a life of the database that was lost stands for where that life
+// parted from this one; if that is not known it says nothing: rather is something shown twice than left out.
+func position(tx *store.Tx, text string, def stream.Position) (stream.Position, error) {
 	if text == "" {
 		return def, nil
 	}
-	t, err := stream.ParseToken(text)
+	t, life, err := tx.ReadToken(text)
+	if life == stream.Unknown {
+		return def, err
+	}
 	return t.Position, err
 }
 

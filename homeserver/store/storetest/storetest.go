@@ -62,12 +62,26 @@ func Postgres(t testing.TB) string {
 		}
 		t.Skip(Variable + " is not set")
 	}
-	admin, err := sql.Open("pgx", address)
+	return makePostgres(t, address, "")
+}
+
+// makePostgres makes a database on the server at an address: empty, or a copy of another one.
+func makePostgres(t testing.TB, address, template string) string {
+	t.Helper()
+	u, err := url.Parse(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	admin, err := sql.Open("pgx", os.Getenv(Variable))
 	if err != nil {
 		t.Fatal(err)
 	}
 	name := "securecomm_test_" + strings.ToLower(rand.Text())
-	if _, err := admin.Exec("CREATE DATABASE " + name); err != nil {
+	create := "CREATE DATABASE " + name
+	if template != "" {
+		create += " TEMPLATE " + template
+	}
+	if _, err := admin.Exec(create); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -76,10 +90,6 @@ func Postgres(t testing.TB) string {
 		}
 		admin.Close()
 	})
-	u, err := url.Parse(address)
-	if err != nil {
-		t.Fatal(err)
-	}
 	u.Path = "/" + name
 	return u.String()
 }
@@ -104,4 +114,27 @@ func Hide(t testing.TB, address, table string) (show func()) {
 	}
 	rename(table, table+"_hidden")
 	return func() { rename(table+"_hidden", table) }
+}
+
+// Copy copies a database as it is and returns the copy's address. An SQLite database may be open meanwhile, a PostgreSQL
+// database must not.
+func Copy(t testing.TB, address string) string {
+	t.Helper()
+	if strings.HasPrefix(address, "postgres") {
+		from, err := url.Parse(address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return makePostgres(t, address, strings.TrimPrefix(from.Path, "/"))
+	}
+	to := filepath.Join(t.TempDir(), "copy.db")
+	db, err := sql.Open("sqlite", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = db.Exec("VACUUM INTO ?", to)
+	if err = errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return to
 }
