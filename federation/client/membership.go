@@ -64,9 +64,10 @@ type JoinResult struct {
 	ServersInRoom []id.ServerName
 }
 
-// SendJoin hands in a signed join. With omitMembers the answer may lack other users' membership events.
-func (c *Client) SendJoin(ctx context.Context, to id.ServerName, room id.RoomID, event id.EventID, join json.RawMessage, omitMembers bool) (JoinResult, error) {
-	request, err := handIn(federation2, "send_join", room, event, join)
+// SendJoin hands in a signed join. With omitMembers the answer may lack other users' membership events. Servers that do
+// not know version 2 of this are asked by version 1, as by all that hands in memberships.
+func (c *Client) SendJoin(ctx context.Context, to id.ServerName, room id.RoomID, event id.EventID, signed json.RawMessage, omitMembers bool) (JoinResult, error) {
+	request, err := handIn(federation2, "send_join", room, event, signed)
 	if err != nil {
 		return JoinResult{}, err
 	}
@@ -75,10 +76,14 @@ func (c *Client) SendJoin(ctx context.Context, to id.ServerName, room id.RoomID,
 		request.query = url.Values{"omit_members": {"true"}}
 	}
 	var answer JoinResult
-	err = c.doMembers(ctx, to, request, map[string]member{
+	members := map[string]member{
 		"auth_chain": each(&answer.AuthChain, maxList, maxEntry), "state": each(&answer.State, maxList, maxEntry),
 		"event": one(&answer.Event), "members_omitted": one(&answer.MembersOmitted), "servers_in_room": each(&answer.ServersInRoom, maxList, maxName),
-	})
+	}
+	if err = c.doMembers(ctx, to, request, members); mayBeOld(err) {
+		request.path, request.query = join(federation1, "send_join", string(room), string(event)), nil
+		err = c.doPair(ctx, to, request, members)
+	}
 	if err != nil {
 		return JoinResult{}, err
 	}
@@ -92,7 +97,11 @@ func (c *Client) SendLeave(ctx context.Context, to id.ServerName, room id.RoomID
 	if err != nil {
 		return err
 	}
-	return c.do(ctx, to, request, nil)
+	if err = c.do(ctx, to, request, nil); mayBeOld(err) {
+		request.path = join(federation1, "send_leave", string(room), string(event))
+		err = c.do(ctx, to, request, nil)
+	}
+	return err
 }
 
 // SendKnock hands in a signed knock and gets the events that show which room it is.
@@ -129,8 +138,7 @@ func (c *Client) Invite(ctx context.Context, to id.ServerName, room id.RoomID, e
 	path := join(federation2, "invite", string(room), string(event))
 	var got answer
 	err := c.sendJSON(ctx, to, http.MethodPut, limitSmall, path, invite, &got)
-	var refusal *Error
-	if errors.As(err, &refusal) && mayBeOld(refusal) && (invite.RoomVersion == "1" || invite.RoomVersion == "2") {
+	if mayBeOld(err) && (invite.RoomVersion == "1" || invite.RoomVersion == "2") {
 		body, bodyErr := inviteV1(invite)
 		if bodyErr != nil {
 			return nil, bodyErr
@@ -150,11 +158,16 @@ func (c *Client) Invite(ctx context.Context, to id.ServerName, room id.RoomID, e
 	return got.Event, nil
 }
 
-// mayBeOld tells whether a server may have refused an invite because it does not know version 2.
-func mayBeOld(refusal *Error) bool {
+// mayBeOld tells whether a server may have refused a request because it does not know version 2 of the endpoint: it
+// says so, or nothing that the specification has a code for.
+func mayBeOld(err error) bool {
+	var refusal *Error
+	if !errors.As(err, &refusal) {
+		return false
+	}
 	switch refusal.Status {
 	case http.StatusBadRequest, http.StatusNotFound, http.StatusMethodNotAllowed:
-		return true
+		return refusal.Code == "M_UNRECOGNIZED" || refusal.Code == "" || refusal.Code == "M_UNKNOWN"
 	}
 	return false
 }

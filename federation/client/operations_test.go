@@ -360,6 +360,45 @@ func TestInviteFallsBack(t *testing.T) {
 	}
 }
 
+// Version 1 of what hands in memberships is for servers that say that they do not know version 2.
+func TestMembershipsFallBack(t *testing.T) {
+	for _, c := range []struct {
+		status int
+		body   string
+		calls  int
+	}{
+		{404, `{"errcode":"M_UNRECOGNIZED"}`, 2}, {404, `404 page not found`, 2}, {405, `{"errcode":"M_UNRECOGNIZED"}`, 2}, {400, `{"errcode":"M_UNRECOGNIZED"}`, 2},
+		{404, `{"errcode":"M_NOT_FOUND"}`, 1}, {403, `{"errcode":"M_FORBIDDEN"}`, 1}, {400, `{"errcode":"M_UNABLE_TO_GRANT_JOIN"}`, 1},
+	} {
+		for _, operation := range []string{"send_join", "send_leave"} {
+			calls := 0
+			handler := &delegate{}
+			w := newWorld(t, handler)
+			handler.set(http.HandlerFunc(func(out http.ResponseWriter, r *http.Request) {
+				if calls++; calls == 1 {
+					out.WriteHeader(c.status)
+					_, _ = out.Write([]byte(c.body))
+					return
+				}
+				exchange{
+					method: "PUT", uri: f1 + "/" + operation + roomPath + eventPath, body: `{"m":1}`,
+					answer: `[200,{"auth_chain":[{"a":1}],"state":[{"s":1}],"origin":"one.test"}]`,
+				}.serve(t, one, w.client.Key.Public())(out, r)
+			}))
+			joined := client.JoinResult{AuthChain: raws(`{"a":1}`), State: raws(`{"s":1}`)}
+			var err error
+			if operation == "send_join" {
+				joined, err = w.client.SendJoin(t.Context(), one, room, event, raw(`{"m":1}`), true)
+			} else {
+				err = w.client.SendLeave(t.Context(), one, room, event, raw(`{"m":1}`))
+			}
+			if calls != c.calls || (err == nil) != (c.calls == 2) || err == nil && (len(joined.AuthChain) != 1 || len(joined.State) != 1) {
+				t.Errorf("%s, %+v: %d calls, %+v, %v", operation, c, calls, joined, err)
+			}
+		}
+	}
+}
+
 func TestTransactionLimits(t *testing.T) {
 	handler := &delegate{}
 	w := newWorld(t, handler)

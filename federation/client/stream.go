@@ -131,7 +131,50 @@ func (c *Client) doMembers(ctx context.Context, to id.ServerName, request call, 
 	})
 }
 
+// doPair is doMembers for version 1 of some endpoints, which answers with a status code before the object.
+func (c *Client) doPair(ctx context.Context, to id.ServerName, request call, members map[string]member) error {
+	return c.read(ctx, to, request, func(body *answer) error {
+		s := stream{json.NewDecoder(body), body}
+		err := s.pair(members)
+		if err == nil || errors.Is(err, ErrTooLarge) || errors.Is(err, ErrBusy) || ctx.Err() != nil {
+			return err
+		}
+		return malformed(to, request.path, err)
+	})
+}
+
+func (s stream) pair(members map[string]member) error {
+	if begin, err := s.token(); err != nil || begin != json.Delim('[') {
+		return errors.Join(errors.New("no list"), err)
+	}
+	if _, err := s.token(); err != nil { // the status code
+		return err
+	}
+	if err := s.members(members); err != nil {
+		return err
+	}
+	if end, err := s.token(); err != nil || end != json.Delim(']') {
+		return errors.Join(errors.New("a pair has two parts"), err)
+	}
+	return s.end()
+}
+
 func (s stream) object(members map[string]member) error {
+	if err := s.members(members); err != nil {
+		return err
+	}
+	return s.end()
+}
+
+// end is that nothing follows.
+func (s stream) end() error {
+	if _, err := s.token(); !errors.Is(err, io.EOF) {
+		return errors.Join(errors.New("it goes on behind its end"), err)
+	}
+	return nil
+}
+
+func (s stream) members(members map[string]member) error {
 	if begin, err := s.token(); err != nil || begin != json.Delim('{') {
 		return errors.Join(errors.New("no object"), err)
 	}
@@ -148,13 +191,8 @@ func (s stream) object(members map[string]member) error {
 			return fmt.Errorf("%.64q: %w", name, err)
 		}
 	}
-	if _, err := s.token(); err != nil {
-		return err
-	}
-	if _, err := s.token(); !errors.Is(err, io.EOF) {
-		return errors.Join(errors.New("it goes on behind its end"), err)
-	}
-	return nil
+	_, err := s.token()
+	return err
 }
 
 // tooMany says whether JSON has more than maxValues values, all but the first behind a comma.
