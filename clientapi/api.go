@@ -1,7 +1,6 @@
 package clientapi
 
 import (
-	"context"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -42,8 +41,6 @@ type API struct {
 	Discovery Discovery
 	// Observe may be nil.
 	Observe Observe
-	// Background carries out what goes on when a request has been answered, until the server closes.
-	Background func(work func(context.Context))
 	// TrustedProxies may say in X-Forwarded-For whose request they pass on.
 	TrustedProxies []netip.Prefix
 

@@ -22,6 +22,7 @@ import (
 
 	"github.com/securecomm/securecomm/homeserver/account"
 	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/room"
 	"github.com/securecomm/securecomm/homeserver/store"
 	"github.com/securecomm/securecomm/homeserver/store/storetest"
 )
@@ -323,5 +324,16 @@ func TestRetryAfter(t *testing.T) {
 	a := test.want(test.call(POST, "/_matrix/client/v3/login", "", `{}`), 429, "M_LIMIT_EXCEEDED")
 	if ms, _ := a.body["retry_after_ms"].(float64); ms < 3_500_000 || a.header.Get("Retry-After") != "3600" {
 		t.Errorf("got %v, Retry-After %q", a.body, a.header.Get("Retry-After"))
+	}
+}
+
+// TestRoomsOfUnknownVersionsAreNamed: a client is told which version a room has that this server cannot join.
+func TestRoomsOfUnknownVersionsAreNamed(t *testing.T) {
+	f := asFailure(fmt.Errorf("join: %w", &room.IncompatibleVersion{Version: "next"}))
+	if f == nil || f.status != 400 || f.code != "M_INCOMPATIBLE_ROOM_VERSION" || f.extra["room_version"] != id.RoomVersion("next") {
+		t.Errorf("got %+v", f)
+	}
+	if f := asFailure(fmt.Errorf("create: %w", room.ErrUnknownVersion)); f == nil || f.code != "M_UNSUPPORTED_ROOM_VERSION" {
+		t.Errorf("a version that a new room cannot have: %+v", f)
 	}
 }

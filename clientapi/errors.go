@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"math"
 	"net/http"
@@ -54,7 +55,9 @@ var domainErrors = []struct {
 	{room.ErrEventNotFound, http.StatusNotFound, "M_NOT_FOUND"},
 	{room.ErrForbidden, http.StatusForbidden, "M_FORBIDDEN"},
 	{room.ErrUnknownVersion, http.StatusBadRequest, "M_UNSUPPORTED_ROOM_VERSION"},
-	{room.ErrUnreachable, http.StatusNotFound, "M_NOT_FOUND"},
+	{room.ErrBadAnswer, http.StatusBadGateway, "M_UNKNOWN"},
+	{room.ErrUnreachable, http.StatusBadGateway, "M_UNKNOWN"},
+	{room.ErrTooMany, http.StatusTooManyRequests, "M_LIMIT_EXCEEDED"},
 	{room.ErrCannotAuthorize, http.StatusForbidden, "M_FORBIDDEN"},
 	{room.ErrCannotGrant, http.StatusForbidden, "M_FORBIDDEN"},
 	{room.ErrDuplicate, http.StatusBadRequest, "M_DUPLICATE_ANNOTATION"},
@@ -161,6 +164,13 @@ func asFailure(err error) *failure {
 	}
 	if errors.Is(err, account.ErrTokenExpired) {
 		return &failure{status: http.StatusUnauthorized, code: "M_UNKNOWN_TOKEN", message: err.Error(), extra: map[string]any{"soft_logout": true}}
+	}
+	var version *room.IncompatibleVersion
+	if errors.As(err, &version) {
+		return &failure{
+			status: http.StatusBadRequest, code: "M_INCOMPATIBLE_ROOM_VERSION", extra: map[string]any{"room_version": version.Version},
+			message: fmt.Sprintf("the room is of version %q, which this server does not support", version.Version),
+		}
 	}
 	for _, d := range domainErrors {
 		if errors.Is(err, d.err) {

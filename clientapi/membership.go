@@ -142,34 +142,10 @@ func (a *API) joinRoom(c *call) (any, error) {
 	if change.Room, change.Via, err = a.roomInPath(c, nil); err != nil {
 		return nil, err
 	}
-	if change.Via, err = a.viaInviter(c.Request().Context(), change); err != nil {
-		return nil, err
-	}
 	if err := a.Rooms.Join(c.Request().Context(), change); err != nil {
 		return nil, err
 	}
 	return map[string]any{"room_id": change.Room}, nil
-}
-
-// viaInviter adds the server of who invited the user, which knows the room for sure.
-func (a *API) viaInviter(ctx context.Context, change room.Change) ([]id.ServerName, error) {
-	via := change.Via
-	err := a.Store.View(ctx, func(tx *store.Tx) error {
-		r, err := tx.Rooms.ByID(change.Room)
-		if err != nil || r == nil {
-			return err
-		}
-		m, err := tx.Memberships.Get(r.NID, change.Sender)
-		if err != nil || m.Membership != "invite" {
-			return err
-		}
-		list, err := tx.Events.ByNID(m.Event)
-		if err == nil && len(list) > 0 {
-			via = append([]id.ServerName{list[0].Sender.Server()}, via...)
-		}
-		return err
-	})
-	return via, err
 }
 
 func (a *API) knockRoom(c *call) (any, error) {
@@ -198,9 +174,6 @@ func (a *API) leaveRoom(c *call) (any, error) {
 		return nil, err
 	}
 	change := room.Change{Room: roomID, Sender: c.Requester.User, Reason: body.Reason}
-	if change.Via, err = a.viaInviter(c.Request().Context(), change); err != nil {
-		return nil, err
-	}
 	return nil, a.Rooms.Leave(c.Request().Context(), change)
 }
 

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"sync/atomic"
 	"time"
 
 	"github.com/securecomm/securecomm/homeserver/directory"
@@ -76,62 +75,14 @@ func (a *API) createRoom(c *call) (any, error) {
 	case err != nil:
 		return nil, err
 	}
-	a.inviteAll(ctx, room.Change{Room: roomID, Sender: c.Requester.User, IsDirect: wanted.IsDirect}, wanted.Invite)
+	limited, cancel := context.WithTimeout(ctx, inviteWait)
+	defer cancel()
+	a.Rooms.AwaitInvites(limited, roomID)
 	return map[string]any{"room_id": roomID}, nil
 }
 
-// How many servers are asked at a time to sign invites into a new room, and how long its creator waits for them. Invites at a
-// time fork the room, which has a limit on its ends.
-const (
-	parallelInvites = 8
-	inviteWait      = 10 * time.Second
-)
-
-// inviteAll invites into a new room, each as like says. Those of other servers are still invited when nobody waits any more.
-func (a *API) inviteAll(ctx context.Context, like room.Change, users []id.UserID) {
-	invite := func(ctx context.Context, u id.UserID) {
-		like := like
-		like.Target = u
-		if err := a.invite(ctx, like); err != nil {
-			a.Log.Info("cannot invite into a new room", "room", like.Room, "user", u, "err", err)
-		}
-	}
-	byServer := map[id.ServerName][]id.UserID{}
-	for _, u := range users {
-		if u.Server() == a.Server {
-			invite(ctx, u)
-			continue
-		}
-		byServer[u.Server()] = append(byServer[u.Server()], u)
-	}
-	if len(byServer) == 0 {
-		return
-	}
-	servers := make(chan []id.UserID, len(byServer))
-	for _, list := range byServer {
-		servers <- list
-	}
-	close(servers)
-	workers, done := min(parallelInvites, len(byServer)), make(chan struct{})
-	var ended atomic.Int32
-	for range workers {
-		a.Background(func(ctx context.Context) {
-			for list := range servers {
-				for _, u := range list {
-					invite(ctx, u)
-				}
-			}
-			if int(ended.Add(1)) == workers {
-				close(done)
-			}
-		})
-	}
-	select {
-	case <-done:
-	case <-time.After(inviteWait):
-	case <-ctx.Done():
-	}
-}
+// inviteWait is how long the creator of a room waits until other servers have been asked to sign its invites.
+const inviteWait = 10 * time.Second
 
 // creationOf checks what is asked of a new room.
 func (a *API) creationOf(c *call, body *creation) (room.Creation, error) {

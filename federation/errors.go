@@ -45,6 +45,7 @@ var domainErrors = []struct {
 	{room.ErrUnknownVersion, http.StatusBadRequest, "M_INCOMPATIBLE_ROOM_VERSION"},
 	{room.ErrBadRequest, http.StatusBadRequest, "M_INVALID_PARAM"},
 	{room.ErrUnreachable, http.StatusBadGateway, "M_UNKNOWN"},
+	{room.ErrBadAnswer, http.StatusBadGateway, "M_UNKNOWN"},
 	{room.ErrTooMany, http.StatusTooManyRequests, "M_LIMIT_EXCEEDED"},
 	{room.ErrBusy, http.StatusServiceUnavailable, "M_UNKNOWN"},
 	{event.ErrTooLarge, http.StatusRequestEntityTooLarge, "M_TOO_LARGE"},

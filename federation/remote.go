@@ -50,7 +50,7 @@ func translate(err error) error {
 	case !errors.As(err, &answer):
 		return fmt.Errorf("%w: %w", room.ErrUnreachable, err)
 	case answer.Code == "M_INCOMPATIBLE_ROOM_VERSION":
-		return fmt.Errorf("%w: %w", room.ErrUnknownVersion, err)
+		return fmt.Errorf("%w: %w", &room.IncompatibleVersion{Version: answer.RoomVersion}, err)
 	case answer.Code == "M_UNABLE_TO_AUTHORISE_JOIN":
 		return fmt.Errorf("%w: %w", room.ErrCannotAuthorize, err)
 	case answer.Code == "M_UNABLE_TO_GRANT_JOIN":

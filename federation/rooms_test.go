@@ -3,6 +3,7 @@ package federation
 import (
 	"encoding/json"
 	"errors"
+	"net/http"
 	"net/url"
 	"slices"
 	"testing"
@@ -130,6 +131,71 @@ func TestInvitesOverFederation(t *testing.T) {
 			t.Fatal(err)
 		}
 		us.await(alice, them.say(roomID, bob, "thanks"))
+	})
+}
+
+// TestStrangersEndNoInvites: the end of an invite comes from a server of which nothing is known here. It is believed if it
+// names the invite, which only servers in the room can.
+func TestStrangersEndNoInvites(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		n := federationtest.New(t, "us.test", "them.test", "third.test")
+		us := newPeer(t, n, "us.test", storetest.Open(t, t.TempDir()+"/us.db"))
+		them := newPeer(t, n, "them.test", storetest.Open(t, t.TempDir()+"/them.db"))
+		third := newPeer(t, n, "third.test", db)
+		const invited id.UserID = "@alice:third.test"
+		for _, membership := range []string{"leave", "ban"} {
+			roomID := us.create(room.Creation{Creator: alice, Preset: "public_chat", PowerOverride: map[string]json.RawMessage{"users": json.RawMessage(`{"@bob:them.test":50}`)}})
+			if err := them.join(roomID, bob, "us.test"); err != nil {
+				t.Fatal(err)
+			}
+			if err := us.rooms.Invite(t.Context(), room.Change{Room: roomID, Sender: alice, Target: invited}); err != nil {
+				t.Fatal(err)
+			}
+			invite := us.member(roomID, invited)
+			them.await(bob, invite)
+			key := string(invited)
+			end := event.Proto{Type: event.TypeMember, StateKey: &key, Sender: bob, Content: json.RawMessage(`{"membership":"` + membership + `"}`)}
+			ignorant := them.forge(us, roomID, end)
+			end.AuthEvents = []id.EventID{invite}
+			informed := them.forge(us, roomID, end)
+			for _, c := range []struct {
+				ev   *event.Event
+				want string
+			}{{ignorant, "invite"}, {informed, membership}} {
+				received := third.rooms.Receive(t.Context(), them.name, roomID, []json.RawMessage{c.ev.JSON})
+				m, _, err := third.rooms.MembershipOf(t.Context(), roomID, invited)
+				if err != nil || m != c.want || (received[0].Err == nil) != (m == membership) {
+					t.Errorf("%s: the membership is %q, want %q, %v, %v", membership, m, c.want, err, received[0].Err)
+				}
+			}
+		}
+	})
+}
+
+// TestUnknownVersionsAreNamed: a room of a version that only others know is no room that is not there.
+func TestUnknownVersionsAreNamed(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		n := federationtest.New(t, "us.test", "them.test")
+		them := newPeer(t, n, "them.test", db)
+		const us id.ServerName = "us.test"
+		for what, answer := range map[string]func(http.ResponseWriter){
+			"template": func(w http.ResponseWriter) { _, _ = w.Write([]byte(`{"room_version":"next","event":{}}`)) },
+			"refusal": func(w http.ResponseWriter) {
+				w.WriteHeader(400)
+				_, _ = w.Write([]byte(`{"errcode":"M_INCOMPATIBLE_ROOM_VERSION","error":"no","room_version":"next"}`))
+			},
+		} {
+			n.Serve(us, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { answer(w) }))
+			err := them.join("!r:us.test", bob, us)
+			var version *room.IncompatibleVersion
+			if !errors.As(err, &version) || version.Version != "next" || !errors.Is(err, room.ErrUnknownVersion) {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		n.Serve(us, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`{"event":[]}`)) }))
+		if err := them.join("!r:us.test", bob, us); !errors.Is(err, room.ErrBadAnswer) {
+			t.Errorf("a template that is none: %v", err)
+		}
 	})
 }
 

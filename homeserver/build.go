@@ -31,7 +31,7 @@ func (s *Server) build() error {
 	name := c.Server.Name
 	guard := &discovery.Guard{Allow: c.Federation.AllowNetworks}
 	s.Rooms = &room.Engine{Store: s.Store, Server: name, Key: s.Key, Log: s.Log, DefaultVersion: id.RoomVersion(c.Rooms.DefaultVersion)}
-	s.Directory = &directory.Service{Store: s.Store, Server: name, Servers: s.Rooms.Servers, MayNameAliases: s.Rooms.MayNameAliases, ServerAllowed: s.Rooms.ServerAllowed}
+	s.Directory = &directory.Service{Store: s.Store, Server: name, Servers: s.Rooms.Servers, Known: s.Rooms.Known, MayNameAliases: s.Rooms.MayNameAliases, ServerAllowed: s.Rooms.ServerAllowed}
 	s.Keys = &keys.Service{Store: s.Store, Server: name, Log: s.Log}
 	s.Rooms.Joined = s.Keys.Joined
 	s.Media = &media.Service{
@@ -90,7 +90,6 @@ func (s *Server) buildClientAPI() http.Handler {
 			BaseURL: c.BaseURL(), Federation: c.WellKnown.Server, SupportEmail: c.WellKnown.SupportEmail, SupportPage: c.WellKnown.SupportPage,
 		},
 		Observe: s.metrics.observe, TrustedProxies: c.Listen.TrustedProxies,
-		Background: func(work func(context.Context)) { s.running.Go(func() { work(s.background) }) },
 	}
 	return api.Handler()
 }

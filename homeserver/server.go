@@ -127,6 +127,7 @@ func (s *Server) start(ctx context.Context) error {
 	s.running.Go(func() { s.Ephemeral.Run(ctx) })
 	s.running.Go(func() { s.prune(ctx) })
 	s.running.Go(func() { s.collect(ctx) })
+	s.running.Go(func() { s.Rooms.RunInvites(ctx) })
 	if s.Sender == nil {
 		return nil
 	}

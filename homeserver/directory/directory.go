@@ -45,6 +45,8 @@ type Service struct {
 	Remote Remote
 	// Servers tells which servers are in a room.
 	Servers func(ctx context.Context, room id.RoomID) ([]id.ServerName, error)
+	// Known tells which other servers may know a room that this server is not in, for a user; nil if nobody can tell.
+	Known func(ctx context.Context, room id.RoomID, user id.UserID) ([]id.ServerName, error)
 	// MayNameAliases says whether a user's power level allows to send m.room.canonical_alias.
 	MayNameAliases func(ctx context.Context, room id.RoomID, user id.UserID) (bool, error)
 	// ServerAllowed says whether a room's access list lets a server take part; nil lets all.

@@ -353,6 +353,11 @@ func (w *walk) visit(ctx context.Context, to step) (n *Node, level *Level, err e
 		return nil, nil, err
 	}
 	if n == nil {
+		if to.via == nil {
+			if to.via, err = w.s.remembered(ctx, to.room, w.who.user); err != nil {
+				return nil, nil, err
+			}
+		}
 		n, level = w.ask(ctx, to)
 	}
 	if n == nil {

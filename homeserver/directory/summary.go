@@ -42,7 +42,11 @@ func (s *Service) Preview(ctx context.Context, user id.UserID, roomID id.RoomID,
 	}
 	who := visitor{user: user}
 	if known == nil && user != "" {
-		level := s.ask(ctx, roomID, append(slices.Clone(via), roomID.Server()), false)
+		from, err := s.remembered(ctx, roomID, user)
+		if err != nil {
+			return nil, err
+		}
+		level := s.ask(ctx, roomID, slices.Concat(via, from), false)
 		if level != nil {
 			known = &level.Room
 		}
@@ -66,6 +70,20 @@ func (s *Service) Preview(ctx context.Context, user id.UserID, roomID id.RoomID,
 	})
 	if err != nil {
 		return nil, err
+	}
+	return out, nil
+}
+
+// remembered are the servers to ask about a room for which nobody named one. The IDs of rooms name theirs only before
+// version 12.
+func (s *Service) remembered(ctx context.Context, roomID id.RoomID, user id.UserID) (out []id.ServerName, err error) {
+	if s.Known != nil {
+		if out, err = s.Known(ctx, roomID, user); err != nil {
+			return nil, err
+		}
+	}
+	if server := roomID.Server(); server != "" {
+		out = append(out, server)
 	}
 	return out, nil
 }

@@ -24,8 +24,8 @@ const (
 )
 
 // Query collects the keys of users (Client-Server API, POST /keys/query): all devices of those with an empty
-// list, else those named. Users of this server always have an entry. Remote servers are asked in parallel,
-// within wait.
+// list, else those named. Users whose keys are known always have an entry, which is empty if they have no device: clients
+// else keep those that are gone. Remote servers are asked in parallel, within wait.
 func (s *Service) Query(ctx context.Context, requester id.UserID, users map[id.UserID][]id.DeviceID, wait time.Duration) (*Published, Failures, error) {
 	q := &query{s: s, requester: requester, users: users, out: newPublished(), failures: Failures{}}
 	if err := q.fromStore(ctx); err != nil {
@@ -99,6 +99,9 @@ func (q *query) fromStore(ctx context.Context) error {
 				return err
 			}
 			here = append(here, cached...)
+			for _, u := range cached {
+				q.out.DeviceKeys[u] = map[id.DeviceID]json.RawMessage{}
+			}
 		}
 		devices, err := tx.DeviceKeys.ByUsers(here)
 		if err != nil {
@@ -282,6 +285,9 @@ func (q *query) bulk(ctx context.Context, server id.ServerName, users []id.UserI
 func (q *query) take(l remoteList) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if q.out.DeviceKeys[l.user] == nil {
+		q.out.DeviceKeys[l.user] = map[id.DeviceID]json.RawMessage{}
+	}
 	q.add(l.devices, l.signing)
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/id"
@@ -54,7 +55,7 @@ func (e *Engine) membershipEvent(ctx context.Context, room *store.Room, user id.
 	return out, err
 }
 
-// leaveAside ends a membership by an event that is no part of a history here.
+// leaveAside ends a membership by an event, a leave or a ban, that is no part of a history here.
 func (e *Engine) leaveAside(ctx context.Context, room *store.Room, user id.UserID, leave *event.Event) error {
 	nid, err := e.Store.NextNumber(ctx)
 	if err != nil {
@@ -71,22 +72,24 @@ func (e *Engine) leaveAside(ctx context.Context, room *store.Room, user id.UserI
 		if err := tx.Events.InsertAside(&store.Event{Event: leave, NID: store.EventNID(nid), Room: room.NID}); err != nil {
 			return err
 		}
-		logAside(tx, room, store.Membership{Room: room.NID, User: user, Membership: "leave", Event: store.EventNID(nid)}, former.Membership)
+		m := store.Membership{Room: room.NID, User: user, Membership: leave.Membership(), Event: store.EventNID(nid), Via: former.Via}
+		logAside(tx, room, m, former.Membership)
 		return nil
 	})
 }
 
-// receiveOutside takes in events of a room that this server is not in: only who invited a user of this server may say
-// that the invite no longer holds.
+// receiveOutside takes in events of a room that this server is not in. They may say no more than that an invite or a
+// knock of a user of this server no longer holds.
 func (e *Engine) receiveOutside(ctx context.Context, roomID id.RoomID, raw []json.RawMessage) []Received {
 	out := make([]Received, len(raw))
 	for i, r := range raw {
-		out[i].ID, out[i].Err = e.receiveRescission(ctx, roomID, r)
+		out[i].ID, out[i].Err = e.receiveEnd(ctx, roomID, r)
 	}
 	return out
 }
 
-func (e *Engine) receiveRescission(ctx context.Context, roomID id.RoomID, raw json.RawMessage) (id.EventID, error) {
+// receiveEnd takes in a leave or a ban that ends an invite or a knock.
+func (e *Engine) receiveEnd(ctx context.Context, roomID id.RoomID, raw json.RawMessage) (id.EventID, error) {
 	unknown := fmt.Errorf("%w: %s", ErrNotFound, roomID)
 	var room *store.Room
 	err := e.Store.View(ctx, func(tx *store.Tx) (err error) {
@@ -100,18 +103,22 @@ func (e *Engine) receiveRescission(ctx context.Context, roomID id.RoomID, raw js
 	if err != nil {
 		return "", err
 	}
-	if ev.RoomID != roomID || ev.Type != event.TypeMember || ev.StateKey == nil || ev.Membership() != "leave" {
+	if ev.RoomID != roomID || ev.Type != event.TypeMember || ev.StateKey == nil || ev.Membership() != "leave" && ev.Membership() != "ban" {
 		return ev.ID, unknown
 	}
 	user, err := id.ParseUserID(*ev.StateKey)
 	if err != nil || user.Server() != e.Server {
 		return ev.ID, unknown
 	}
-	invite, err := e.membershipEvent(ctx, room, user)
+	begun, err := e.membershipEvent(ctx, room, user)
 	if err != nil {
 		return ev.ID, err
 	}
-	if invite == nil || invite.Membership() != "invite" || invite.Sender != ev.Sender {
+	via, err := e.viaOf(ctx, roomID, user)
+	if err != nil {
+		return ev.ID, err
+	}
+	if begun == nil || !mayEnd(ev, begun.Event, via) {
 		return ev.ID, unknown
 	}
 	result := e.Remote.Verify(ctx, []*event.Event{ev})[0]
@@ -119,4 +126,15 @@ func (e *Engine) receiveRescission(ctx context.Context, roomID id.RoomID, raw js
 		return ev.ID, result.Err
 	}
 	return ev.ID, e.leaveAside(ctx, room, user, result.Verified.Event())
+}
+
+// mayEnd says whether to believe a leave or a ban that it ends an invite or a knock of a user of this server. Of the
+// room's power levels nothing is known here. The server through which the invite came is believed: all that is known of
+// the room is from there. So is one that names the invite or the knock among what authorizes its event, as the rules
+// ask: only servers in the room know that ID, and the worst that one of them can do by it is to hide the invite.
+func mayEnd(end, begun *event.Event, via id.ServerName) bool {
+	if m := begun.Membership(); m != "invite" && m != "knock" || end.Sender == id.UserID(*end.StateKey) {
+		return false
+	}
+	return end.Sender.Server() == via || slices.Contains(end.AuthEvents, begun.ID)
 }

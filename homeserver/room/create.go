@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -61,8 +62,9 @@ const (
 	maxInvites      = 100
 )
 
-// Create makes a room with all it begins with in one transaction; invites follow. alias, which may be nil, claims the
-// room's alias in that transaction.
+// Create makes a room with all it begins with in one transaction. Invites of other servers' users, which these have to
+// sign, are written down in it and follow: AwaitInvites. alias, which may be nil, claims the room's alias in that
+// transaction.
 func (e *Engine) Create(ctx context.Context, c Creation, alias func(*store.Tx, id.RoomID) error) (id.RoomID, error) {
 	if c.Version == "" {
 		c.Version = e.DefaultVersion
@@ -90,6 +92,14 @@ func (e *Engine) Create(ctx context.Context, c Creation, alias func(*store.Tx, i
 	if err != nil {
 		return "", err
 	}
+	if err := d.inviteOwn(ctx, c); err != nil {
+		return "", err
+	}
+	var foreign []id.UserID
+	if e.Remote != nil {
+		foreign = c.foreign(e.Server)
+	}
+	e.invites.expect(d.room.ID, foreign)
 	d.summary.Published = c.Public
 	err = e.Store.Update(ctx, func(tx *store.Tx) error {
 		if err := d.write(tx); err != nil {
@@ -100,19 +110,65 @@ func (e *Engine) Create(ctx context.Context, c Creation, alias func(*store.Tx, i
 				return err
 			}
 		}
-		if alias != nil {
-			return alias(tx, d.room.ID)
+		if err := c.noteInvites(tx, d.room.NID, foreign); err != nil || alias == nil {
+			return err
 		}
-		return nil
+		return alias(tx, d.room.ID)
 	})
+	if err != nil || len(foreign) == 0 {
+		e.invites.tried(d.room.ID, "")
+	}
 	if err != nil {
 		return "", fmt.Errorf("create a room: %w", err)
 	}
 	newcomers := d.newcomers()
 	l.face, l.loaded = d.face, true
 	e.keep(l)
+	e.invites.wake()
 	e.follow(ctx, newcomers)
 	return d.room.ID, nil
+}
+
+// inviteOwn invites the users of this server into a new room, each shown as the profile says. Who may not be invited, the
+// creator for one, is left out.
+func (d *draft) inviteOwn(ctx context.Context, c Creation) error {
+	own := slices.DeleteFunc(slices.Clone(c.Invite), func(u id.UserID) bool { return u.Server() != d.e.Server })
+	slices.Sort(own)
+	own = slices.Compact(own)
+	profiles := make([]Profile, len(own))
+	err := d.e.Store.View(ctx, func(tx *store.Tx) error {
+		for i, u := range own {
+			fields, err := tx.Profiles.Get(u)
+			if err != nil {
+				return err
+			}
+			profiles[i] = ProfileOf(fields)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for i, u := range own {
+		change := Change{Membership: "invite", Profile: profiles[i], IsDirect: c.IsDirect}
+		content, err := change.content()
+		if err != nil {
+			return err
+		}
+		target := string(u)
+		v, err := d.build(ctx, event.Proto{Type: event.TypeMember, StateKey: &target, Sender: c.Creator, Content: content})
+		if errors.Is(err, ErrForbidden) {
+			d.e.Log.Info("cannot invite into a new room", "room", d.room.ID, "user", u, "err", err)
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if _, err := d.add(ctx, v); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // createDraft builds the first events of a room.

@@ -21,7 +21,8 @@ var (
 	ErrDuplicate       = errors.New("you have annotated the event in this way before")
 	ErrNoThreadRoot    = errors.New("the event relates to another one itself, and so cannot begin a thread")
 	ErrAliasTaken      = errors.New("the room alias is taken")
-	ErrUnreachable     = errors.New("no server that could answer was reached")
+	ErrUnreachable     = errors.New("no server that could answer was reached; it may work later")
+	ErrBadAnswer       = errors.New("the other server's answer makes no sense")
 	ErrCannotAuthorize = errors.New("this server cannot tell whether the join is allowed")
 	ErrCannotGrant     = errors.New("no user of this server may authorise the join")
 	ErrBusy            = errors.New("the room changes too fast; try again")
@@ -49,6 +50,8 @@ type Engine struct {
 	// Followed is called once a local user has come into a room that replaces another one; it may be nil. An error is
 	// logged.
 	Followed func(ctx context.Context, user id.UserID, from, to id.RoomID) error
+
+	invites inviting
 
 	mu       sync.Mutex
 	rooms    map[id.RoomID]*live

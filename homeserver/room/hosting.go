@@ -17,12 +17,16 @@ import (
 	"github.com/securecomm/securecomm/homeserver/stream"
 )
 
-// IncompatibleVersion says that another server does not know a room's version.
+// IncompatibleVersion says that a room has a version that the server which is to come into it does not know. It is an
+// ErrUnknownVersion.
 type IncompatibleVersion struct{ Version id.RoomVersion }
 
 func (i *IncompatibleVersion) Error() string {
-	return fmt.Sprintf("the room is of version %s, which your server does not support", i.Version)
+	return fmt.Sprintf("the room is of version %q, which the joining server does not support", i.Version)
 }
+
+// Is makes it an ErrUnknownVersion.
+func (i *IncompatibleVersion) Is(target error) bool { return target == ErrUnknownVersion }
 
 func now() int64 { return time.Now().UnixMilli() }
 
@@ -370,7 +374,7 @@ func (e *Engine) ReceiveInvite(ctx context.Context, origin id.ServerName, roomID
 		}
 		return signed.Event(), err
 	}
-	return signed.Event(), e.keepAside(ctx, v, user, signed.Event(), stripped)
+	return signed.Event(), e.keepAside(ctx, v, origin, user, signed.Event(), stripped)
 }
 
 // checkInvited checks whom an invite is for.
@@ -428,8 +432,9 @@ func (e *Engine) receiveInvite(ctx context.Context, origin id.ServerName, v even
 	return err
 }
 
-// keepAside keeps an invite or a knock of a local user in a room that this server is not in.
-func (e *Engine) keepAside(ctx context.Context, v *event.Version, user id.UserID, ev *event.Event, stripped []json.RawMessage) error {
+// keepAside keeps an invite or a knock of a local user in a room that this server is not in, and through which server it
+// came or went.
+func (e *Engine) keepAside(ctx context.Context, v *event.Version, via id.ServerName, user id.UserID, ev *event.Event, stripped []json.RawMessage) error {
 	room, err := e.ensureRoom(ctx, ev.RoomID, v)
 	if err != nil {
 		return err
@@ -462,7 +467,8 @@ func (e *Engine) keepAside(ctx context.Context, v *event.Version, user id.UserID
 		if err := tx.Events.InsertAside(&store.Event{Event: ev, NID: store.EventNID(nid), Room: room.NID}); err != nil {
 			return err
 		}
-		logAside(tx, room, store.Membership{Room: room.NID, User: user, Membership: ev.Membership(), Event: store.EventNID(nid), Stripped: shown}, former.Membership)
+		m := store.Membership{Room: room.NID, User: user, Membership: ev.Membership(), Event: store.EventNID(nid), Stripped: shown, Via: via}
+		logAside(tx, room, m, former.Membership)
 		return nil
 	})
 }

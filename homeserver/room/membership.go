@@ -276,8 +276,8 @@ func AllowedRooms(rules *event.Event) []id.RoomID {
 	return out
 }
 
-// Join joins a local user to a room: here if the server is in it, else through one of the servers given. It
-// returns once the join is durable.
+// Join joins a local user to a room: here if the server is in it, else through one of the servers given, or known
+// from before. It returns once the join is durable.
 func (e *Engine) Join(ctx context.Context, c Change) error {
 	c.Membership = "join"
 	err := e.SetMembership(ctx, c)
@@ -300,10 +300,11 @@ func (e *Engine) Join(ctx context.Context, c Change) error {
 			return err
 		}
 	}
-	if remoteErr := e.joinRemotely(ctx, c); !errors.Is(remoteErr, ErrUnreachable) {
-		return remoteErr
+	remoteErr := e.throughOne(ctx, c, e.joinThrough)
+	if errors.Is(remoteErr, errNobodyToAsk) {
+		return err
 	}
-	return err
+	return remoteErr
 }
 
 // inRoom says whether any local user is joined to a room.
@@ -444,18 +445,10 @@ func (e *Engine) Knock(ctx context.Context, c Change) error {
 	if in || e.Remote == nil {
 		return e.SetMembership(ctx, c)
 	}
-	var errs []error
-	for _, server := range e.helpers(c) {
-		err := e.knockThrough(ctx, server, c)
-		if err == nil {
-			return nil
-		}
-		errs = append(errs, err)
+	if err = e.throughOne(ctx, c, e.knockThrough); errors.Is(err, errNobodyToAsk) {
+		return fmt.Errorf("%w: %s", ErrNotFound, c.Room)
 	}
-	if len(errs) == 0 {
-		return fmt.Errorf("%w: %s", ErrUnreachable, c.Room)
-	}
-	return errors.Join(errs...)
+	return err
 }
 
 func (e *Engine) knockThrough(ctx context.Context, server id.ServerName, c Change) error {
@@ -471,5 +464,5 @@ func (e *Engine) knockThrough(ctx context.Context, server id.ServerName, c Chang
 	if err != nil {
 		return err
 	}
-	return e.keepAside(ctx, v, c.Sender, knock.Event(), stripped)
+	return e.keepAside(ctx, v, server, c.Sender, knock.Event(), stripped)
 }

@@ -1,10 +1,12 @@
 package room
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -19,11 +21,75 @@ const maxVia = 20
 // maxEnter is how long the entering of a room may take.
 const maxEnter = 10 * time.Minute
 
-// helpers are the servers to turn to about a room that this server is not in: those that were named. The one that
-// made the room may have left it long ago, so it is asked only if no other is known.
-func (e *Engine) helpers(c Change) []id.ServerName {
+// maxRemembered is how many servers are asked because they were in a room when this server last knew.
+const maxRemembered = 5
+
+// errNobodyToAsk says that no server is known that could be asked about a room.
+var errNobodyToAsk = errors.New("no server is known that could be asked about the room")
+
+// Known are the other servers that may know a room which this server is not in: the one through which the user was
+// invited to it, or knocked, and those that had most users in it when this server last knew. The IDs of rooms name no
+// server from version 12 on.
+func (e *Engine) Known(ctx context.Context, roomID id.RoomID, user id.UserID) ([]id.ServerName, error) {
+	via, err := e.viaOf(ctx, roomID, user)
+	if err != nil {
+		return nil, err
+	}
+	l, err := e.live(ctx, roomID)
+	if errors.Is(err, ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := e.load(ctx, l); err != nil {
+		return nil, err
+	}
+	counts := l.servers
+	servers := slices.SortedFunc(maps.Keys(counts), func(a, b id.ServerName) int {
+		return cmp.Or(cmp.Compare(counts[b], counts[a]), cmp.Compare(a, b))
+	})
+	servers = slices.DeleteFunc(servers, func(s id.ServerName) bool { return s == e.Server || s == via })
+	servers = servers[:min(len(servers), maxRemembered)]
+	if via != "" && via != e.Server {
+		servers = slices.Insert(servers, 0, via)
+	}
+	return servers, nil
+}
+
+// viaOf is the server through which a user was invited to a room that this server is not in, or knocked.
+func (e *Engine) viaOf(ctx context.Context, roomID id.RoomID, user id.UserID) (via id.ServerName, err error) {
+	err = e.Store.View(ctx, func(tx *store.Tx) error {
+		room, err := tx.Rooms.ByID(roomID)
+		if err != nil || room == nil {
+			return err
+		}
+		m, err := tx.Memberships.Get(room.NID, user)
+		if via = m.Via; err != nil || via != "" || m.Membership != "invite" {
+			return err
+		}
+		list, err := tx.Events.ByNID(m.Event)
+		if err == nil && len(list) > 0 {
+			via = list[0].Sender.Server()
+		}
+		return err
+	})
+	return via, err
+}
+
+// helpers are the servers to turn to about a room that this server is not in: first the one that the user came to know
+// it by, then those that were named, then those known from before. The one that made the room may have left it long ago,
+// so it is asked only if no other is known.
+func (e *Engine) helpers(ctx context.Context, c Change) ([]id.ServerName, error) {
+	known, err := e.Known(ctx, c.Room, c.Sender)
+	if err != nil {
+		return nil, err
+	}
+	first := min(len(known), 1)
 	var out []id.ServerName
-	for _, s := range c.Via {
+	for _, s := range slices.Concat(known[:first], c.Via, known[first:]) {
 		if s != e.Server && !slices.Contains(out, s) && len(out) < maxVia {
 			out = append(out, s)
 		}
@@ -31,24 +97,40 @@ func (e *Engine) helpers(c Change) []id.ServerName {
 	if s := c.Room.Server(); len(out) == 0 && s != "" && s != e.Server {
 		out = append(out, s)
 	}
-	return out
+	return out, nil
 }
 
-// joinRemotely joins through another server: make_join, sign, send_join, and the room as it is described then.
-func (e *Engine) joinRemotely(ctx context.Context, c Change) error {
+// throughOne does something about a room through one of the servers that may know it. Error: errNobodyToAsk.
+func (e *Engine) throughOne(ctx context.Context, c Change, do func(context.Context, id.ServerName, Change) error) error {
+	servers, err := e.helpers(ctx, c)
+	if err != nil {
+		return err
+	}
 	var errs []error
-	for _, server := range e.helpers(c) {
-		err := e.joinThrough(ctx, server, c)
+	for _, server := range servers {
+		err := do(ctx, server, c)
 		if err == nil {
 			return nil
 		}
-		e.Log.Info("cannot join through a server", "room", c.Room, "server", server, "err", err)
+		e.Log.Info("a server does not help with a membership", "room", c.Room, "membership", c.Membership, "server", server, "err", err)
 		errs = append(errs, err)
 	}
+	return mostTelling(errs)
+}
+
+// telling orders what several servers answered to one question: a refusal tells more than a server that does not answer,
+// and one that does not answer may know the room that another has never heard of.
+var telling = []error{ErrForbidden, ErrUnknownVersion, ErrCannotAuthorize, ErrCannotGrant, ErrBadAnswer, ErrBadRequest, ErrUnreachable, ErrNotFound}
+
+// mostTelling picks the error to be told of; a fault of ours if there is one.
+func mostTelling(errs []error) error {
 	if len(errs) == 0 {
-		return fmt.Errorf("%w: %s", ErrUnreachable, c.Room)
+		return errNobodyToAsk
 	}
-	return errors.Join(errs...)
+	rank := func(err error) int {
+		return slices.IndexFunc(telling, func(t error) bool { return errors.Is(err, t) })
+	}
+	return slices.MinFunc(errs, func(a, b error) int { return cmp.Compare(rank(a), rank(b)) })
 }
 
 func (e *Engine) joinThrough(ctx context.Context, server id.ServerName, c Change) error {
@@ -93,18 +175,18 @@ func (e *Engine) template(ctx context.Context, server id.ServerName, c Change) (
 	}
 	v, ok := event.VersionOf(name)
 	if !ok {
-		return nil, p, fmt.Errorf("%w: %q", ErrUnknownVersion, name)
+		return nil, p, &IncompatibleVersion{name}
 	}
 	if p, err = event.ParseTemplate(v, raw); err != nil {
-		return nil, p, err
+		return nil, p, fmt.Errorf("%w: a template: %w", ErrBadAnswer, err)
 	}
 	var given map[string]json.RawMessage
 	if err := json.Unmarshal(p.Content, &given); err != nil {
-		return nil, p, fmt.Errorf("%w: the template's content is no object", ErrBadRequest)
+		return nil, p, fmt.Errorf("%w: the template's content is no object", ErrBadAnswer)
 	}
 	if p.Type != event.TypeMember || p.StateKey == nil || *p.StateKey != string(c.Sender) || p.Sender != c.Sender || p.RoomID != c.Room ||
 		string(given["membership"]) != `"`+c.Membership+`"` || p.Depth < 0 {
-		return nil, p, fmt.Errorf("%w: the other server's template is not of the %s that was asked for", ErrBadRequest, c.Membership)
+		return nil, p, fmt.Errorf("%w: the template is not of the %s that was asked for", ErrBadAnswer, c.Membership)
 	}
 	// Of the content, only the authorising user is the other server's to say.
 	if c.Membership == "join" {
@@ -279,13 +361,12 @@ func (d *draft) enter(ctx context.Context, join event.Verified, a around, before
 // leaveRemotely declines an invite or takes back a knock in a room that this server is not in.
 func (e *Engine) leaveRemotely(ctx context.Context, c Change, room *store.Room) error {
 	var leave *event.Event
-	err := fmt.Errorf("%w: %s", ErrUnreachable, c.Room)
+	err := errNobodyToAsk
 	if e.Remote != nil {
-		for _, server := range e.helpers(c) {
-			if leave, err = e.leaveThrough(ctx, server, c); err == nil {
-				break
-			}
-		}
+		err = e.throughOne(ctx, c, func(ctx context.Context, server id.ServerName, c Change) (err error) {
+			leave, err = e.leaveThrough(ctx, server, c)
+			return err
+		})
 	}
 	if err != nil {
 		e.Log.Info("an invite is declined here only", "room", c.Room, "err", err)
@@ -326,6 +407,9 @@ func (e *Engine) inviteRemotely(ctx context.Context, c Change) error {
 		return err
 	}
 	raw, err := e.Remote.Invite(ctx, c.Target.Server(), invite, stripped)
+	if errors.Is(err, ErrUnknownVersion) {
+		return fmt.Errorf("%w by the server of %s", ErrUnknownVersion, c.Target)
+	}
 	if err != nil {
 		return fmt.Errorf("invite %s: %w", c.Target, err)
 	}
@@ -334,7 +418,7 @@ func (e *Engine) inviteRemotely(ctx context.Context, c Change) error {
 			return e.receiveOwn(ctx, l, v)
 		}
 	}
-	return fmt.Errorf("%w: %s answered with another invite than it was asked to sign", ErrBadRequest, c.Target.Server())
+	return fmt.Errorf("%w: another invite than %s was asked to sign", ErrBadAnswer, c.Target.Server())
 }
 
 // buildInvite makes an invite on top of the room without writing it; nil if the user is invited already.

@@ -18,6 +18,8 @@ type Membership struct {
 	Position   stream.Position // where it became so
 	Forgotten  bool
 	Stripped   []byte // of invites and knocks: the JSON array of stripped state
+	// Via is the server through which the user was invited, or knocked, in a room that this server is not in.
+	Via id.ServerName
 }
 
 // MembershipChange is a change of a local user's membership.
@@ -39,10 +41,10 @@ func (s Memberships) Set(m Membership, former string, local bool) error {
 	if m.Stripped != nil {
 		stripped = m.Stripped
 	}
-	_, err := s.tx.exec(`INSERT INTO memberships (room_nid, user_id, membership, event_nid, position, local, stripped) VALUES (?, ?, ?, ?, ?, ?, ?)
+	_, err := s.tx.exec(`INSERT INTO memberships (room_nid, user_id, membership, event_nid, position, local, stripped, via) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 		ON CONFLICT (room_nid, user_id) DO UPDATE SET membership = excluded.membership, event_nid = excluded.event_nid,
-		position = excluded.position, forgotten = FALSE, stripped = excluded.stripped`,
-		int64(m.Room), string(m.User), m.Membership, int64(m.Event), int64(m.Position), local, stripped)
+		position = excluded.position, forgotten = FALSE, stripped = excluded.stripped, via = excluded.via`,
+		int64(m.Room), string(m.User), m.Membership, int64(m.Event), int64(m.Position), local, stripped, string(m.Via))
 	if err != nil || !local {
 		return err
 	}
@@ -55,8 +57,8 @@ func (s Memberships) Set(m Membership, former string, local bool) error {
 // Get reads the membership of a user in a room; empty if there never was one.
 func (s Memberships) Get(room RoomNID, user id.UserID) (Membership, error) {
 	m := Membership{Room: room, User: user}
-	_, err := s.tx.row([]any{&m.Membership, &m.Event, &m.Position, &m.Forgotten, &m.Stripped},
-		`SELECT membership, event_nid, position, forgotten, stripped FROM memberships WHERE room_nid = ? AND user_id = ?`, int64(room), string(user))
+	_, err := s.tx.row([]any{&m.Membership, &m.Event, &m.Position, &m.Forgotten, &m.Stripped, &m.Via},
+		`SELECT membership, event_nid, position, forgotten, stripped, via FROM memberships WHERE room_nid = ? AND user_id = ?`, int64(room), string(user))
 	return m, err
 }
 

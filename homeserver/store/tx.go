@@ -36,6 +36,7 @@ type Tx struct {
 	Passes       Passes
 	Profiles     Profiles
 	Errands      Errands
+	Invites      Invites
 	AccountData  AccountData
 	Filters      Filters
 	ServerKeys   ServerKeys
@@ -70,6 +71,7 @@ func newTx(ctx context.Context, db *DB, c *conn, writable bool) *Tx {
 	tx.Passes = Passes{tx}
 	tx.Profiles = Profiles{tx}
 	tx.Errands = Errands{tx}
+	tx.Invites = Invites{tx}
 	tx.AccountData = AccountData{tx}
 	tx.Filters = Filters{tx}
 	tx.ServerKeys = ServerKeys{tx}

@@ -1,0 +1,140 @@
+package homeserver_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/url"
+	"testing"
+
+	"github.com/securecomm/securecomm/homeserver/hstest"
+	"github.com/securecomm/securecomm/homeserver/id"
+)
+
+// awaitLeft waits until a user is told that they are no longer invited to a room, or knocking.
+func awaitLeft(u *hstest.User, room id.RoomID) {
+	u.Await("that the room is gone", func([]byte) bool {
+		var sync struct {
+			Rooms struct {
+				Leave map[id.RoomID]json.RawMessage `json:"leave"`
+			} `json:"rooms"`
+		}
+		u.Must("GET", "/v3/sync?filter="+url.QueryEscape(`{"room":{"include_leave":true}}`), nil, &sync)
+		return sync.Rooms.Leave[room] != nil
+	})
+}
+
+func awaitInvite(u *hstest.User, room id.RoomID) {
+	u.Await("an invite", func(answer []byte) bool {
+		return bytes.Contains(answer, []byte(`"invite_state"`)) && bytes.Contains(answer, []byte(room))
+	})
+}
+
+// TestInvitesWaitForServersThatAreAway: a room is made with an invite for a user whose server is away. It is delivered
+// later, also if the room's server was restarted meanwhile.
+func TestInvitesWaitForServersThatAreAway(t *testing.T) {
+	hstest.EachPair(t, func(t *testing.T, one, two *hstest.Server) {
+		alice, bob := one.Register("alice"), two.Register("bob")
+		if err := two.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		room := alice.CreateRoom(content{"invite": []any{bob.ID}, "is_direct": true})
+		if err := one.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		two.Start()
+		one.Start()
+		awaitInvite(bob, room)
+		alice.AwaitMembership(room, bob.ID, "invite")
+	})
+}
+
+// TestEndsOfInvitesAndKnocks: whose invite or knock another moderator ends hears of it, though their server is not in
+// the room; and who takes back a knock has it taken back there too.
+func TestEndsOfInvitesAndKnocks(t *testing.T) {
+	hstest.EachPair(t, func(t *testing.T, one, two *hstest.Server) {
+		alice, carol, bob := one.Register("alice"), one.Register("carol"), two.Register("bob")
+		for _, version := range []string{"10", "12"} {
+			invited := alice.CreateRoom(content{"preset": "public_chat", "room_version": version})
+			carol.Must("POST", "/v3/join/"+string(invited), nil, nil)
+			users := content{string(carol.ID): 50}
+			if version == "10" {
+				users[string(alice.ID)] = 100
+			}
+			setState(alice, invited, "m.room.power_levels", content{"users": users})
+			for _, end := range []string{"kick", "ban"} {
+				alice.Must("POST", "/v3/rooms/"+string(invited)+"/invite", content{"user_id": bob.ID}, nil)
+				awaitInvite(bob, invited)
+				carol.Must("POST", "/v3/rooms/"+string(invited)+"/"+end, content{"user_id": bob.ID}, nil)
+				awaitLeft(bob, invited)
+			}
+			knocked := alice.CreateRoom(content{"room_version": version})
+			setState(alice, knocked, "m.room.join_rules", content{"join_rule": "knock"})
+			for _, end := range []func(){
+				func() { alice.Must("POST", "/v3/rooms/"+string(knocked)+"/kick", content{"user_id": bob.ID}, nil) },
+				func() { bob.Must("POST", "/v3/rooms/"+string(knocked)+"/leave", nil, nil) },
+			} {
+				bob.Must("POST", "/v3/knock/"+string(knocked)+"?via="+string(one.Name), nil, nil)
+				alice.AwaitMembership(knocked, bob.ID, "knock")
+				end()
+				awaitLeft(bob, knocked)
+				alice.AwaitMembership(knocked, bob.ID, "leave")
+			}
+			// What the server knows of the room is enough to find it again.
+			bob.Must("POST", "/v3/knock/"+string(knocked), nil, nil)
+		}
+	})
+}
+
+// TestComingBackByIDAlone: from version 12 on, the ID of a room names no server to ask. Who was in it is known.
+func TestComingBackByIDAlone(t *testing.T) {
+	hstest.EachPair(t, func(t *testing.T, one, two *hstest.Server) {
+		alice, bob := one.Register("alice"), two.Register("bob")
+		room := alice.CreateRoom(content{"preset": "public_chat", "room_version": "12", "creation_content": content{"type": "m.space"}})
+		bob.Refused("POST", "/v3/join/"+string(room), nil, 404, "M_NOT_FOUND")
+		bob.Must("POST", "/v3/join/"+string(room)+"?via="+string(one.Name), nil, nil)
+		bob.Must("POST", "/v3/rooms/"+string(room)+"/leave", nil, nil)
+		alice.AwaitMembership(room, bob.ID, "leave")
+		bob.Must("GET", "/v1/room_summary/"+string(room), nil, nil)
+		bob.Must("GET", "/v1/rooms/"+string(room)+"/hierarchy", nil, nil)
+		bob.Must("POST", "/v3/join/"+string(room), nil, nil)
+		alice.AwaitMembership(room, bob.ID, "join")
+	})
+}
+
+// TestServersThatAreAwayAreNotUnknownRooms: a join says why it fails.
+func TestServersThatAreAwayAreNotUnknownRooms(t *testing.T) {
+	hstest.EachPair(t, func(t *testing.T, one, two *hstest.Server) {
+		alice, bob := one.Register("alice"), two.Register("bob")
+		room := alice.CreateRoom(content{"preset": "public_chat"})
+		if err := one.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		bob.Refused("POST", "/v3/join/"+string(room)+"?via="+string(one.Name), nil, 502, "M_UNKNOWN")
+		bob.Refused("POST", "/v3/knock/"+string(room)+"?via="+string(one.Name), nil, 502, "M_UNKNOWN")
+		bob.Refused("POST", "/v3/join/!nosuchroom?via="+string(two.Name), nil, 404, "M_NOT_FOUND")
+		one.Start()
+		bob.Refused("POST", "/v3/join/!nosuchroom?via="+string(one.Name), nil, 404, "M_NOT_FOUND")
+	})
+}
+
+// TestUsersWithoutDevicesHaveAnEntry: clients else keep the devices that they know.
+func TestUsersWithoutDevicesHaveAnEntry(t *testing.T) {
+	hstest.EachPair(t, func(t *testing.T, one, two *hstest.Server) {
+		alice, bob := one.Register("alice"), two.Register("bob")
+		room := bob.CreateRoom(content{"preset": "public_chat"})
+		alice.Must("POST", "/v3/join/"+string(room)+"?via="+string(two.Name), nil, nil)
+		devices := func() (n int, there bool) {
+			var out struct {
+				Keys map[id.UserID]map[id.DeviceID]json.RawMessage `json:"device_keys"`
+			}
+			alice.Must("POST", "/v3/keys/query", content{"device_keys": content{string(bob.ID): []any{}}}, &out)
+			of, there := out.Keys[bob.ID]
+			return len(of), there
+		}
+		for range 2 { // asked, then remembered
+			if n, there := devices(); n != 0 || !there {
+				t.Errorf("bob has %d devices with keys, an entry: %t", n, there)
+			}
+		}
+	})
+}
