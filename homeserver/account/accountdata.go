@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -26,6 +27,7 @@ const (
 	typeFullyRead = "m.fully_read"
 	typePushRules = "m.push_rules"
 	typeTags      = "m.tag"
+	typeDirect    = "m.direct"
 )
 
 // AccountData reads a piece of a user's account data; the global one if the room is empty.
@@ -145,6 +147,35 @@ func (s *Service) SetTag(ctx context.Context, user id.UserID, room id.RoomID, ta
 			return err
 		}
 		return putAccountData(tx, user, room, typeTags, raw)
+	})
+}
+
+// AddDirect makes a room a direct chat with everybody whom another room is one with, for a user ("Direct Messaging").
+func (s *Service) AddDirect(ctx context.Context, user id.UserID, like, room id.RoomID) error {
+	return s.DB.Update(ctx, func(tx *store.Tx) error {
+		raw, ok, err := tx.AccountData.Get(user, "", typeDirect)
+		var direct map[string]json.RawMessage
+		if err != nil || !ok || json.Unmarshal(raw, &direct) != nil {
+			return err // a client may have written anything under this type
+		}
+		changed := false
+		for with, list := range direct {
+			var rooms []id.RoomID
+			if json.Unmarshal(list, &rooms) != nil || !slices.Contains(rooms, like) || slices.Contains(rooms, room) {
+				continue
+			}
+			if direct[with], err = json.Marshal(append(rooms, room)); err != nil {
+				return err
+			}
+			changed = true
+		}
+		if !changed {
+			return nil
+		}
+		if raw, err = json.Marshal(direct); err != nil {
+			return err
+		}
+		return putAccountData(tx, user, "", typeDirect, raw)
 	})
 }
 

@@ -100,7 +100,6 @@ func (e *Engine) Create(ctx context.Context, c Creation, alias func(*store.Tx, i
 		foreign = c.foreign(e.Server)
 	}
 	e.invites.expect(d.room.ID, foreign)
-	d.summary.Published = c.Public
 	err = e.Store.Update(ctx, func(tx *store.Tx) error {
 		if err := d.write(tx); err != nil {
 			return err
@@ -313,12 +312,15 @@ func (c *Creation) addCreators(v *event.Version, create map[string]json.RawMessa
 	return nil
 }
 
+// usualTombstone is the level for closing a room in versions that have creators above all levels.
+const usualTombstone = 150
+
 // powerLevels are those that the room begins with.
 func (c *Creation) powerLevels(v *event.Version) (map[string]json.RawMessage, error) {
 	users := map[id.UserID]int{}
 	tombstone := 100
 	if v.PrivilegedCreators {
-		tombstone = 150
+		tombstone = usualTombstone
 	} else {
 		users[c.Creator] = 100
 		if c.Preset == "trusted_private_chat" {

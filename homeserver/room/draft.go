@@ -27,6 +27,7 @@ type draft struct {
 
 	additions      []*addition
 	joined         []id.UserID // local users who come into the room
+	closed         bool        // the room gets a tombstone
 	snapshots      []newSnapshot
 	summaryChanged bool
 	knownOwned     bool
@@ -263,6 +264,8 @@ func (d *draft) setState(ctx context.Context, a *addition, sets []stateSet) erro
 			d.setMember(a, id.UserID(s.tuple.StateKey), before[s.tuple], s.ev)
 		case event.TypeCreate, event.TypePowerLevels, event.TypeJoinRules:
 			rules = true
+		case typeTombstone:
+			d.closed = true
 		}
 		if d.setSummary(s.tuple, s.ev) {
 			d.summaryChanged = true
@@ -468,6 +471,13 @@ func (e *Engine) tryChange(ctx context.Context, l *live, makeIt func(*draft) err
 	}
 	if err := wait(); err != nil {
 		return err
+	}
+	if d.closed {
+		early, err := e.early(ctx, d.room.ID)
+		if err != nil {
+			e.Log.Error("cannot find who is in the successor of a room", "room", d.room.ID, "err", err)
+		}
+		newcomers = append(newcomers, early...)
 	}
 	if len(newcomers) > 0 {
 		e.follow(ctx, newcomers)

@@ -47,9 +47,9 @@ type Engine struct {
 	// Joined is called in the update by which a local user comes into a room with other servers; it may be nil.
 	Joined func(tx *store.Tx, user id.UserID, servers []id.ServerName) error
 
-	// Followed is called once a local user has come into a room that replaces another one; it may be nil. An error is
-	// logged.
-	Followed func(ctx context.Context, user id.UserID, from, to id.RoomID) error
+	// Followed is called once a local user has come into a room that says that it replaces another one; it may be nil.
+	// replaced says that the other one says so too. An error is logged.
+	Followed func(ctx context.Context, user id.UserID, from, to id.RoomID, replaced bool) error
 
 	invites inviting
 

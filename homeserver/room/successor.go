@@ -206,9 +206,11 @@ func (d *draft) levelsFor(v *event.Version, user id.UserID, creators []id.UserID
 		for _, c := range creators {
 			delete(parts["users"], string(c))
 		}
-		// Client-Server API, POST /createRoom: a tombstone needs more than other state.
-		if state := now.Event("", true); now.Event(typeTombstone, true) <= state {
-			parts["events"][typeTombstone] = strconv.AppendInt(nil, max(150, state+1), 10)
+		// Client-Server API, POST /createRoom: a tombstone needs more than other state. What was right where
+		// administrators stood highest is for the creators alone now, unless somebody is raised to it.
+		state, tombstone := now.Event("", true), now.Event(typeTombstone, true)
+		if !d.room.Version.PrivilegedCreators || tombstone <= state {
+			parts["events"][typeTombstone] = strconv.AppendInt(nil, max(usualTombstone, state+1, tombstone), 10)
 		}
 	case d.room.Version.PrivilegedCreators:
 		if d.auth.UserLevel(user) == eventauth.CreatorLevel {
@@ -267,14 +269,79 @@ func (d *draft) newcomers() []newcomer {
 	return out
 }
 
-// follow tells of those whom a committed draft brought.
+// maxEarly is how many users who came into a room before its predecessor was closed get what they had set there.
+const maxEarly = 100
+
+// early are the local users who came into a room's successor before the room was closed, as events from different
+// rooms come in any order. It is asked after the commit that closed the room.
+func (e *Engine) early(ctx context.Context, from id.RoomID) ([]newcomer, error) {
+	to, err := e.replacement(ctx, from)
+	if err != nil || to == "" {
+		return nil, err
+	}
+	l, err := e.live(ctx, to)
+	if errors.Is(err, ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var out []newcomer
+	err = e.look(ctx, l, func(d *draft) error {
+		if predecessor(d.known[event.StateKeyTuple{Type: event.TypeCreate}]) == from {
+			for _, user := range d.local[:min(len(d.local), maxEarly)] {
+				out = append(out, newcomer{user, from, to})
+			}
+		}
+		return nil
+	})
+	return out, err
+}
+
+// replacement is the room that an m.room.tombstone says a room is replaced by; empty if it has none, or is not known.
+func (e *Engine) replacement(ctx context.Context, roomID id.RoomID) (to id.RoomID, err error) {
+	l, err := e.live(ctx, roomID)
+	if errors.Is(err, ErrNotFound) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	err = e.look(ctx, l, func(d *draft) error {
+		t := event.StateKeyTuple{Type: typeTombstone}
+		state, err := e.lookUp(ctx, &d.face, []event.StateKeyTuple{t})
+		if err == nil && state[t] != nil {
+			to = replacementIn(state[t].Content)
+		}
+		return err
+	})
+	return to, err
+}
+
+// replacementIn is the room that the content of an m.room.tombstone names; empty if it is no room ID.
+func replacementIn(content json.RawMessage) id.RoomID {
+	text, _ := canonicaljson.String(canonicaljson.Get(content, "replacement_room"))
+	to, err := id.ParseRoomID(text)
+	if err != nil {
+		return ""
+	}
+	return to
+}
+
+// follow tells of those whom a committed draft brought. That a room replaces another one is for the other one to say:
+// only then does it get what belongs to that.
 func (e *Engine) follow(ctx context.Context, newcomers []newcomer) {
 	if e.Followed == nil {
 		return
 	}
 	for _, n := range newcomers {
-		if err := e.Followed(context.WithoutCancel(ctx), n.user, n.from, n.to); err != nil {
-			e.Log.Error("what a user set for a room cannot be copied to its successor", "room", n.to, "user", n.user, "err", err)
+		ctx := context.WithoutCancel(ctx)
+		to, err := e.replacement(ctx, n.from)
+		if err == nil {
+			err = e.Followed(ctx, n.user, n.from, n.to, to == n.to)
+		}
+		if err != nil {
+			e.Log.Error("what was set for a room cannot be copied to its successor", "room", n.to, "user", n.user, "err", err)
 		}
 	}
 }

@@ -93,8 +93,6 @@ func (e *Engine) tryUpgrade(ctx context.Context, l *live, v *event.Version, u Up
 		return "", err
 	}
 	newcomers := created.newcomers()
-	listed := old.summary.Published
-	old.summary.Published, created.summary.Published = false, listed
 	wait, err := old.queue(ctx, l, func(tx *store.Tx) error {
 		if err := old.write(tx); err != nil {
 			return err
@@ -102,10 +100,7 @@ func (e *Engine) tryUpgrade(ctx context.Context, l *live, v *event.Version, u Up
 		if err := created.write(tx); err != nil {
 			return err
 		}
-		if err := tx.Aliases.Move(old.room.ID, created.room.ID); err != nil || !listed {
-			return err
-		}
-		return errors.Join(tx.Rooms.SetPublished(old.room.NID, false), tx.Rooms.SetPublished(created.room.NID, true))
+		return tx.Rooms.Succeed(old.room, created.room)
 	})
 	l.mu.Unlock()
 	if err != nil {

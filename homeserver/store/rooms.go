@@ -227,13 +227,25 @@ func (r Rooms) SetPublished(nid RoomNID, published bool) error {
 	return err
 }
 
+// Succeed gives the aliases of a room, and its place in the public room list if it has one, to another one.
+func (r Rooms) Succeed(old, next *Room) error {
+	if err := r.tx.Aliases.Move(old.ID, next.ID); err != nil {
+		return err
+	}
+	n, err := r.tx.exec(`UPDATE rooms SET published = FALSE WHERE nid = ? AND published`, int64(old.NID))
+	if err != nil || n == 0 {
+		return err
+	}
+	return r.SetPublished(next.NID, true)
+}
+
 // PublishedRoom is a room of the public room list.
 type PublishedRoom struct {
 	ID id.RoomID
 	Summary
 }
 
-// Published lists the rooms of the public room list that are wanted, the largest first: up to limit of them from an
+// Published lists the rooms of the public room list that are wanted and that users of this server are in, the largest first: up to limit of them from an
 // offset, and how many there are.
 func (r Rooms) Published(offset, limit int, want func(*Summary) bool) (out []PublishedRoom, total int64, err error) {
 	err = r.tx.query(func(rows *sql.Rows) error {
@@ -248,7 +260,9 @@ func (r Rooms) Published(offset, limit int, want func(*Summary) bool) (out []Pub
 			out = append(out, p)
 		}
 		return nil
-	}, `SELECT room_id, `+summaryColumns+` FROM rooms WHERE published ORDER BY joined_members DESC, nid`)
+	}, `SELECT room_id, `+summaryColumns+` FROM rooms WHERE published
+		AND EXISTS (SELECT 1 FROM memberships m WHERE m.room_nid = rooms.nid AND m.membership = 'join' AND m.local)
+		ORDER BY joined_members DESC, nid`)
 	return out, total, err
 }
 

@@ -15,3 +15,6 @@ CREATE INDEX pending_invites_sender ON pending_invites (sender);
 
 -- The server through which a user was invited to a room, or knocked, that this server is not in: the one to turn to about it.
 ALTER TABLE memberships ADD COLUMN via TEXT NOT NULL DEFAULT '';
+
+-- Which rooms users of this server are in.
+CREATE INDEX memberships_here ON memberships (room_nid) WHERE local AND membership = 'join';
