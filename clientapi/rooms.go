@@ -112,6 +112,20 @@ func (a *API) creationOf(c *call, body *creation) (room.Creation, error) {
 		}
 		out.Alias = alias
 	}
+	for _, s := range body.InitialState {
+		if s.Type != "m.room.canonical_alias" || s.StateKey != "" || len(s.Content) == 0 {
+			continue
+		}
+		named, err := aliasesIn(s.Content)
+		if err != nil {
+			return out, err
+		}
+		for _, alias := range named {
+			if alias != out.Alias {
+				return out, fail(http.StatusBadRequest, "M_BAD_ALIAS", fmt.Sprintf("%s does not lead to the new room", alias))
+			}
+		}
+	}
 	for _, u := range body.Invite {
 		if _, err := id.ParseUserID(string(u)); err != nil {
 			return out, err
@@ -225,25 +239,34 @@ func (a *API) setState(c *call, roomID id.RoomID, typ, key string, content json.
 	return sent(eventID), nil
 }
 
-// checkAliases refuses an m.room.canonical_alias that names aliases of other rooms (Client-Server API, PUT state).
-func (a *API) checkAliases(ctx context.Context, roomID id.RoomID, content json.RawMessage) error {
+// aliasesIn reads the aliases that an m.room.canonical_alias names.
+func aliasesIn(content json.RawMessage) ([]id.RoomAlias, error) {
 	var named struct {
 		Alias json.RawMessage `json:"alias"`
 		Alt   []id.RoomAlias  `json:"alt_aliases"`
 	}
 	if err := json.Unmarshal(content, &named); err != nil {
-		return fail(http.StatusBadRequest, "M_INVALID_PARAM", "alias must be a room alias, alt_aliases a list of them")
+		return nil, fail(http.StatusBadRequest, "M_INVALID_PARAM", "alias must be a room alias, alt_aliases a list of them")
 	}
 	aliases := named.Alt
 	var main *id.RoomAlias
 	if len(named.Alias) > 0 && json.Unmarshal(named.Alias, &main) != nil {
-		return fail(http.StatusBadRequest, "M_INVALID_PARAM", "alias must be a room alias")
+		return nil, fail(http.StatusBadRequest, "M_INVALID_PARAM", "alias must be a room alias")
 	}
 	if main != nil && *main != "" {
 		aliases = append(aliases, *main)
 	}
 	if len(aliases) > 50 {
-		return fail(http.StatusBadRequest, "M_INVALID_PARAM", "a room may name at most 50 aliases")
+		return nil, fail(http.StatusBadRequest, "M_INVALID_PARAM", "a room may name at most 50 aliases")
+	}
+	return aliases, nil
+}
+
+// checkAliases refuses an m.room.canonical_alias that names aliases of other rooms (Client-Server API, PUT state).
+func (a *API) checkAliases(ctx context.Context, roomID id.RoomID, content json.RawMessage) error {
+	aliases, err := aliasesIn(content)
+	if err != nil {
+		return err
 	}
 	known, err := a.Directory.Named(ctx, roomID)
 	if err != nil {

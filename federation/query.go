@@ -68,7 +68,13 @@ func (a *API) directory(c *call) (any, error) {
 		return nil, fail(http.StatusNotFound, "M_NOT_FOUND", "the alias is not one of this server")
 	}
 	found, err := a.Directory.ResolveLocal(c.Request().Context(), alias)
-	return client.Directory{RoomID: found.Room, Servers: found.Servers}, err
+	if err != nil {
+		return nil, err
+	}
+	if err := a.allowed(c.Request().Context(), found.Room, c.Origin); err != nil {
+		return nil, err
+	}
+	return client.Directory{RoomID: found.Room, Servers: found.Servers}, nil
 }
 
 func (a *API) publicRooms(c *call) (any, error) {

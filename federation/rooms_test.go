@@ -314,6 +314,25 @@ func (p *peer) member(roomID id.RoomID, user id.UserID) (eventID id.EventID) {
 	return eventID
 }
 
+// TestBarredServersCannotAskTheDirectory: not about the room that bars them.
+func TestBarredServersCannotAskTheDirectory(t *testing.T) {
+	pair(t, func(t *testing.T, us, them *peer) {
+		for alias, barred := range map[id.RoomAlias]bool{"#open:us.test": false, "#closed:us.test": true} {
+			roomID := us.create(room.Creation{Creator: alice, Preset: "public_chat"})
+			if barred {
+				us.set(roomID, alice, "m.room.server_acl", `{"allow":["*"],"deny":["them.*"]}`)
+			}
+			if err := us.api.Directory.Put(t.Context(), alias, roomID, alice); err != nil {
+				t.Fatal(err)
+			}
+			found, err := them.remote.ResolveAlias(t.Context(), alias)
+			if barred && !errors.Is(err, room.ErrForbidden) || !barred && (err != nil || found.Room != roomID) {
+				t.Errorf("%s: %v, %v", alias, found, err)
+			}
+		}
+	})
+}
+
 func TestEventAuthIsTheWholeChain(t *testing.T) {
 	pair(t, func(t *testing.T, us, them *peer) {
 		roomID := us.create(room.Creation{Creator: alice, Preset: "public_chat"})

@@ -72,13 +72,20 @@ func (e *Engine) mayTakePart(ctx context.Context, roomID id.RoomID, server id.Se
 	return err
 }
 
-// parseACL reads a list. What is not as it should be counts as not given, and a list that allows nobody bars everybody.
+// parseACL reads a list.
 func parseACL(ev *store.Event) *acl {
-	a := &acl{event: ev}
 	var content map[string]json.RawMessage
 	if json.Unmarshal(ev.Content, &content) != nil {
-		return a
+		content = nil
 	}
+	a := aclOf(content)
+	a.event = ev
+	return a
+}
+
+// aclOf reads a list. What is not as it should be counts as not given, and a list that allows nobody bars everybody.
+func aclOf(content map[string]json.RawMessage) *acl {
+	a := &acl{}
 	var literals bool
 	if raw, ok := content["allow_ip_literals"]; ok && json.Unmarshal(raw, &literals) == nil {
 		a.noLiterals = !literals

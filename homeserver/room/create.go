@@ -84,6 +84,9 @@ func (e *Engine) Create(ctx context.Context, c Creation, alias func(*store.Tx, i
 	if len(c.InitialState) > maxInitialState || len(c.Invite) > maxInvites {
 		return "", fmt.Errorf("%w: at most %d pieces of initial state and %d invites", ErrBadRequest, maxInitialState, maxInvites)
 	}
+	if err := e.checkCreation(&c); err != nil {
+		return "", err
+	}
 	protos, err := c.protos(v)
 	if err != nil {
 		return "", err

@@ -438,6 +438,9 @@ func (e *Engine) buildInvite(ctx context.Context, l *live, c Change) (invite *ev
 	if d, err = e.draft(ctx, l); err != nil {
 		return nil, nil, err
 	}
+	if err := d.mayFederate(ctx); err != nil {
+		return nil, nil, err
+	}
 	target := string(c.Target)
 	v, err := d.build(ctx, event.Proto{Type: event.TypeMember, StateKey: &target, Sender: c.Sender, Content: content})
 	if err != nil {

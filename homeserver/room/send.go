@@ -43,6 +43,9 @@ func (e *Engine) Send(ctx context.Context, m Message) (id.EventID, error) {
 	var eventID id.EventID
 	err := e.change(ctx, m.Room, func(d *draft) error {
 		if m.StateKey != nil {
+			if err := d.checkChange(ctx, m); err != nil {
+				return err
+			}
 			same, err := d.unchanged(ctx, m)
 			if err != nil || same != "" {
 				eventID = same
@@ -114,6 +117,8 @@ func (d *draft) sendRedaction(ctx context.Context, a *addition) error {
 		return fmt.Errorf("%w: the event to redact is of another room", ErrBadRequest)
 	case target.StateKeyIs(event.TypeCreate, ""):
 		return fmt.Errorf("%w: m.room.create can't be redacted", ErrForbidden)
+	case staysWhole(target):
+		return fmt.Errorf("%w: %s can't be redacted, only replaced", ErrForbidden, target.Type)
 	case target.Sender != a.ev.Sender && d.auth.UserLevel(a.ev.Sender) < d.auth.Levels().Redact():
 		return fmt.Errorf("%w: your power level is too low to redact events of other users", ErrForbidden)
 	}

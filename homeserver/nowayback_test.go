@@ -1,0 +1,106 @@
+package homeserver_test
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/securecomm/securecomm/homeserver/hstest"
+)
+
+// TestStateWithoutAWayBack: nobody shuts themselves out by accident, or shows what was not meant to be shown. What is
+// refused is refused wherever a client can set it.
+func TestStateWithoutAWayBack(t *testing.T) {
+	hstest.Each(t, func(t *testing.T, s *hstest.Server) {
+		alice := s.Register("alice")
+		const megolm = "m.megolm.v1.aes-sha2"
+		for i, c := range []struct {
+			typ     string
+			content any
+			ok      bool
+		}{
+			{"m.room.server_acl", content{"allow": []any{"*"}, "deny": []any{"evil.test"}}, true},
+			{"m.room.server_acl", content{"allow": []any{"one.*"}, "allow_ip_literals": false}, true},
+			{"m.room.server_acl", content{}, false},
+			{"m.room.server_acl", content{"allow": []any{}}, false},
+			{"m.room.server_acl", content{"allow": "*"}, false},
+			{"m.room.server_acl", content{"allow": nil}, false},
+			{"m.room.server_acl", content{"allow": []any{"*", 1}}, false},
+			{"m.room.server_acl", content{"allow": []any{"two.test"}}, false},
+			{"m.room.server_acl", content{"allow": []any{"*"}, "deny": []any{"ONE.test"}}, false},
+			{"m.room.server_acl", content{"allow": []any{"*"}, "deny": []any{"*"}}, false},
+			{"m.room.server_acl", content{"allow": []any{"*"}, "deny": "evil.test"}, false},
+			{"m.room.server_acl", content{"allow": []any{"*"}, "allow_ip_literals": "no"}, false},
+			{"m.room.tombstone", content{"body": "b", "replacement_room": "!next:one.test"}, true},
+			{"m.room.tombstone", content{"body": "b", "replacement_room": ""}, false},
+			{"m.room.tombstone", content{"body": "b", "replacement_room": 5}, false},
+			{"m.room.tombstone", content{"body": "b", "replacement_room": "#next:one.test"}, false},
+			{"m.room.encryption", content{"algorithm": megolm, "rotation_period_msgs": 100}, true},
+			{"m.room.encryption", content{}, false},
+			{"m.room.encryption", content{"algorithm": 1}, false},
+			{"m.room.encryption", content{"algorithm": ""}, false},
+			{"m.room.encryption", content{"algorithm": megolm, "rotation_period_ms": "soon"}, false},
+			{"m.room.encryption", content{"algorithm": megolm, "rotation_period_ms": 0}, false},
+			{"m.room.history_visibility", content{"history_visibility": "joined"}, true},
+			{"m.room.history_visibility", content{"history_visibility": "nobody"}, false},
+			{"m.room.history_visibility", content{}, false},
+			{"m.room.history_visibility", content{"history_visibility": []any{"joined"}}, false},
+			{"m.room.join_rules", content{"join_rule": "restricted", "allow": []any{}}, true},
+			{"m.room.join_rules", content{"join_rule": "my.own.rule"}, true},
+			{"m.room.join_rules", content{}, false},
+			{"m.room.join_rules", content{"join_rule": "restricted", "allow": "all"}, false},
+			{"m.room.power_levels", content{"users": []any{}}, false},
+			{"m.room.power_levels", content{"users": content{string(alice.ID): "100"}}, false},
+			{"m.room.name", content{"name": 5}, true}, // can be set again
+		} {
+			name := fmt.Sprintf("case %d, %s %v", i, c.typ, c.content)
+			room := alice.CreateRoom(content{"room_version": "10"})
+			status, body := alice.Do("PUT", "/v3/rooms/"+string(room)+"/state/"+c.typ+"/", c.content)
+			if (status == 200) != c.ok || !c.ok && status != 400 && status != 403 {
+				t.Errorf("%s: %d %s", name, status, body)
+			}
+			if c.typ == "m.room.power_levels" {
+				continue
+			}
+			initial := content{"initial_state": []any{content{"type": c.typ, "content": c.content}}}
+			if status, body := alice.Do("POST", "/v3/createRoom", initial); (status == 200) != c.ok || !c.ok && status != 400 {
+				t.Errorf("%s, to begin with: %d %s", name, status, body)
+			}
+		}
+		room := alice.CreateRoom(content{})
+		path := "/v3/rooms/" + string(room) + "/state/"
+		alice.Refused("PUT", path+"m.room.tombstone/", content{"body": "b", "replacement_room": room}, 400, "M_INVALID_PARAM")
+		for typ, c := range map[string]content{"m.room.encryption": {"algorithm": megolm}, "m.room.server_acl": {"allow": []any{"*"}}} {
+			var sent struct {
+				ID string `json:"event_id"`
+			}
+			alice.Must("PUT", path+typ+"/", c, &sent)
+			alice.Refused("PUT", "/v3/rooms/"+string(room)+"/redact/"+sent.ID+"/t", nil, 403, "M_FORBIDDEN")
+		}
+		alice.Refused("PUT", path+"m.room.encryption/", content{"algorithm": "m.none"}, 400, "M_INVALID_PARAM")
+		alice.Must("PUT", path+"m.room.encryption/", content{"algorithm": megolm, "rotation_period_msgs": 5}, nil)
+		for _, wrong := range []content{
+			{"creation_content": content{"m.federate": "no"}}, {"creation_content": content{"type": 1}}, {"creation_content": content{"predecessor": "!r:one.test"}},
+			{"creation_content": content{"m.federate": false}, "invite": []any{"@bob:elsewhere.test"}},
+			{"power_level_content_override": content{"users": "alice"}, "room_version": "1"},
+			{"initial_state": []any{content{"type": "m.room.canonical_alias", "content": content{"alias": "#nosuch:one.test"}}}},
+		} {
+			if status, body := alice.Do("POST", "/v3/createRoom", wrong); status != 400 {
+				t.Errorf("%v: %d %s", wrong, status, body)
+			}
+		}
+		alice.CreateRoom(content{"room_alias_name": "mine", "initial_state": []any{content{"type": "m.room.canonical_alias", "content": content{"alias": "#mine:one.test"}}}})
+	})
+}
+
+// TestRoomsForOneServer: nobody of another server is invited where they may not come in.
+func TestRoomsForOneServer(t *testing.T) {
+	hstest.EachPair(t, func(t *testing.T, one, two *hstest.Server) {
+		alice, carol, bob := one.Register("alice"), one.Register("carol"), two.Register("bob")
+		for _, version := range []string{"10", "12"} {
+			room := alice.CreateRoom(content{"creation_content": content{"m.federate": false}, "room_version": version})
+			alice.Refused("POST", "/v3/rooms/"+string(room)+"/invite", content{"user_id": bob.ID}, 403, "M_FORBIDDEN")
+			alice.Refused("PUT", "/v3/rooms/"+string(room)+"/state/m.room.member/"+string(bob.ID), content{"membership": "invite"}, 403, "M_FORBIDDEN")
+			alice.Must("POST", "/v3/rooms/"+string(room)+"/invite", content{"user_id": carol.ID}, nil)
+		}
+	})
+}
