@@ -44,7 +44,7 @@ func (s *Server) build() error {
 		s.Media.Web = &http.Client{Transport: &http.Transport{DialContext: web.DialContext, DisableKeepAlives: true}, Timeout: previewTimeout}
 	}
 	s.Push = push.New(s.Store, s.Log)
-	s.Rooms.Followed = s.followed
+	s.Rooms.Followed, s.Rooms.Shown = s.followed, s.shown
 	s.Timeline = &timeline.Service{Store: s.Store, Log: s.Log, Server: name, Servers: s.Rooms.Servers}
 	volatile := ephemeral.Options{Store: s.Store, Server: name, Rooms: s.Rooms, Log: s.Log}
 	accounts := account.Options{

@@ -155,8 +155,8 @@ func (s *Server) unlock() error {
 	return s.lock.Close()
 }
 
-// showProfile brings a user's new profile into all rooms that the user is in.
-func (s *Server) showProfile(ctx context.Context, user id.UserID) error {
+// showProfile brings fields of a user's profile into all rooms that the user is in, or into one.
+func (s *Server) showProfile(ctx context.Context, user id.UserID, only id.RoomID, fields []string) error {
 	var profile room.Profile
 	var joined []store.Membership
 	err := s.Store.View(ctx, func(tx *store.Tx) error {
@@ -173,14 +173,23 @@ func (s *Server) showProfile(ctx context.Context, user id.UserID) error {
 	}
 	var errs []error
 	for _, m := range joined {
-		err := s.Rooms.SetMembership(ctx, room.Change{
-			Room: m.RoomID, Sender: user, Target: user, Membership: "join", Profile: profile, Only: []string{"join"},
-		})
-		if err != nil && !errors.Is(err, room.ErrForbidden) {
+		if only != "" && m.RoomID != only {
+			continue
+		}
+		if err := s.Rooms.ShowProfile(ctx, m.RoomID, user, profile, fields...); err != nil && !errors.Is(err, room.ErrForbidden) {
 			errs = append(errs, err)
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// shown sees to it that a room which a user comes into does not keep a profile that was changed meanwhile.
+func (s *Server) shown(tx *store.Tx, user id.UserID, roomID id.RoomID, shown room.Profile) error {
+	fields, err := tx.Profiles.Get(user)
+	if err != nil || room.ProfileOf(fields) == shown {
+		return err
+	}
+	return s.Account.ShowIn(tx, user, roomID)
 }
 
 // leaveAll takes a user who is gone for good out of all rooms and invites, and forgets them.

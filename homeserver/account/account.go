@@ -63,9 +63,9 @@ type Options struct {
 	DeviceRenamed func(tx *store.Tx, user id.UserID, device id.DeviceID) error
 	// Erased is called in the transaction that erases a user, to delete what is kept of the user elsewhere.
 	Erased func(tx *store.Tx, user id.UserID) error
-	// ProfileChanged tells the rooms of a user of a new display name or avatar. It is called again after
-	// an error and after a restart, until it returns nil.
-	ProfileChanged func(ctx context.Context, user id.UserID) error
+	// ProfileChanged shows fields of a user's profile, the display name or the avatar, in all the user's rooms, or in one.
+	// It is called again after an error and after a restart, until it returns nil.
+	ProfileChanged func(ctx context.Context, user id.UserID, room id.RoomID, fields []string) error
 	// Deactivated makes a user leave all rooms. It is repeated like ProfileChanged.
 	Deactivated func(ctx context.Context, user id.UserID) error
 	// RemoteProfile asks another server for a profile, all of it or the named field. An error that wraps

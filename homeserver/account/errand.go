@@ -2,16 +2,40 @@ package account
 
 import (
 	"context"
+	"strings"
 	"time"
 
+	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/store"
 )
 
-// The kinds of errands.
+// The kinds of errands. Those of one room have the room's ID behind the kind.
 const (
-	errandProfile = "profile"
+	errandProfile = "profile" // both fields that rooms show, as former versions have it
+	errandName    = "profile " + FieldDisplayName
+	errandAvatar  = "profile " + FieldAvatarURL
+	errandRoom    = "room "
 	errandLeave   = "leave"
 )
+
+// shownBy are the fields of the profile that an errand of a kind tells all rooms of; nil if it is another errand.
+func shownBy(kind string) []string {
+	switch kind {
+	case errandProfile:
+		return []string{FieldDisplayName, FieldAvatarURL}
+	case errandName:
+		return []string{FieldDisplayName}
+	case errandAvatar:
+		return []string{FieldAvatarURL}
+	}
+	return nil
+}
+
+// ShowIn has a room shown a user's profile, in the transaction that brings the user into it with an old one.
+func (s *Service) ShowIn(tx *store.Tx, user id.UserID, room id.RoomID) error {
+	tx.AfterCommit(s.wakeErrands)
+	return tx.Errands.Add(user, errandRoom+string(room))
+}
 
 const (
 	errandBatch = 100
@@ -64,15 +88,26 @@ func (s *Service) runErrands(ctx context.Context) error {
 	}
 }
 
+// errand is what an errand asks to do; nil if nobody does it.
+func (s *Service) errand(e store.Errand) func(context.Context) error {
+	fields, room := shownBy(e.Kind), id.RoomID("")
+	if in, ok := strings.CutPrefix(e.Kind, errandRoom); ok {
+		fields, room = shownBy(errandProfile), id.RoomID(in)
+	}
+	switch {
+	case e.Kind == errandLeave && s.Deactivated != nil:
+		return func(ctx context.Context) error { return s.Deactivated(ctx, e.User) }
+	case fields != nil && s.ProfileChanged != nil:
+		return func(ctx context.Context) error { return s.ProfileChanged(ctx, e.User, room, fields) }
+	}
+	return nil
+}
+
 // runErrand returns an error only if what came of the errand can't be noted.
 func (s *Service) runErrand(ctx context.Context, e store.Errand) error {
-	do := s.ProfileChanged
-	if e.Kind == errandLeave {
-		do = s.Deactivated
-	}
 	note := func(tx *store.Tx) error { return tx.Errands.Done(e) }
-	if do != nil {
-		if err := do(ctx, e.User); err != nil {
+	if do := s.errand(e); do != nil {
+		if err := do(ctx); err != nil {
 			if ctx.Err() != nil {
 				return ctx.Err() // the server stops: nothing has failed
 			}

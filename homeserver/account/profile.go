@@ -130,10 +130,13 @@ func (s *Service) DeleteProfileField(ctx context.Context, user id.UserID, field 
 }
 
 func (s *Service) tellRooms(tx *store.Tx, user id.UserID, field string) error {
-	if field != FieldDisplayName && field != FieldAvatarURL {
-		return nil
+	switch field {
+	case FieldDisplayName:
+		return tx.Errands.Add(user, errandName)
+	case FieldAvatarURL:
+		return tx.Errands.Add(user, errandAvatar)
 	}
-	return tx.Errands.Add(user, errandProfile)
+	return nil
 }
 
 // profileSize is the size of a profile as JSON, near enough.

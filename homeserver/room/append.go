@@ -53,6 +53,11 @@ func (d *draft) write(tx *store.Tx) error {
 			if err := d.tellJoined(tx, a); err != nil {
 				return err
 			}
+			if a.shown != nil && d.e.Shown != nil {
+				if err := d.e.Shown(tx, a.ev.Sender, d.room.ID, *a.shown); err != nil {
+					return err
+				}
+			}
 		}
 	}
 	if d.summaryChanged {

@@ -91,7 +91,7 @@ func (e *Engine) Create(ctx context.Context, c Creation, alias func(*store.Tx, i
 	if err != nil {
 		return "", err
 	}
-	l, d, err := e.createDraft(ctx, v, protos)
+	l, d, err := e.createDraft(ctx, v, protos, &c.Profile)
 	if err != nil {
 		return "", err
 	}
@@ -174,7 +174,8 @@ func (d *draft) inviteOwn(ctx context.Context, c Creation) error {
 }
 
 // createDraft builds the first events of a room.
-func (e *Engine) createDraft(ctx context.Context, v *event.Version, protos []event.Proto) (*live, *draft, error) {
+// The second is the creator's join, which shows a profile.
+func (e *Engine) createDraft(ctx context.Context, v *event.Version, protos []event.Proto, shown *Profile) (*live, *draft, error) {
 	nid, err := e.Store.NextNumber(ctx)
 	if err != nil {
 		return nil, nil, err
@@ -199,8 +200,12 @@ func (e *Engine) createDraft(ctx context.Context, v *event.Version, protos []eve
 		if i == 0 {
 			room.ID = verified.Event().RoomID
 		}
-		if _, err := d.add(ctx, verified); err != nil {
+		a, err := d.add(ctx, verified)
+		if err != nil {
 			return nil, nil, err
+		}
+		if i == 1 {
+			a.shown = shown
 		}
 	}
 	d.head.Seq = 1
@@ -360,6 +365,14 @@ func ProfileOf(fields map[string]json.RawMessage) Profile {
 	_ = json.Unmarshal(fields["displayname"], &p.DisplayName)
 	_ = json.Unmarshal(fields["avatar_url"], &p.AvatarURL)
 	return p
+}
+
+// field is one of the fields by its name in the specification.
+func (p Profile) field(name string) string {
+	if name == "displayname" {
+		return p.DisplayName
+	}
+	return p.AvatarURL
 }
 
 // content is an m.room.member's.

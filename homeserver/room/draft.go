@@ -62,6 +62,7 @@ type addition struct {
 	request  *store.RequestKey // the client's request that it answers
 	ours     bool              // a user of this server sends it: its relation has to make sense
 	redacts  *redaction
+	shown    *Profile     // of a join: the user's, as read before; nil if the content is the client's choice
 	missing  []id.EventID // predecessors that are not here
 	holds    bool         // the state before it is one that was there before
 	came     bool         // from another server: it may have been missed

@@ -47,6 +47,10 @@ type Engine struct {
 	// Joined is called in the update by which a local user comes into a room with other servers; it may be nil.
 	Joined func(tx *store.Tx, user id.UserID, servers []id.ServerName) error
 
+	// Shown is called in the update by which a local user comes into a room, with the profile that the room shows, which
+	// was read before; it may be nil.
+	Shown func(tx *store.Tx, user id.UserID, room id.RoomID, profile Profile) error
+
 	// Followed is called once a local user has come into a room that says that it replaces another one; it may be nil.
 	// replaced says that the other one says so too. An error is logged.
 	Followed func(ctx context.Context, user id.UserID, from, to id.RoomID, replaced bool) error

@@ -31,6 +31,8 @@ type Change struct {
 	Via []id.ServerName
 	// authorised is the user by whose right somebody joins a restricted room, as JSON. It is never the client's to say.
 	authorised json.RawMessage
+	// asShown says that the profile is the user's, as read before: it may be out of date once the change is written.
+	asShown bool
 	// Only, if not empty, is what the target's membership has to be before: "ban" to unban, for one.
 	Only []string
 }
@@ -95,6 +97,62 @@ func (e *Engine) SetMembership(ctx context.Context, c Change) error {
 		}
 		target := string(c.Target)
 		v, err := d.build(ctx, event.Proto{Type: event.TypeMember, StateKey: &target, Sender: c.Sender, Content: content})
+		if err != nil {
+			return err
+		}
+		a, err := d.add(ctx, v)
+		if err == nil && c.asShown {
+			a.shown = &c.Profile
+		}
+		return err
+	})
+}
+
+// ShowProfile brings fields of a user's profile, "displayname" or "avatar_url", into a room that the user is in. The rest
+// of the membership's content, a name that the user chose for this room perhaps, stays.
+func (e *Engine) ShowProfile(ctx context.Context, roomID id.RoomID, user id.UserID, p Profile, fields ...string) error {
+	key := event.StateKeyTuple{Type: event.TypeMember, StateKey: string(user)}
+	if _, err := e.Store.StateKey(ctx, key); err != nil {
+		return err
+	}
+	profile := p.content("join")
+	return e.change(ctx, roomID, func(d *draft) error {
+		state, err := d.e.lookUp(ctx, &d.face, []event.StateKeyTuple{key})
+		if err != nil || state[key] == nil || state[key].Membership() != "join" {
+			return err
+		}
+		content := map[string]json.RawMessage{}
+		if err := json.Unmarshal(state[key].Content, &content); err != nil {
+			return fmt.Errorf("read the membership of %s: %w", user, err)
+		}
+		changed := false
+		for _, field := range fields {
+			wanted, err := json.Marshal(profile[field])
+			if err != nil {
+				return err
+			}
+			if profile[field] == nil {
+				wanted = nil
+			}
+			if former, _ := canonicaljson.String(content[field]); former == p.field(field) && (content[field] == nil) == (wanted == nil) {
+				continue
+			}
+			if content[field], changed = wanted, true; wanted == nil {
+				delete(content, field)
+			}
+		}
+		if !changed {
+			return nil
+		}
+		// What was said of the join itself does not hold for this.
+		delete(content, authorisedVia)
+		delete(content, "reason")
+		raw, err := json.Marshal(content)
+		if err != nil {
+			return err
+		}
+		target := string(user)
+		v, err := d.build(ctx, event.Proto{Type: event.TypeMember, StateKey: &target, Sender: user, Content: raw})
 		if err != nil {
 			return err
 		}
@@ -279,7 +337,7 @@ func AllowedRooms(rules *event.Event) []id.RoomID {
 // Join joins a local user to a room: here if the server is in it, else through one of the servers given, or known
 // from before. It returns once the join is durable.
 func (e *Engine) Join(ctx context.Context, c Change) error {
-	c.Membership = "join"
+	c.Membership, c.asShown = "join", true
 	err := e.SetMembership(ctx, c)
 	if err == nil || e.Remote == nil {
 		return err

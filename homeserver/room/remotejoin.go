@@ -160,7 +160,7 @@ func (e *Engine) joinThrough(ctx context.Context, server id.ServerName, c Change
 			join = checked[0]
 		}
 	}
-	return e.enter(ctx, room, join, joined)
+	return e.enter(ctx, room, join, joined, &c.Profile)
 }
 
 // template asks for the template of a membership event and checks each of its fields that we did not choose.
@@ -246,8 +246,8 @@ func (e *Engine) ensureRoom(ctx context.Context, roomID id.RoomID, v *event.Vers
 	return room, nil
 }
 
-// enter takes over a room as another server describes it, with a join on top.
-func (e *Engine) enter(ctx context.Context, room *store.Room, join event.Verified, joined *Joined) error {
+// enter takes over a room as another server describes it, with a join on top that shows a profile.
+func (e *Engine) enter(ctx context.Context, room *store.Room, join event.Verified, joined *Joined, shown *Profile) error {
 	described := e.check(ctx, room, append(slices.Clone(joined.AuthChain), joined.State...))
 	known, err := e.keepOutliers(ctx, room, described)
 	if err != nil {
@@ -293,7 +293,7 @@ func (e *Engine) enter(ctx context.Context, room *store.Room, join event.Verifie
 	if err != nil {
 		return fmt.Errorf("%w: the room as described does not allow the join: %w", ErrForbidden, err)
 	}
-	return e.change(ctx, room.ID, func(d *draft) error { return d.enter(ctx, join, around, before) })
+	return e.change(ctx, room.ID, func(d *draft) error { return d.enter(ctx, join, around, before, shown) })
 }
 
 // checkCreate checks that a room as another server describes it was made with the version that the server says it has.
@@ -315,7 +315,7 @@ func (e *Engine) checkCreate(ctx context.Context, room *store.Room, m store.Stat
 
 // enter replaces what a draft's room is by a state and a join on top of it. If others of this server are in the room
 // already, the join is merged instead.
-func (d *draft) enter(ctx context.Context, join event.Verified, a around, before store.StateMap) error {
+func (d *draft) enter(ctx context.Context, join event.Verified, a around, before store.StateMap, shown *Profile) error {
 	if a.known != nil && !a.known.Outlier() {
 		return nil
 	}
@@ -327,7 +327,7 @@ func (d *draft) enter(ctx context.Context, join event.Verified, a around, before
 	if a.known != nil {
 		ev.NID, ev.Known = a.known.NID, true
 	}
-	add := &addition{ev: ev, verified: join, missing: a.missing}
+	add := &addition{ev: ev, verified: join, missing: a.missing, shown: shown}
 	if len(d.local) > 0 {
 		if err := d.stateFor(ctx, add, before); err != nil {
 			return err

@@ -125,7 +125,7 @@ func (d *draft) replace(ctx context.Context, v *event.Version, u Upgrade) (*live
 	if err != nil {
 		return nil, nil, err
 	}
-	next, created, err := d.e.createDraft(ctx, v, protos)
+	next, created, err := d.e.createDraft(ctx, v, protos, &u.Profile)
 	if err != nil {
 		return nil, nil, fmt.Errorf("the new room: %w", err)
 	}
