@@ -33,17 +33,18 @@ func (a *API) whoami(c *call) (any, error) {
 
 func (a *API) changePassword(c *call) (any, error) {
 	var in struct {
-		Auth     *account.Auth `json:"auth"`
-		Password string        `json:"new_password"`
-		Logout   *bool         `json:"logout_devices"`
+		Password string `json:"new_password"`
+		Logout   *bool  `json:"logout_devices"`
 	}
-	if err := c.decode(&in); err != nil {
+	const operation = "change the password"
+	auth, err := a.decodeConfirmed(c, operation, &in)
+	if err != nil {
 		return nil, err
 	}
 	if in.Password == "" {
 		return nil, missing("new_password")
 	}
-	if err := a.Account.Confirm(c.Request().Context(), c.Requester, "change the password", in.Auth); err != nil {
+	if err := a.Account.Confirm(c.Request().Context(), c.Requester, operation, auth); err != nil {
 		return nil, err
 	}
 	return nil, a.Account.ChangePassword(c.Request().Context(), c.Requester, in.Password, in.Logout == nil || *in.Logout)
@@ -51,13 +52,14 @@ func (a *API) changePassword(c *call) (any, error) {
 
 func (a *API) deactivate(c *call) (any, error) {
 	var in struct {
-		Auth  *account.Auth `json:"auth"`
-		Erase bool          `json:"erase"`
+		Erase bool `json:"erase"`
 	}
-	if err := c.decode(&in); err != nil {
+	const operation = "deactivate the account"
+	auth, err := a.decodeConfirmed(c, operation, &in)
+	if err != nil {
 		return nil, err
 	}
-	if err := a.Account.Confirm(c.Request().Context(), c.Requester, "deactivate the account", in.Auth); err != nil {
+	if err := a.Account.Confirm(c.Request().Context(), c.Requester, operation, auth); err != nil {
 		return nil, err
 	}
 	if err := a.Account.Deactivate(c.Request().Context(), c.Requester.User, in.Erase); err != nil {

@@ -39,6 +39,7 @@ func TestRegistrationFlow(t *testing.T) {
 		if a.body["user_id"] != "@user-upper:example.org" || a.body["device_id"] != "xyzzy" || a.body["access_token"] == "" {
 			t.Errorf("got %v", a.body)
 		}
+		body["auth"] = map[string]any{"type": "m.login.dummy"}
 		t.want(t.call(POST, v3+"/register", "", body), 400, "M_USER_IN_USE")
 		for _, bad := range []string{"!", `"`, ":", "?", "\\", "@", "[", "é", "\n", "'"} {
 			body["username"] = "user-" + bad
@@ -50,6 +51,29 @@ func TestRegistrationFlow(t *testing.T) {
 		t.want(t.call(GET, v3+"/register/available?username=user-upper", "", nil), 400, "M_USER_IN_USE")
 		t.want(t.call(GET, v3+"/register/available?username=a,b", "", nil), 400, "M_INVALID_USERNAME")
 		t.want(t.call(GET, v3+"/register/available", "", nil), 400, "M_MISSING_PARAM")
+	})
+}
+
+// A client whose answer was lost asks again: it is the same account. Parameters are remembered in the session.
+func TestRegistrationIsOneForASession(t *testing.T) {
+	each(t, func(t *tester) {
+		for _, given := range []map[string]any{{"username": "alice", "password": "superuser"}, {"password": "superuser"}} {
+			session := t.want(t.call(POST, v3+"/register", "", given), 401, "").body["session"]
+			auth := map[string]any{"auth": map[string]any{"type": "m.login.dummy", "session": session}}
+			first := t.want(t.call(POST, v3+"/register", "", auth), 200, "")
+			again := t.want(t.call(POST, v3+"/register", "", auth), 200, "")
+			if first.body["user_id"] != again.body["user_id"] || given["username"] != nil && first.body["user_id"] != "@alice:example.org" {
+				t.Errorf("%v: registered as %v, then as %v", given, first.body["user_id"], again.body["user_id"])
+			}
+			t.want(t.call(GET, v3+"/account/whoami", again.body["access_token"].(string), nil), 200, "")
+			auth["username"], auth["password"] = "mallory", "superuser"
+			t.want(t.call(POST, v3+"/register", "", auth), 403, "M_FORBIDDEN")
+			auth["username"], auth["password"] = given["username"], "another one"
+			if auth["username"] == nil {
+				delete(auth, "username")
+			}
+			t.want(t.call(POST, v3+"/register", "", auth), 403, "M_FORBIDDEN")
+		}
 	})
 }
 
@@ -144,6 +168,20 @@ func TestDeviceFlow(t *testing.T) {
 		t.want(t.call(GET, v3+"/account/whoami", other, nil), 401, "M_UNKNOWN_TOKEN")
 
 		t.want(t.call(POST, v3+"/delete_devices", token, `{}`), 400, "M_MISSING_PARAM")
+		session := func(a answer) map[string]any {
+			auth := passwordAuth(alice, "superuser")
+			auth["session"] = a.body["session"]
+			return auth
+		}
+		one, _ := t.login(alice, "superuser")
+		two, _ := t.login(alice, "superuser")
+		auth := session(t.call(DELETE, v3+"/devices/"+url.PathEscape(one), token, nil))
+		t.want(t.call(DELETE, v3+"/devices/"+url.PathEscape(two), token, map[string]any{"auth": auth}), 401, "M_UNKNOWN")
+		auth = session(t.call(POST, v3+"/delete_devices", token, map[string]any{"devices": []string{one}}))
+		t.want(t.call(POST, v3+"/delete_devices", token, map[string]any{"devices": []string{two}, "auth": auth}), 403, "M_FORBIDDEN")
+		t.want(t.call(POST, v3+"/delete_devices", token, map[string]any{"auth": auth}), 200, "")
+		t.want(t.call(GET, v3+"/devices/"+url.PathEscape(one), token, nil), 404, "M_NOT_FOUND")
+		t.want(t.call(GET, v3+"/devices/"+url.PathEscape(two), token, nil), 200, "")
 		device, other = t.login(alice, "superuser")
 		t.want(t.call(POST, v3+"/delete_devices", token, map[string]any{"devices": []string{device, "unknown"}, "auth": passwordAuth(alice, "superuser")}), 200, "")
 		t.want(t.call(GET, v3+"/account/whoami", other, nil), 401, "M_UNKNOWN_TOKEN")

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 
-	"github.com/securecomm/securecomm/homeserver/account"
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/keys"
 )
@@ -18,21 +17,22 @@ func (a *API) crossSigningRoutes() []route {
 
 func (a *API) uploadSigningKeys(c *call) (any, error) {
 	var in struct {
-		Auth        *account.Auth   `json:"auth"`
 		Master      json.RawMessage `json:"master_key"`
 		SelfSigning json.RawMessage `json:"self_signing_key"`
 		UserSigning json.RawMessage `json:"user_signing_key"`
 	}
-	if err := c.decode(&in); err != nil {
+	const operation = "upload cross-signing keys"
+	auth, err := a.decodeConfirmed(c, operation, &in)
+	if err != nil {
 		return nil, err
 	}
 	ctx := c.Request().Context()
 	signing := keys.SigningKeys{Master: in.Master, SelfSigning: in.SelfSigning, UserSigning: in.UserSigning}
-	err := a.Keys.UploadSigningKeys(ctx, c.Requester.User, signing, false)
+	err = a.Keys.UploadSigningKeys(ctx, c.Requester.User, signing, false)
 	if !errors.Is(err, keys.ErrNeedsAuth) {
 		return nil, err
 	}
-	if err := a.Account.Confirm(ctx, c.Requester, "upload cross-signing keys", in.Auth); err != nil {
+	if err := a.Account.Confirm(ctx, c.Requester, operation, auth); err != nil {
 		return nil, err
 	}
 	return nil, a.Keys.UploadSigningKeys(ctx, c.Requester.User, signing, true)

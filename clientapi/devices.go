@@ -3,7 +3,6 @@ package clientapi
 import (
 	"net/http"
 
-	"github.com/securecomm/securecomm/homeserver/account"
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/store"
 )
@@ -66,13 +65,12 @@ func (a *API) renameDevice(c *call) (any, error) {
 }
 
 func (a *API) deleteDevice(c *call) (any, error) {
-	var in struct {
-		Auth *account.Auth `json:"auth"`
-	}
-	if err := c.decode(&in); err != nil {
+	operation := "delete device " + c.path("deviceId")
+	auth, err := a.decodeConfirmed(c, operation, &struct{}{})
+	if err != nil {
 		return nil, err
 	}
-	if err := a.Account.Confirm(c.Request().Context(), c.Requester, "delete devices", in.Auth); err != nil {
+	if err := a.Account.Confirm(c.Request().Context(), c.Requester, operation, auth); err != nil {
 		return nil, err
 	}
 	return nil, a.Account.DeleteDevices(c.Request().Context(), c.Requester.User, id.DeviceID(c.path("deviceId")))
@@ -82,10 +80,11 @@ const maxDeletedDevices = 1000
 
 func (a *API) deleteDevices(c *call) (any, error) {
 	var in struct {
-		Auth    *account.Auth `json:"auth"`
 		Devices []id.DeviceID `json:"devices"`
 	}
-	if err := c.decode(&in); err != nil {
+	const operation = "delete devices"
+	auth, err := a.decodeConfirmed(c, operation, &in)
+	if err != nil {
 		return nil, err
 	}
 	if in.Devices == nil {
@@ -94,7 +93,7 @@ func (a *API) deleteDevices(c *call) (any, error) {
 	if len(in.Devices) > maxDeletedDevices {
 		return nil, fail(http.StatusBadRequest, "M_INVALID_PARAM", "too many devices at once")
 	}
-	if err := a.Account.Confirm(c.Request().Context(), c.Requester, "delete devices", in.Auth); err != nil {
+	if err := a.Account.Confirm(c.Request().Context(), c.Requester, operation, auth); err != nil {
 		return nil, err
 	}
 	return nil, a.Account.DeleteDevices(c.Request().Context(), c.Requester.User, in.Devices...)

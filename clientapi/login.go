@@ -74,13 +74,12 @@ func (a *API) loginWithPassword(c *call, in *account.Auth, d account.DeviceReque
 }
 
 func (a *API) loginToken(c *call) (any, error) {
-	var in struct {
-		Auth *account.Auth `json:"auth"`
-	}
-	if err := c.decode(&in); err != nil {
+	const operation = "make a login token"
+	auth, err := a.decodeConfirmed(c, operation, &struct{}{})
+	if err != nil {
 		return nil, err
 	}
-	if err := a.Account.Confirm(c.Request().Context(), c.Requester, "make a login token", in.Auth); err != nil {
+	if err := a.Account.Confirm(c.Request().Context(), c.Requester, operation, auth); err != nil {
 		return nil, err
 	}
 	token, err := a.Account.LoginToken(c.Request().Context(), c.Requester.User)

@@ -46,13 +46,13 @@ func (a *API) loginAnswer(l account.Login) loginAnswer {
 
 func (a *API) register(c *call) (any, error) {
 	var in struct {
-		Auth         *account.Auth `json:"auth"`
-		Username     string        `json:"username"`
-		Password     string        `json:"password"`
-		InhibitLogin bool          `json:"inhibit_login"`
+		Username     string `json:"username"`
+		Password     string `json:"password"`
+		InhibitLogin bool   `json:"inhibit_login"`
 		deviceRequest
 	}
-	if err := c.decode(&in); err != nil {
+	auth, err := a.decodeConfirmed(c, account.OperationRegister, &in)
+	if err != nil {
 		return nil, err
 	}
 	switch c.query("kind") {
@@ -62,7 +62,7 @@ func (a *API) register(c *call) (any, error) {
 	default:
 		return nil, fail(http.StatusBadRequest, "M_INVALID_PARAM", "kind must be user or guest")
 	}
-	if in.Auth != nil && in.Auth.Type != "" { // else it only asks what is needed
+	if auth.Type != "" { // else it only asks what is needed
 		if in.Password == "" {
 			return nil, missing("password")
 		}
@@ -72,7 +72,7 @@ func (a *API) register(c *call) (any, error) {
 	}
 	l, err := a.Account.Register(c.Request().Context(), account.Account{
 		Username: in.Username, Password: in.Password, NoLogin: in.InhibitLogin, Device: account.DeviceRequest(in.deviceRequest),
-	}, in.Auth)
+	}, auth)
 	if err != nil {
 		return nil, err
 	}

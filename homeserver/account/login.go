@@ -84,7 +84,7 @@ func (s *Service) CheckPassword(ctx context.Context, user id.UserID, password st
 	if err != nil {
 		return fmt.Errorf("look a user up: %w", err)
 	}
-	right, err := s.checkPassword(ctx, u.PasswordHash, password)
+	right, err := s.checkSpellings(ctx, u, password)
 	if err != nil {
 		return fmt.Errorf("check a password: %w", err)
 	}
@@ -95,6 +95,43 @@ func (s *Service) CheckPassword(ctx context.Context, user id.UserID, password st
 		return ErrDeactivated
 	}
 	return nil
+}
+
+// checkSpellings compares a password in all its forms with a user's. One that was hashed in another than today's is hashed
+// anew.
+func (s *Service) checkSpellings(ctx context.Context, u store.User, password string) (bool, error) {
+	if len(password) > maxPassword {
+		return false, nil
+	}
+	for i, form := range spellings(password) {
+		right, err := s.checkPassword(ctx, u.PasswordHash, form)
+		if err != nil {
+			return false, err
+		}
+		if !right {
+			continue
+		}
+		if i > 0 && !u.Deactivated {
+			return true, s.hashAnew(ctx, u, password)
+		}
+		return true, nil
+	}
+	return false, nil
+}
+
+// hashAnew replaces the hash of a password, unless the password was changed meanwhile.
+func (s *Service) hashAnew(ctx context.Context, u store.User, password string) error {
+	hash, err := s.hashPassword(ctx, password)
+	if err != nil {
+		return err
+	}
+	return s.DB.Update(ctx, func(tx *store.Tx) error {
+		now, ok, err := tx.Users.Get(u.ID)
+		if err != nil || !ok || now.PasswordHash != u.PasswordHash {
+			return err
+		}
+		return tx.Users.SetPassword(u.ID, hash)
+	})
 }
 
 // LoginWithPassword starts a session.
@@ -170,13 +207,13 @@ func (s *Service) newLogin(user id.UserID, d DeviceRequest) (Login, store.Token)
 	l := Login{User: user, Device: d.ID, AccessToken: newToken(accessPrefix)}
 	t := store.Token{Access: hashToken(l.AccessToken), User: user, Device: d.ID}
 	if d.Refresh {
-		s.makeRefreshable(&l, &t)
+		s.makeRefreshable(&l, &t, newToken(refreshPrefix))
 	}
 	return l, t
 }
 
-func (s *Service) makeRefreshable(l *Login, t *store.Token) {
-	l.RefreshToken, l.ExpiresIn = newToken(refreshPrefix), s.TokenLifetime
+func (s *Service) makeRefreshable(l *Login, t *store.Token, refresh string) {
+	l.RefreshToken, l.ExpiresIn = refresh, s.TokenLifetime
 	t.Refresh = hashToken(l.RefreshToken)
 	if s.TokenLifetime > 0 {
 		t.ExpiresAt = time.Now().Add(s.TokenLifetime).UnixMilli()
@@ -210,11 +247,17 @@ func (s *Service) openSession(tx *store.Tx, t store.Token, name string) error {
 	return tx.Tokens.Insert(t)
 }
 
-// Refresh gives a new pair of tokens for a refresh token. The old pair is revoked when the new one is first used.
+// Refresh gives a new pair of tokens for a refresh token. The old pair is revoked when the new one is first used (Client-Server
+// API, "Refreshing access tokens"). Who asks again before, because the answer was lost or two processes of a client ask at
+// once, is given the same pair: it follows from the refresh token and a secret of the server.
 func (s *Service) Refresh(ctx context.Context, refresh string) (Login, error) {
+	secret, err := s.loadSecret(ctx)
+	if err != nil {
+		return Login{}, err
+	}
 	hash := hashToken(refresh)
 	var l Login
-	err := s.DB.Update(ctx, func(tx *store.Tx) error {
+	err = s.DB.Update(ctx, func(tx *store.Tx) error {
 		old, ok, err := tx.Tokens.ByRefresh(hash)
 		if err != nil {
 			return err
@@ -226,15 +269,19 @@ func (s *Service) Refresh(ctx context.Context, refresh string) (Login, error) {
 		if err != nil {
 			return err
 		}
-		unused, err := tx.Tokens.DeleteReplacements(hash)
-		if err != nil {
+		tx.AfterCommit(func() { s.sessions.forget(gone) })
+		l = Login{User: old.User, Device: old.Device, AccessToken: nextToken(secret, accessPrefix, refresh)}
+		t := store.Token{Access: hashToken(l.AccessToken), Replaces: hash, User: old.User, Device: old.Device}
+		s.makeRefreshable(&l, &t, nextToken(secret, refreshPrefix, refresh))
+		_, again, err := tx.Tokens.ByRefresh(t.Refresh)
+		switch {
+		case err != nil:
 			return err
+		case again:
+			return tx.Tokens.SetExpiry(t.Access, t.ExpiresAt)
+		default:
+			return tx.Tokens.Insert(t)
 		}
-		var t store.Token
-		l, t = s.newLogin(old.User, DeviceRequest{ID: old.Device, Refresh: true})
-		t.Replaces = hash
-		tx.AfterCommit(func() { s.sessions.forget(append(gone, unused...)) })
-		return tx.Tokens.Insert(t)
 	})
 	if err != nil {
 		return Login{}, fmt.Errorf("refresh a token: %w", err)

@@ -7,10 +7,12 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
 	"golang.org/x/crypto/argon2"
+	"golang.org/x/text/unicode/norm"
 )
 
 // Argon2id with the parameters that OWASP recommends for little memory (19 MiB, two passes).
@@ -27,10 +29,23 @@ const maxPassword = 512
 
 var errBadHash = errors.New("a stored password hash is damaged")
 
+// spellings are the forms in which a password may have been hashed: keyboards and systems write the same letters with one
+// code point or with several. The first is the one that is hashed today; passwords set earlier were hashed as they were
+// typed.
+func spellings(password string) []string {
+	out := []string{norm.NFC.String(password)}
+	for _, form := range []string{password, norm.NFD.String(password)} {
+		if !slices.Contains(out, form) {
+			out = append(out, form)
+		}
+	}
+	return out
+}
+
 // checkPolicy says whether a password may be set.
 func (s *Service) checkPolicy(password string) error {
 	switch {
-	case len(password) > maxPassword:
+	case len(password) > maxPassword || len(spellings(password)[0]) > maxPassword:
 		return fmt.Errorf("%w: it has more than %d bytes", ErrWeakPassword, maxPassword)
 	case utf8.RuneCountInString(password) < max(s.MinPassword, 1):
 		return fmt.Errorf("%w: it needs at least %d characters", ErrWeakPassword, max(s.MinPassword, 1))
@@ -53,7 +68,7 @@ func (s *Service) argon(ctx context.Context, password string, salt []byte, memor
 func (s *Service) hashPassword(ctx context.Context, password string) (string, error) {
 	var salt [argonSalt]byte
 	_, _ = rand.Read(salt[:]) // never fails
-	key, err := s.argon(ctx, password, salt[:], argonMemory, argonTime, argonThreads, argonKey)
+	key, err := s.argon(ctx, spellings(password)[0], salt[:], argonMemory, argonTime, argonThreads, argonKey)
 	if err != nil {
 		return "", err
 	}

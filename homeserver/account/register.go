@@ -7,6 +7,7 @@ import (
 	"crypto/sha1" //nolint:gosec // the protocol of the existing tools
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -62,6 +63,11 @@ func (s *Service) newUser(ctx context.Context, username string) (id.UserID, erro
 // Register makes an account for whoever passes interactive authentication; a *Challenge asks for it.
 func (s *Service) Register(ctx context.Context, a Account, auth *Auth) (Login, error) {
 	a.Admin = false
+	if auth != nil && auth.Session != "" {
+		if l, done, err := s.registered(ctx, a, auth.Session); done || err != nil {
+			return l, err
+		}
+	}
 	var token []byte
 	if !s.Registration.Open { // only who has a token learns which names are taken
 		var err error
@@ -83,7 +89,57 @@ func (s *Service) Register(ctx context.Context, a Account, auth *Auth) (Login, e
 			return Login{}, err
 		}
 	}
-	return s.create(ctx, user, a, token, "")
+	if auth.Session == "" {
+		return s.create(ctx, user, a, token, nil)
+	}
+	l, err := s.create(ctx, user, a, token, func(tx *store.Tx) error { return finishSession(tx, auth.Session, user) })
+	if errors.Is(err, errFinished) || errors.Is(err, ErrUserInUse) { // the same request was faster
+		if l, done, err := s.registered(ctx, a, auth.Session); done || err != nil {
+			return l, err
+		}
+	}
+	return l, err
+}
+
+const registeredPurpose = "registered in session"
+
+// errFinished says that a session has been used.
+var errFinished = fmt.Errorf("%w: the session has made an account already", ErrForbidden)
+
+// finishSession remembers whose account a session has made.
+func finishSession(tx *store.Tx, session string, user id.UserID) error {
+	now := time.Now()
+	_, done, err := tx.Passes.Get(hashToken(session), registeredPurpose, now.UnixMilli())
+	if err != nil {
+		return err
+	}
+	if done {
+		return errFinished
+	}
+	p := store.Pass{Hash: hashToken(session), Purpose: registeredPurpose, User: user, ExpiresAt: now.Add(ticketLife).UnixMilli()}
+	return tx.Passes.Insert(p, now.UnixMilli())
+}
+
+// registered repeats the answer to a registration whose session has made its account: whoever asks again did not get it.
+// Who knows the password is logged in; no second account is made.
+func (s *Service) registered(ctx context.Context, a Account, session string) (l Login, done bool, err error) {
+	var user id.UserID
+	err = s.DB.View(ctx, func(tx *store.Tx) error {
+		pass, ok, err := tx.Passes.Get(hashToken(session), registeredPurpose, time.Now().UnixMilli())
+		user, done = pass.User, ok
+		return err
+	})
+	if err != nil || !done {
+		return Login{}, done, err
+	}
+	if name := strings.ToLower(a.Username); name != "" && name != user.Localpart() {
+		return Login{}, true, errFinished
+	}
+	if a.NoLogin {
+		return Login{User: user}, true, s.CheckPassword(ctx, user, a.Password)
+	}
+	l, err = s.LoginWithPassword(ctx, user, a.Password, a.Device)
+	return l, true, err
 }
 
 // Create makes an account without asking whether it may be made: for administrators and their tools.
@@ -92,11 +148,12 @@ func (s *Service) Create(ctx context.Context, a Account) (Login, error) {
 	if err != nil {
 		return Login{}, err
 	}
-	return s.create(ctx, user, a, nil, "")
+	return s.create(ctx, user, a, nil, nil)
 }
 
-// create makes an account. A registration token and a nonce are used up, if there are any.
-func (s *Service) create(ctx context.Context, user id.UserID, a Account, token []byte, nonce string) (Login, error) {
+// create makes an account. A registration token is used up, if there is one; first, which may be nil, runs in the same
+// transaction.
+func (s *Service) create(ctx context.Context, user id.UserID, a Account, token []byte, first func(*store.Tx) error) (Login, error) {
 	if err := s.checkPolicy(a.Password); err != nil {
 		return Login{}, err
 	}
@@ -131,8 +188,10 @@ func (s *Service) create(ctx context.Context, user id.UserID, a Account, token [
 				return err
 			}
 		}
-		if err := useNonce(tx, nonce); err != nil {
-			return err
+		if first != nil {
+			if err := first(tx); err != nil {
+				return err
+			}
 		}
 		ok, err := tx.Users.Insert(u)
 		if err != nil {
@@ -219,9 +278,6 @@ const noncePurpose = "shared secret nonce"
 
 // useNonce remembers that a nonce was used, as long as it would be good.
 func useNonce(tx *store.Tx, nonce string) error {
-	if nonce == "" {
-		return nil
-	}
 	now := time.Now()
 	_, used, err := tx.Passes.Get(hashToken(nonce), noncePurpose, now.UnixMilli())
 	if err != nil {
@@ -280,5 +336,5 @@ func (s *Service) RegisterShared(ctx context.Context, a Account, p SharedProof) 
 	if err != nil {
 		return Login{}, err
 	}
-	return s.create(ctx, user, a, nil, p.Nonce)
+	return s.create(ctx, user, a, nil, func(tx *store.Tx) error { return useNonce(tx, p.Nonce) })
 }

@@ -30,6 +30,14 @@ func newToken(prefix string) string {
 	return prefix + base64.RawURLEncoding.EncodeToString(b[:])
 }
 
+// nextToken makes a token that follows from a refresh token of this server: who does not know its secret cannot tell it
+// from a random one.
+func nextToken(secret []byte, prefix, refresh string) string {
+	mac := hmac.New(sha256.New, secret)
+	mac.Write([]byte("refreshed\x00" + prefix + "\x00" + refresh))
+	return prefix + base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
+}
+
 // hashToken is the form in which tokens are stored. They have enough entropy for a plain hash.
 func hashToken(token string) []byte {
 	sum := sha256.Sum256([]byte(token))

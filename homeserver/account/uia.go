@@ -1,7 +1,9 @@
 package account
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -19,6 +21,9 @@ const (
 	StageRegistrationToken = "m.login.registration_token"
 )
 
+// OperationRegister is what sessions of POST /register are good for.
+const OperationRegister = "register"
+
 // Auth is what a client sends to pass a stage.
 type Auth struct {
 	Type       string `json:"type"`
@@ -30,6 +35,9 @@ type Auth struct {
 	User     string `json:"user"` // as clients sent it before there was an identifier
 	Password string `json:"password"`
 	Token    string `json:"token"`
+
+	// Params is the request without this, which the session remembers: an object, or nothing.
+	Params json.RawMessage `json:"-"`
 }
 
 // Name is the user that an Auth names.
@@ -61,10 +69,44 @@ var (
 	errUnknownStage   = errors.New("this is not a stage of a flow offered")
 )
 
+// Params are the parameters of the request that a client wants to make by passing a stage: those of the request by which the
+// session was begun, if they are left out now. Others than these are refused, so that nothing is done but what was asked
+// for when the session was begun; only clients that begin a session without any, and those that register, who may
+// have to choose another name, say them later. The error wraps ErrForbidden. User is empty where nobody is known yet.
+func (s *Service) Params(ctx context.Context, user id.UserID, operation string, auth *Auth) (json.RawMessage, error) {
+	if auth.Session == "" {
+		return auth.Params, nil
+	}
+	begun, ok, err := s.recall(ctx, purposeOf(operation, user), auth.Session)
+	switch {
+	case err != nil:
+		return nil, err
+	case !ok: // which the client will be told when it is asked to begin anew
+		return auth.Params, nil
+	case begun.empty() || bytes.Equal(begun.digest, digestOf(auth.Params)):
+		return auth.Params, nil
+	case isEmpty(auth.Params) && begun.params != nil:
+		return begun.params, nil
+	case isEmpty(auth.Params):
+		return nil, fmt.Errorf("%w: the request was too large to be remembered: repeat it with its parameters", ErrForbidden)
+	case operation == OperationRegister:
+		return auth.Params, nil
+	}
+	return nil, fmt.Errorf("%w: the session was begun for a request with other parameters", ErrForbidden)
+}
+
+// purposeOf is what a session is good for.
+func purposeOf(operation string, user id.UserID) string {
+	if user == "" {
+		return "session\x00" + operation
+	}
+	return "session\x00" + operation + "\x00" + string(user)
+}
+
 // Confirm makes sure that who asks for an operation knows the password of the requester. It returns a
 // *Challenge if the client has to try (again).
 func (s *Service) Confirm(ctx context.Context, r Requester, operation string, auth *Auth) error {
-	purpose := operation + "\x00" + string(r.User)
+	purpose := purposeOf(operation, r.User)
 	flows := [][]string{{StagePassword}}
 	if err := s.checkStage(ctx, purpose, flows, auth); err != nil {
 		return err
@@ -92,12 +134,12 @@ func (s *Service) checkStage(ctx context.Context, purpose string, flows [][]stri
 		return s.challenge(ctx, purpose, flows, auth, nil)
 	}
 	if auth.Session != "" {
-		ok, err := s.checkTicket(ctx, "session\x00"+purpose, auth.Session)
+		_, ok, err := s.recall(ctx, purpose, auth.Session)
 		if err != nil {
 			return err
 		}
 		if !ok {
-			return s.challenge(ctx, purpose, flows, nil, errUnknownSession)
+			return s.challenge(ctx, purpose, flows, &Auth{Params: auth.Params}, errUnknownSession)
 		}
 	}
 	for _, flow := range flows {
@@ -110,15 +152,16 @@ func (s *Service) checkStage(ctx context.Context, purpose string, flows [][]stri
 
 // challenge asks for one of the flows, in the session that the client names if it is one.
 func (s *Service) challenge(ctx context.Context, purpose string, flows [][]string, auth *Auth, reason error) error {
-	purpose = "session\x00" + purpose
+	var params json.RawMessage
 	if auth != nil {
-		if ok, err := s.checkTicket(ctx, purpose, auth.Session); err != nil {
+		if _, ok, err := s.recall(ctx, purpose, auth.Session); err != nil {
 			return err
 		} else if ok {
 			return &Challenge{Session: auth.Session, Flows: flows, Err: reason}
 		}
+		params = auth.Params
 	}
-	session, err := s.signTicket(ctx, purpose)
+	session, err := s.beginSession(ctx, purpose, params)
 	if err != nil {
 		return err
 	}
@@ -127,7 +170,7 @@ func (s *Service) challenge(ctx context.Context, purpose string, flows [][]strin
 
 // confirmRegistration lets a registration through, or challenges. The token is that of the token stage.
 func (s *Service) confirmRegistration(ctx context.Context, auth *Auth) (token []byte, err error) {
-	const purpose = "register"
+	purpose := purposeOf(OperationRegister, "")
 	flows, err := s.registrationFlows(ctx)
 	if err != nil {
 		return nil, err

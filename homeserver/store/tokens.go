@@ -67,12 +67,13 @@ func (s Tokens) Confirm(t Token) ([][]byte, error) {
 	if _, err := s.tx.exec(`UPDATE tokens SET replaces = NULL WHERE access_hash = ?`, t.Access); err != nil {
 		return nil, err
 	}
-	return s.deleted(`DELETE FROM tokens WHERE refresh_hash = ? RETURNING access_hash`, t.Replaces)
+	return s.deleted(`DELETE FROM tokens WHERE refresh_hash = ? OR replaces = ? RETURNING access_hash`, t.Replaces, t.Replaces)
 }
 
-// DeleteReplacements removes unused tokens that were to replace the one with a refresh token.
-func (s Tokens) DeleteReplacements(refresh []byte) ([][]byte, error) {
-	return s.deleted(`DELETE FROM tokens WHERE replaces = ? RETURNING access_hash`, refresh)
+// SetExpiry says until when an access token is valid.
+func (s Tokens) SetExpiry(access []byte, expiresAt int64) error {
+	_, err := s.tx.exec(`UPDATE tokens SET expires_at = ? WHERE access_hash = ?`, expiresAt, access)
+	return err
 }
 
 // DeleteDevice removes all tokens of a device and returns their access hashes.
