@@ -8,7 +8,7 @@ import (
 // jumpRoutes find events by time.
 func (a *API) jumpRoutes() []route {
 	return []route{
-		{GET, "/v1/rooms/:roomId/timestamp_to_event", user, none, a.timestampToEvent},
+		{GET, "/v1/rooms/:roomId/timestamp_to_event", user, limitSearch, a.timestampToEvent},
 	}
 }
 
@@ -28,6 +28,11 @@ func (a *API) timestampToEvent(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	leave, err := a.searches.enter(c.Requester.User, 1)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	eventID, at, err := a.Timeline.EventAt(c.Request().Context(), roomID, c.reader(), ts, !backwards)
 	if err != nil {
 		return nil, err

@@ -31,8 +31,9 @@ func (a *API) roomRoutes() []route {
 	}
 }
 
-// maxEventBody is how large the content of an event may be; the event itself is bounded by event.MaxSize.
-const maxEventBody = event.MaxSize
+// maxEventBody is how large the content of an event may be as it is sent: the event itself is bounded by event.MaxSize in
+// canonical form, in which what was escaped is shorter.
+const maxEventBody = 4 * event.MaxSize
 
 type creation struct {
 	Visibility      string                     `json:"visibility"`

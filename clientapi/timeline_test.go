@@ -33,6 +33,20 @@ func say(u *hstest.User, room id.RoomID, body string) id.EventID {
 	return u.Send(room, "m.room.message", map[string]any{"msgtype": "m.text", "body": body})
 }
 
+// What counts is the event, in its canonical form, and not how a client writes it.
+func TestTheLimitOfAnEventIsOnItsCanonicalForm(t *testing.T) {
+	hstest.Each(t, func(t *testing.T, s *hstest.Server) {
+		alice := s.Register("alice")
+		path := "/v3/rooms/" + string(alice.CreateRoom(map[string]any{}))
+		body := func(letters int) []byte { return []byte(`{"body":"` + strings.Repeat(`\u0436`, letters) + `"}`) }
+		for i, to := range []string{"/send/m.room.message/t", "/state/org.example.long/"} {
+			alice.Must("PUT", path+to, body(11_000+i), nil)
+			alice.Refused("PUT", path+to+"x", body(33_000), 413, "M_TOO_LARGE")
+			alice.Refused("PUT", path+to+"y", body(100_000), 413, "M_TOO_LARGE")
+		}
+	})
+}
+
 // TestReadRoom goes once through every endpoint that reads a room.
 func TestReadRoom(t *testing.T) {
 	hstest.Each(t, func(t *testing.T, s *hstest.Server) {

@@ -16,6 +16,9 @@ import (
 const (
 	// maxJump is how many events are looked at to find the one nearest to a time.
 	maxJump = 50_000
+	// maxJumpSize is how many bytes of events are looked at, and jumpBatchSize how many are read at once.
+	maxJumpSize   = 64 << 20
+	jumpBatchSize = 1 << 20
 	// maxWorse is how many events in a row may be worse than the best one before the search ends: times are chosen
 	// by strangers, but nearly in order.
 	maxWorse = 2000
@@ -71,11 +74,13 @@ func (s *Service) EventAt(ctx context.Context, roomID id.RoomID, r Reader, ts in
 
 // search looks through the history that is here, the newest first, for an event that may be seen.
 func (n *nearest) search(tx *store.Tx, room *store.Room, upto stream.Position, visible func(*store.Event) (bool, error)) error {
-	for looked := 0; looked < maxJump && n.worse < maxWorse; looked += jumpBatch {
-		batch, err := tx.Events.Range(room.NID, first, upto, jumpBatch, true)
+	for looked, size := 0, 0; looked < maxJump && size < maxJumpSize && n.worse < maxWorse; {
+		batch, more, err := tx.Events.RangeWithin(room.NID, first, upto, jumpBatch, jumpBatchSize, true)
 		if err != nil {
 			return err
 		}
+		looked += len(batch)
+		size += sizeOf(batch)
 		for _, ev := range batch {
 			n.whole = n.whole || ev.StateKeyIs(event.TypeCreate, "")
 			if !n.better(ev) {
@@ -92,7 +97,7 @@ func (n *nearest) search(tx *store.Tx, room *store.Room, upto stream.Position, v
 				n.best, n.worse = ev, 0
 			}
 		}
-		if len(batch) < jumpBatch {
+		if !more {
 			return nil
 		}
 		upto = batch[len(batch)-1].Position - 1

@@ -56,15 +56,21 @@ func (s *Service) Relations(ctx context.Context, roomID id.RoomID, r Reader, q R
 		if err != nil {
 			return err
 		}
-		limit := min(q.Limit, MaxLimit)
+		limit, events := min(q.Limit, MaxLimit), []*store.Event(nil)
+		if events, limit, err = v.relatedEvents(found, limit); err != nil {
+			return err
+		}
 		if len(found) > limit {
-			found = found[:limit]
-			out.Next = v.tx.Token(after(found, from, to, q.Forwards))
+			out.Next = v.tx.Token(after(found[:limit], from, to, q.Forwards))
 		}
 		if q.Recurse {
 			out.Depth = maxRecursion
 		}
-		out.Chunk, err = v.show(found)
+		if events, err = v.See(events); err != nil {
+			return err
+		}
+		forms, err := v.Form(events)
+		out.Chunk = list(forms)
 		return err
 	})
 	return out, err
@@ -129,19 +135,22 @@ func (v *View) related(q Relations, from, to stream.Position) ([]store.Relation,
 	return found, nil
 }
 
-// show encodes the events of relations that the reader may see.
-func (v *View) show(relations []store.Relation) ([]json.RawMessage, error) {
-	nids := make([]store.EventNID, len(relations))
-	for i, r := range relations {
-		nids[i] = r.Event
+// relatedEvents reads the events of the first relations, at most limit and as many as fit on a page, and says of how many.
+func (v *View) relatedEvents(relations []store.Relation, limit int) (out []*store.Event, n int, err error) {
+	const step = 20
+	relations = relations[:min(len(relations), limit)]
+	for size := 0; n < len(relations) && size < maxPageSize; {
+		some := relations[n:min(n+step, len(relations))]
+		nids := make([]store.EventNID, len(some))
+		for i, r := range some {
+			nids[i] = r.Event
+		}
+		events, err := v.tx.Events.ByNID(nids...)
+		if err != nil {
+			return nil, 0, err
+		}
+		size += sizeOf(events)
+		out, n = append(out, events...), n+len(some)
 	}
-	events, err := v.tx.Events.ByNID(nids...)
-	if err != nil {
-		return nil, err
-	}
-	if events, err = v.See(events); err != nil {
-		return nil, err
-	}
-	forms, err := v.Form(events)
-	return list(forms), err
+	return out, n, nil
 }

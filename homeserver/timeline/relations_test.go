@@ -270,6 +270,10 @@ func TestSearch(t *testing.T) {
 		}
 		w.equal("no more pages", found.Next, "")
 		w.equal("context", w.bodies(found.Results[0].Context.Before)+w.bodies(found.Results[0].Context.After), "[join @bob:one.test][Message number 1]")
+		w.say(roomID, "alice", "at the cafe\u0301")
+		if found = search("bob", timeline.Search{Term: "caf\u00e9"}); found.Count != 1 {
+			w.Error("the same letter in another form is not found")
+		}
 		if found = search("bob", timeline.Search{Term: "doomed"}); found.Count != 0 {
 			w.Error("what was redacted is found")
 		}

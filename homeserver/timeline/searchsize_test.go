@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/securecomm/securecomm/homeserver/filter"
+	"github.com/securecomm/securecomm/homeserver/room"
 	"github.com/securecomm/securecomm/homeserver/timeline"
 )
 
@@ -69,6 +70,49 @@ func TestSearchLooksAtBoundedBytes(t *testing.T) {
 		cancel()
 		if _, err := w.Search(ctx, reader("alice"), timeline.Search{Term: "needle", Filter: &filter.RoomEvents{}}); !errors.Is(err, context.Canceled) {
 			w.Errorf("a search that nobody waits for: %v", err)
+		}
+	})
+}
+
+// Pages of relations and threads are bounded in bytes as well, and lead to all of them.
+func TestRelationsAndThreadsAreBoundedInBytes(t *testing.T) {
+	each(t, func(w *world) {
+		const n = 60
+		ctx, roomID := context.Background(), w.create("shared")
+		large := strings.Repeat("x", 50_000)
+		root := w.say(roomID, "alice", "root")
+		for range n {
+			thread := w.say(roomID, "alice", large)
+			w.send(room.Message{Room: roomID, Sender: user("alice"), Type: "m.room.message", Content: content(map[string]any{
+				"body": large, "m.relates_to": map[string]any{"rel_type": "m.reference", "event_id": root},
+			})})
+			w.send(room.Message{Room: roomID, Sender: user("alice"), Type: "m.room.message", Content: content(map[string]any{
+				"body": "short", "m.relates_to": map[string]any{"rel_type": "m.thread", "event_id": thread},
+			})})
+		}
+		for what, ask := range map[string]func(from string) (*timeline.Related, error){
+			"relations": func(from string) (*timeline.Related, error) {
+				return w.Relations(ctx, roomID, reader("alice"), timeline.Relations{Parent: root, RelType: "m.reference", From: from, Limit: 1000})
+			},
+			"threads": func(from string) (*timeline.Related, error) {
+				return w.Threads(ctx, roomID, reader("alice"), timeline.ThreadQuery{From: from, Limit: 1000})
+			},
+		} {
+			seen, pages := map[string]bool{}, 0
+			for from := ""; pages == 0 || from != ""; pages++ {
+				page, err := ask(from)
+				w.must(err)
+				if len(page.Chunk)*len(large) > 4<<20 {
+					w.Errorf("%s: %d events on a page", what, len(page.Chunk))
+				}
+				for _, raw := range page.Chunk {
+					seen[string(w.parse(raw).ID)] = true
+				}
+				from = page.Next
+			}
+			if len(seen) != n || pages < 2 {
+				w.Errorf("%s: %d pages show %d events", what, pages, len(seen))
+			}
 		}
 	})
 }

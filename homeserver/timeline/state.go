@@ -9,6 +9,7 @@ import (
 	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/store"
+	"github.com/securecomm/securecomm/homeserver/stream"
 )
 
 // stateEvents reads the events of a state whose names are wanted, in order of their numbers.
@@ -75,8 +76,8 @@ type MemberQuery struct {
 	Membership, Not string // empty: any
 }
 
-// Members reads the members of a room (GET /rooms/{roomId}/members). A time before the history that is here is
-// understood as that of the reader's join, since the reader cannot know of members before. Errors: ErrForbidden, stream.ErrBadToken.
+// Members reads the members of a room (GET /rooms/{roomId}/members). A time of which the reader may not see the events, or
+// before the history that is here, is understood as that of the reader's next join. Errors: ErrForbidden, stream.ErrBadToken.
 func (s *Service) Members(ctx context.Context, roomID id.RoomID, r Reader, q MemberQuery) (out []json.RawMessage, err error) {
 	err = s.view(ctx, roomID, r, func(v *View) error {
 		state, err := v.stateFor(q.At)
@@ -102,20 +103,34 @@ func (v *View) stateFor(at string) (store.StateMap, error) {
 	if err != nil || at == "" || p >= v.upto {
 		return v.state, err
 	}
-	state, err := v.stateAt(p)
-	if err != nil || state.Len() > 0 {
+	if state, ok, err := v.visibleStateAt(p); err != nil || ok {
 		return state, err
 	}
 	history, err := v.tx.Memberships.History(v.room.NID, v.reader.User)
 	if err != nil {
-		return state, err
+		return store.StateMap{}, err
 	}
 	for _, c := range history {
-		if c.Membership == "join" {
+		if c.Membership == "join" && c.Former != "join" && c.Position > p {
 			return v.stateAt(c.Position)
 		}
 	}
 	return v.state, nil
+}
+
+// visibleStateAt is the state behind the last event at or before a position; false if there is none, or the reader may
+// not see what was then.
+func (v *View) visibleStateAt(p stream.Position) (store.StateMap, bool, error) {
+	events, err := v.tx.Events.Range(v.room.NID, first, p, 1, true)
+	if err != nil || len(events) == 0 {
+		return store.StateMap{}, false, err
+	}
+	_, after, err := v.around(events[0])
+	if err != nil || !v.allowed(after, events[0].Position) {
+		return store.StateMap{}, false, err
+	}
+	state, err := v.stateAfter(events[0])
+	return state, true, err
 }
 
 // Member is how a joined member is shown. What is not set is null, as other servers send it: some clients need the names.

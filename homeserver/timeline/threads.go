@@ -8,8 +8,20 @@ import (
 	"github.com/securecomm/securecomm/homeserver/stream"
 )
 
-// maxThreadPages is how many pages of threads are looked through for those that the reader took part in.
-const maxThreadPages = 10
+const (
+	// maxThreadPages is how often more threads are looked at for a page.
+	maxThreadPages = 100
+	// threadStep is how many are looked at at once.
+	threadStep = 50
+)
+
+// sizeOf is how many bytes events have.
+func sizeOf(events []*store.Event) (n int) {
+	for _, ev := range events {
+		n += len(ev.JSON)
+	}
+	return n
+}
 
 // ThreadQuery says which threads of a room are wanted.
 type ThreadQuery struct {
@@ -31,7 +43,7 @@ func (s *Service) Threads(ctx context.Context, roomID id.RoomID, r Reader, q Thr
 		limit := min(q.Limit, MaxLimit)
 		var roots []*store.Event
 		more := true
-		for page := 0; more && len(roots) < limit && page < maxThreadPages; page++ {
+		for page := 0; more && len(roots) < limit && page < maxThreadPages && sizeOf(roots) < maxPageSize; page++ {
 			if roots, upto, more, err = v.moreThreads(roots, upto, limit, q.Participated); err != nil {
 				return err
 			}
@@ -49,11 +61,13 @@ func (s *Service) Threads(ctx context.Context, roomID id.RoomID, r Reader, q Thr
 // moreThreads adds threads that were last answered at or before upto, until there are enough. It returns where to go
 // on, and whether that makes sense.
 func (v *View) moreThreads(roots []*store.Event, upto stream.Position, limit int, participated bool) ([]*store.Event, stream.Position, bool, error) {
-	threads, err := v.tx.Relations.Threads(v.room.NID, upto, limit+1)
+	step := min(limit, threadStep) // the first events are read together
+	threads, err := v.tx.Relations.Threads(v.room.NID, upto, step+1)
 	if err != nil {
 		return nil, 0, false, err
 	}
-	more := len(threads) > limit
+	more := len(threads) > step
+	threads = threads[:min(len(threads), step)]
 	ids := make([]id.EventID, len(threads))
 	for i, t := range threads {
 		ids[i] = t.Root

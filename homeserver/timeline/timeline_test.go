@@ -175,6 +175,32 @@ func TestMembers(t *testing.T) {
 	})
 }
 
+// Who was in a room when its events are hidden is hidden as well: such a time is that of the reader's join.
+func TestMembersOfATimeThatIsHidden(t *testing.T) {
+	each(t, func(w *world) {
+		ctx := context.Background()
+		roomID := w.create("joined")
+		w.member(roomID, "carol", "carol", "join")
+		hidden, err := w.Messages(ctx, roomID, reader("alice"), timeline.Page{Backwards: true, Limit: 1})
+		w.must(err)
+		w.member(roomID, "carol", "carol", "leave")
+		w.member(roomID, "bob", "bob", "join")
+		w.member(roomID, "dave", "dave", "join")
+		shown, err := w.Messages(ctx, roomID, reader("bob"), timeline.Page{Backwards: true, Limit: 1})
+		w.must(err)
+		w.member(roomID, "dave", "dave", "leave")
+		for _, c := range []struct{ who, at, want string }{
+			{"alice", hidden.Start, "[join @alice:one.test join @carol:one.test]"},
+			{"bob", hidden.Start, "[join @alice:one.test leave @carol:one.test join @bob:one.test]"},
+			{"bob", shown.Start, "[join @alice:one.test leave @carol:one.test join @bob:one.test join @dave:one.test]"},
+		} {
+			got, err := w.Members(ctx, roomID, reader(c.who), timeline.MemberQuery{At: c.at})
+			w.must(err)
+			w.equal(c.who+" at "+c.at, w.bodies(got), c.want)
+		}
+	})
+}
+
 func TestUnsigned(t *testing.T) {
 	each(t, func(w *world) {
 		ctx := context.Background()
