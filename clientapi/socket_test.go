@@ -83,7 +83,7 @@ func TestSyncsOfAUserAreBounded(t *testing.T) {
 }
 
 func TestSearchesOfAUserComeOneByOne(t *testing.T) {
-	each(t, func(test *tester) {
+	eachWithPush(t, func(test *tester) {
 		user, token := test.register("alice")
 		leave, err := test.api.searches.enter(id.UserID(user), 1)
 		if err != nil {

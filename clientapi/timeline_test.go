@@ -39,7 +39,7 @@ func TestTheLimitOfAnEventIsOnItsCanonicalForm(t *testing.T) {
 		alice := s.Register("alice")
 		path := "/v3/rooms/" + string(alice.CreateRoom(map[string]any{}))
 		body := func(letters int) []byte { return []byte(`{"body":"` + strings.Repeat(`\u0436`, letters) + `"}`) }
-		for i, to := range []string{"/send/m.room.message/t", "/state/org.example.long/"} {
+		for i, to := range []string{"/send/org.example.long/t", "/state/org.example.long/"} {
 			alice.Must("PUT", path+to, body(11_000+i), nil)
 			alice.Refused("PUT", path+to+"x", body(33_000), 413, "M_TOO_LARGE")
 			alice.Refused("PUT", path+to+"y", body(100_000), 413, "M_TOO_LARGE")
