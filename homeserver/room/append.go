@@ -109,11 +109,16 @@ func (a *addition) write(tx *store.Tx) error {
 	if len(a.members) > 0 {
 		then = func(p stream.Position) error { return a.writeMembers(tx, p) }
 	}
-	if a.aside {
+	switch {
+	case a.aside || a.ev.Withheld:
 		if err := tx.Events.InsertAside(a.ev); err != nil {
 			return err
 		}
-	} else {
+	case a.past:
+		if err := tx.Events.Prepend(a.ev); err != nil {
+			return err
+		}
+	default:
 		tx.Events.Append(a.ev, a.wake, a.servers, then)
 	}
 	if a.request != nil {
@@ -157,7 +162,7 @@ func (a *addition) write(tx *store.Tx) error {
 
 // arrive forgets that the event was waited for.
 func (a *addition) arrive(tx *store.Tx) error {
-	if a.came && !a.aside {
+	if a.came && (!a.aside || a.past) {
 		if err := tx.Relations.Arrived(a.ev.Room, a.ev.ID); err != nil {
 			return err
 		}
@@ -195,18 +200,6 @@ func (a *addition) writeMembers(tx *store.Tx, p stream.Position) error {
 		}
 	}
 	return nil
-}
-
-// redact carries out a redaction, or one that came before this event.
-func (a *addition) redact(tx *store.Tx) error {
-	r := a.redacts
-	if r.target == nil {
-		return tx.Relations.AwaitTarget(a.ev.Room, a.ev.Redacts, a.ev.NID)
-	}
-	if err := tx.Events.Redact(r.target, r.redacted, a.ev.NID); err != nil {
-		return err
-	}
-	return tx.Relations.Delete(r.target.NID)
 }
 
 // checkRelation refuses what a client may not send (Client-Server API, "Avoiding duplicate annotations" and "Server

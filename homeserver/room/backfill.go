@@ -11,8 +11,14 @@ import (
 	"github.com/securecomm/securecomm/homeserver/store"
 )
 
-// maxBackfill is how many events are fetched at once.
-const maxBackfill = 100
+// Limits of what one reader who scrolls back makes this server do.
+const (
+	maxBackfill  = 100 // events fetched at once
+	maxBackfrom  = 5   // missing events that are asked for at once
+	maxBackfills = 5   // servers that are asked for events
+	maxAskState  = 3   // states that servers are asked for
+	maxAskAuth   = 3   // events whose auth events servers are asked for
+)
 
 // Backfill fetches older history of a room from other servers: at most limit events. It returns how many came; 0 if
 // there is no more to be had.
@@ -31,7 +37,7 @@ func (e *Engine) Backfill(ctx context.Context, roomID id.RoomID, limit int) (int
 	defer done()
 	var missing []store.Missing
 	err = e.Store.View(ctx, func(tx *store.Tx) (err error) {
-		missing, err = tx.Relations.Missing(l.room.NID, 5)
+		missing, err = tx.Relations.Missing(l.room.NID, maxBackfrom)
 		return err
 	})
 	if err != nil || len(missing) == 0 {
@@ -45,11 +51,10 @@ func (e *Engine) Backfill(ctx context.Context, roomID id.RoomID, limit int) (int
 	for _, m := range missing {
 		from = append(from, m.ID)
 	}
+	servers = slices.DeleteFunc(slices.Clone(servers), func(s id.ServerName) bool { return s == e.Server })
+	budget := pastBudget{maxAskState, maxAskAuth}
 	var errs []error
-	for _, server := range servers[:min(len(servers), 5)] {
-		if server == e.Server {
-			continue
-		}
+	for _, server := range servers[:min(len(servers), maxBackfills)] {
 		raw, err := e.Remote.Backfill(ctx, server, roomID, from, min(max(limit, 10), maxBackfill))
 		if err != nil {
 			errs = append(errs, err)
@@ -58,15 +63,10 @@ func (e *Engine) Backfill(ctx context.Context, roomID id.RoomID, limit int) (int
 		if len(raw) > maxBackfill {
 			raw = raw[:maxBackfill]
 		}
-		events := sorted(e.check(ctx, l.room, raw), prevEvents)
-		slices.Reverse(events) // newest first: each is older than what is here
-		n := 0
-		for _, v := range events {
-			if err := e.prepend(ctx, server, l.room, v); err != nil {
-				e.Log.Info("an event of the past is set aside", "room", roomID, "event", v.Event().ID, "err", err)
-				continue
-			}
-			n++
+		p := &past{e: e, l: l, server: server, missing: missing, budget: &budget}
+		n, err := p.take(ctx, ancestors(e.check(ctx, l.room, raw), from))
+		if err != nil {
+			errs = append(errs, err)
 		}
 		if n > 0 {
 			return n, nil
@@ -75,161 +75,194 @@ func (e *Engine) Backfill(ctx context.Context, roomID id.RoomID, limit int) (int
 	return 0, errors.Join(errs...)
 }
 
-// prepend puts an event into a room's past, with the state before it.
-func (e *Engine) prepend(ctx context.Context, server id.ServerName, room *store.Room, v event.Verified) error {
-	ev := v.Event()
-	a, err := e.lookAround(ctx, room, ev)
-	if err != nil {
-		return err
+// ancestors are those of some events that others name, or that come before those, newest first.
+func ancestors(events []event.Verified, named []id.EventID) []event.Verified {
+	wanted := make(map[id.EventID]bool, len(events))
+	for _, i := range named {
+		wanted[i] = true
 	}
-	if a.known != nil && a.known.Position != 0 {
-		return e.Store.Update(ctx, func(tx *store.Tx) error { return tx.Relations.Arrived(room.NID, ev.ID) })
-	}
-	if len(a.noAuth) > 0 {
-		if err := e.fetchAuth(ctx, server, room, ev, a.noAuth); err != nil {
-			return err
+	newest := sorted(events, prevEvents)
+	slices.Reverse(newest)
+	var out []event.Verified
+	for _, v := range newest {
+		if !wanted[v.Event().ID] {
+			continue
 		}
-		if a, err = e.lookAround(ctx, room, ev); err != nil {
-			return err
-		}
-	}
-	var refused error
-	before := store.StateMap{}
-	if ev.Type != event.TypeCreate {
-		refused = checkAuth(ev, a)
-		// All its predecessors may be unknown: the other server tells the state before it.
-		if before, err = e.pastState(ctx, server, room, ev, a); err != nil {
-			return err
+		out = append(out, v)
+		for _, p := range v.Event().PrevEvents {
+			wanted[p] = true
 		}
 	}
-	nid, err := e.Store.NextNumber(ctx)
-	if err != nil {
-		return err
-	}
-	if ev.StateKey != nil {
-		if _, err := e.Store.StateKey(ctx, ev.Tuple()); err != nil {
-			return err
-		}
-	}
-	out := &store.Event{Event: ev, NID: store.EventNID(nid), Room: room.NID}
-	if a.known != nil {
-		out.NID, out.Known = a.known.NID, true
-	}
-	err = e.Store.View(ctx, func(tx *store.Tx) error {
-		if refused == nil && ev.Type != event.TypeCreate {
-			refused = e.authorizeReceived(tx, room, a, ev, before)
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	if refused != nil {
-		return refused
-	}
-	add := &addition{ev: out}
-	if err := e.redactPast(ctx, room, add); err != nil {
-		return err
-	}
-	return e.writePast(ctx, room, add, a, before)
+	return out
 }
 
-// redactPast carries out a redaction that came before its target.
-func (e *Engine) redactPast(ctx context.Context, room *store.Room, a *addition) error {
-	l, err := e.live(ctx, room.ID)
-	if err != nil {
-		return err
-	}
-	return e.look(ctx, l, func(d *draft) error { return d.redactedBefore(ctx, a) })
+// pastBudget is what may still be asked for.
+type pastBudget struct{ states, auth int }
+
+// past is a stretch of a room's past on its way in: events that lie before what is here. The states before them follow
+// from the state before the oldest, which only another server can tell, and from the events themselves; if no server
+// tells it, from the state before the event that follows the newest (see past.assume).
+type past struct {
+	e       *Engine
+	l       *live
+	server  id.ServerName
+	missing []store.Missing
+	budget  *pastBudget
+
+	events []event.Verified // newest first
+	known  map[id.EventID]*store.Event
+	placed map[id.EventID]*store.Event // predecessors that have their place already
+	keys   map[event.StateKeyTuple]int64
+
+	told   map[id.EventID]store.StateMap // states before events as other servers tell them
+	behind map[id.EventID]store.StateMap // states behind events
+	before map[id.EventID]store.StateMap // states before events
+	soft   map[id.EventID]bool           // refused by the state before
+	parent store.Snapshot                // what the states are written as differences to
+	guess  bool                          // the states come from assume
+	hidden int64                         // the key of a visibility that changed meanwhile, and was assumed not to be known before
 }
 
-func (e *Engine) pastState(ctx context.Context, server id.ServerName, room *store.Room, ev *event.Event, a around) (store.StateMap, error) {
-	if len(a.missing) == 0 {
-		return e.stateBefore(ctx, server, room, ev, a)
+// take puts events into the room's past and returns how many.
+func (p *past) take(ctx context.Context, events []event.Verified) (int, error) {
+	p.events = events
+	if err := p.look(ctx); err != nil || len(p.events) == 0 {
+		return 0, err
 	}
-	m, err := e.fetchState(ctx, server, room, ev.ID)
-	if err != nil {
-		return m, fmt.Errorf("fetch the state before %s: %w", ev.ID, err)
-	}
-	return m, nil
-}
-
-func (e *Engine) writePast(ctx context.Context, room *store.Room, add *addition, a around, before store.StateMap) error {
-	out := add.ev
-	snapshot := store.Snapshot{Map: before}
-	parent, err := e.nearState(ctx, room, out)
-	if err != nil {
-		return err
-	}
-	var changes []store.StateChange
-	parent.Map.Diff(before, func(key int64, _, now store.EventNID) {
-		changes = append(changes, store.StateChange{Key: key, Event: now})
-	})
-	if len(changes) > 0 {
-		nid, err := e.Store.NextNumber(ctx)
-		if err != nil {
-			return err
-		}
-		snapshot = parent.Next(store.StateNID(nid), changes)
-		out.StateBefore = snapshot.NID
-	} else {
-		out.StateBefore = parent.NID
-	}
-	l, err := e.live(ctx, room.ID)
-	if err != nil {
-		return err
-	}
-	l.placing.Lock()
-	defer l.placing.Unlock()
-	return e.Store.Update(ctx, func(tx *store.Tx) error {
-		if known, err := tx.Events.Get(out.ID); err != nil || known != nil && !known.Outlier() {
-			return err // it came another way meanwhile
-		}
-		if len(changes) > 0 {
-			if err := tx.States.Insert(room.NID, snapshot, parent.NID, changes); err != nil {
-				return err
-			}
-		} else if err := tx.States.Hold(parent.NID); err != nil {
-			return err
-		}
-		if err := tx.Events.Prepend(out); err != nil {
-			return err
-		}
-		add.came = true
-		if err := add.arrive(tx); err != nil {
-			return err
-		}
-		for _, m := range a.missing {
-			if err := tx.Relations.AddMissing(room.NID, store.Missing{ID: m, Child: out.NID}); err != nil {
-				return err
-			}
-		}
-		if r, ok := relationOf(out); ok {
-			return tx.Relations.Insert(room.NID, r)
-		}
-		return nil
-	})
-}
-
-// nearState is the state that another one is best written as a difference to: that before an event which follows.
-func (e *Engine) nearState(ctx context.Context, room *store.Room, ev *store.Event) (s store.Snapshot, err error) {
-	err = e.Store.View(ctx, func(tx *store.Tx) error {
-		missing, err := tx.Relations.Missing(room.NID, 100)
-		if err != nil {
-			return err
-		}
-		for _, m := range missing {
-			if m.ID != ev.ID {
+	for _, v := range slices.Backward(p.events) {
+		if ev := v.Event(); p.outside(ev) && p.budget.states > 0 && ev.Type != event.TypeCreate {
+			p.budget.states--
+			state, err := p.e.fetchState(ctx, p.server, p.l.room, ev.ID)
+			if err != nil {
+				p.e.Log.Info("a server can't tell a state of the past", "room", p.l.room.ID, "server", p.server, "event", ev.ID, "err", err)
 				continue
 			}
-			list, err := tx.Events.ByNID(m.Child)
-			if err != nil || len(list) == 0 {
+			p.told[ev.ID] = state
+		}
+	}
+	if err := p.keep(ctx); err != nil {
+		return 0, err
+	}
+	err := p.e.Store.View(ctx, func(tx *store.Tx) error {
+		if err := p.findStates(tx); err != nil || len(p.before) > 0 {
+			return err
+		}
+		if found, err := p.assume(tx); err != nil || !found {
+			return err
+		}
+		p.guess = true
+		return p.findStates(tx)
+	})
+	if err != nil {
+		return 0, err
+	}
+	if len(p.before) == 0 {
+		return 0, fmt.Errorf("%w: nobody tells the state before the events of %s", ErrEventNotFound, p.server)
+	}
+	return p.write(ctx)
+}
+
+// look finds out what is here of the events and their predecessors, and leaves out what has its place or names events of
+// other rooms.
+func (p *past) look(ctx context.Context) error {
+	p.placed, p.told = map[id.EventID]*store.Event{}, map[id.EventID]store.StateMap{}
+	var ids []id.EventID
+	for _, v := range p.events {
+		ids = append(append(append(ids, v.Event().ID), v.Event().PrevEvents...), v.Event().AuthEvents...)
+	}
+	var arrived []id.EventID
+	foreign := map[id.EventID]bool{}
+	err := p.e.Store.View(ctx, func(tx *store.Tx) error {
+		list, err := tx.Events.ByID(ids...)
+		if err != nil {
+			return err
+		}
+		for _, ev := range list {
+			switch {
+			case ev.Room != p.l.room.NID:
+				foreign[ev.ID] = true
+			case !ev.Outlier():
+				p.placed[ev.ID] = ev
+			}
+		}
+		for _, m := range p.missing {
+			child, err := tx.Events.ByNID(m.Child)
+			if err == nil && len(child) > 0 && p.parent.NID == 0 {
+				p.parent, err = tx.States.Get(child[0].StateBefore)
+			}
+			if err != nil {
 				return err
 			}
-			s, err = tx.States.Get(list[0].StateBefore)
-			return err
 		}
 		return nil
 	})
-	return s, err
+	if err != nil {
+		return err
+	}
+	names := func(ids []id.EventID) bool {
+		return slices.ContainsFunc(ids, func(i id.EventID) bool { return foreign[i] })
+	}
+	p.events = slices.DeleteFunc(p.events, func(v event.Verified) bool {
+		ev := v.Event()
+		if p.placed[ev.ID] != nil {
+			arrived = append(arrived, ev.ID)
+		}
+		return p.placed[ev.ID] != nil || foreign[ev.ID] || names(ev.PrevEvents) || names(ev.AuthEvents)
+	})
+	if len(arrived) == 0 {
+		return nil
+	}
+	return p.e.Store.Update(ctx, func(tx *store.Tx) error {
+		for _, i := range arrived {
+			if err := tx.Relations.Arrived(p.l.room.NID, i); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// outside says whether something that an event follows is neither here nor on its way in.
+func (p *past) outside(ev *event.Event) bool {
+	return slices.ContainsFunc(ev.PrevEvents, func(i id.EventID) bool {
+		return p.placed[i] == nil && !slices.ContainsFunc(p.events, func(v event.Verified) bool { return v.Event().ID == i })
+	})
+}
+
+// keep stores the events as outliers, judged by their auth events, so that states can name them.
+func (p *past) keep(ctx context.Context) (err error) {
+	if p.known, err = p.e.keepOutliers(ctx, p.l.room, p.events); err != nil {
+		return err
+	}
+	again := false
+	for _, v := range slices.Backward(p.events) {
+		ev := v.Event()
+		if p.known[ev.ID] != nil || p.budget.auth == 0 {
+			continue
+		}
+		p.budget.auth--
+		if err := p.e.fetchAuth(ctx, p.server, p.l.room, ev, absentFrom(ev.AuthEvents, p.known)); err != nil {
+			p.e.Log.Info("what authorizes an event of the past can't be had", "room", p.l.room.ID, "event", ev.ID, "err", err)
+			continue
+		}
+		again = true
+	}
+	if again {
+		if p.known, err = p.e.keepOutliers(ctx, p.l.room, p.events); err != nil {
+			return err
+		}
+	}
+	p.events = slices.DeleteFunc(p.events, func(v event.Verified) bool { return p.known[v.Event().ID] == nil })
+	var tuples []event.StateKeyTuple
+	for _, v := range p.events {
+		if v.Event().StateKey != nil {
+			tuples = append(tuples, v.Event().Tuple())
+		}
+	}
+	p.keys, err = p.e.Store.StateKeys(ctx, tuples)
+	return err
+}
+
+func absentFrom(ids []id.EventID, known map[id.EventID]*store.Event) []id.EventID {
+	return slices.DeleteFunc(slices.Clone(ids), func(i id.EventID) bool { return known[i] != nil })
 }

@@ -67,6 +67,7 @@ type addition struct {
 	holds    bool         // the state before it is one that was there before
 	came     bool         // from another server: it may have been missed
 	awaited  bool         // by redactions that came before it
+	past     bool         // it belongs behind what is known of the room's history, not to its end
 }
 
 // memberChange is a change of somebody's current membership.
@@ -74,12 +75,6 @@ type memberChange struct {
 	store.Membership
 	former string
 	local  bool
-}
-
-// redaction is the effect of an m.room.redaction.
-type redaction struct {
-	target   *store.Event // nil if it has not arrived
-	redacted *event.Event
 }
 
 // draft begins a change of a room. The caller holds the room's lock.

@@ -259,7 +259,7 @@ func (e *Engine) receiveMembership(ctx context.Context, origin id.ServerName, l 
 	defer done()
 	ev := v.Event()
 	a, err := e.lookAround(ctx, l.room, ev)
-	if err != nil {
+	if err = cmp.Or(err, a.foreign); err != nil {
 		return store.StateMap{}, err
 	}
 	if a.known != nil && !a.known.Outlier() {

@@ -213,14 +213,7 @@ func (e *Engine) keepOutliers(ctx context.Context, room *store.Room, events []ev
 		fresh = append(fresh, out)
 	}
 	for chunk := range slices.Chunk(fresh, 1000) {
-		err := e.Store.Update(ctx, func(tx *store.Tx) error {
-			for _, ev := range chunk {
-				if err := tx.Events.InsertAside(ev); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
+		err := e.Store.Update(ctx, func(tx *store.Tx) error { return insertOutliers(tx, room, chunk) })
 		if err != nil {
 			return nil, fmt.Errorf("store outliers: %w", err)
 		}
@@ -230,6 +223,30 @@ func (e *Engine) keepOutliers(ctx context.Context, room *store.Room, events []ev
 	}
 	// Another process may have stored some of them first, under other numbers.
 	return e.knownAround(ctx, room, events)
+}
+
+// insertOutliers stores events without a place, redacted if a redaction waited for them.
+func insertOutliers(tx *store.Tx, room *store.Room, events []*store.Event) error {
+	ids := make([]id.EventID, len(events))
+	for i, ev := range events {
+		ids[i] = ev.ID
+	}
+	awaited, err := tx.Relations.Awaited(room.NID, ids)
+	if err != nil {
+		return err
+	}
+	for _, ev := range events {
+		if err := tx.Events.InsertAside(ev); err != nil {
+			return err
+		}
+		if !awaited[ev.ID] || ev.Rejected || ev.StateKey == nil {
+			continue
+		}
+		if err := redactOutlier(tx, room.Version, ev); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // knownAround finds which of some events and their auth events are stored; where those don't name the room's

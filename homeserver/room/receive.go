@@ -88,10 +88,11 @@ type around struct {
 	missing []id.EventID // predecessors that are not here, or only as outliers
 	auth    []*store.Event
 	noAuth  []id.EventID // auth events that are not here
+	foreign error        // it names events of another room
 }
 
 // lookAround finds what is known around an event. Nobody may tie a room to another one: what an event names has to be of
-// its room.
+// its room, else it is rejected.
 func (e *Engine) lookAround(ctx context.Context, room *store.Room, ev *event.Event) (a around, err error) {
 	foreign := func(x *store.Event) bool { return x.Room != room.NID }
 	err = e.Store.View(ctx, func(tx *store.Tx) error {
@@ -105,10 +106,16 @@ func (e *Engine) lookAround(ctx context.Context, room *store.Room, ev *event.Eve
 		if a.auth, err = tx.Events.ByID(ev.AuthEvents...); err != nil {
 			return err
 		}
-		if a.known != nil && foreign(a.known) || slices.ContainsFunc(prev, foreign) || slices.ContainsFunc(a.auth, foreign) {
-			return fmt.Errorf("%w: %s names events of another room", ErrForbidden, ev.ID)
+		if a.known != nil && foreign(a.known) {
+			return fmt.Errorf("%w: %s is of another room", ErrForbidden, ev.ID)
+		}
+		if slices.ContainsFunc(prev, foreign) || slices.ContainsFunc(a.auth, foreign) {
+			a.foreign = fmt.Errorf("%w: %s names events of another room", ErrForbidden, ev.ID)
 		}
 		for _, p := range prev {
+			if foreign(p) {
+				continue
+			}
 			if !p.Outlier() || p.Type == event.TypeCreate {
 				a.prev = append(a.prev, p)
 			}
@@ -144,6 +151,9 @@ func (e *Engine) receive(ctx context.Context, origin id.ServerName, l *live, v e
 	}
 	if ev.Type == event.TypeCreate {
 		return fmt.Errorf("%w: a room has one m.room.create", ErrForbidden)
+	}
+	if a.foreign != nil {
+		return e.rejectForeign(ctx, l, v, a)
 	}
 	if len(a.missing) > 0 && deep {
 		if err := e.fetchMissing(ctx, origin, l, ev); err != nil {
@@ -192,6 +202,23 @@ func (e *Engine) receive(ctx context.Context, origin id.ServerName, l *live, v e
 		}
 	}
 	return e.appendReceived(ctx, l, arrival{v: v, around: a, before: before, rejection: rejection})
+}
+
+// rejectForeign remembers an event that names events of another room as rejected, so that what follows it has its place
+// (Server-Server API, "Rejection"). The state before it is that behind those predecessors that are of this room and here,
+// or the current one.
+func (e *Engine) rejectForeign(ctx context.Context, l *live, v event.Verified, a around) error {
+	before, err := e.stateAfterAll(ctx, l.room, a.prev, nil)
+	if err != nil {
+		return err
+	}
+	if len(a.prev) == 0 {
+		if err := e.look(ctx, l, func(d *draft) error { before = d.state.Map; return nil }); err != nil {
+			return err
+		}
+	}
+	a.missing = nil
+	return e.appendReceived(ctx, l, arrival{v: v, around: a, before: before, rejection: a.foreign})
 }
 
 // arrival is a received event with what was found out about it.
@@ -281,6 +308,7 @@ func (e *Engine) appendReceived(ctx context.Context, l *live, a arrival) error {
 		add := &addition{ev: &store.Event{Event: a.v.Event(), NID: store.EventNID(nid), Room: l.room.NID}, verified: a.v, missing: a.missing}
 		if a.known != nil {
 			add.ev.NID, add.ev.Known = a.known.NID, true
+			add.keepRedacted(a.known)
 		}
 		add.ev.Rejected, add.ev.SoftFailed = refused != nil, softFailure != nil
 		if err := d.stateFor(ctx, add, a.before); err != nil {
@@ -336,7 +364,7 @@ func (d *draft) judge(ctx context.Context, a arrival) (refused, softFailure, err
 	}
 	for _, r := range []error{refused, softFailure} {
 		var verdict *eventauth.Refusal
-		if r != nil && !errors.As(r, &verdict) {
+		if r != nil && r != a.foreign && !errors.As(r, &verdict) { //nolint:errorlint // the very error
 			return nil, nil, r
 		}
 	}
@@ -381,38 +409,5 @@ func (d *draft) merge(ctx context.Context, a *addition) error {
 	if err := d.follow(ctx, a); err != nil {
 		return err
 	}
-	if _, err := d.findTarget(ctx, a); err != nil {
-		return err
-	}
-	if err := d.redactState(ctx, a.redacts, a.ev.NID); err != nil {
-		return err
-	}
-	return d.redactedBefore(ctx, a)
-}
-
-// redactedBefore carries out a redaction that arrived before its target: the first that may.
-func (d *draft) redactedBefore(ctx context.Context, a *addition) error {
-	var by []*store.Event
-	err := d.e.Store.View(ctx, func(tx *store.Tx) error {
-		waiting, err := tx.Relations.Awaiting(d.room.NID, a.ev.ID)
-		if err != nil || len(waiting) == 0 {
-			return err
-		}
-		a.awaited = true
-		by, err = tx.Events.ByNID(waiting...)
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	for _, redaction := range by {
-		if r, err := d.redactionOf(redaction, a.ev); err != nil || r != nil {
-			if r != nil {
-				old := a.ev
-				a.ev = &store.Event{Event: r.redacted, NID: old.NID, Room: old.Room, StateBefore: old.StateBefore, RedactedBy: redaction.NID, Known: old.Known}
-			}
-			return err
-		}
-	}
-	return nil
+	return d.handleRedactions(ctx, a)
 }

@@ -278,7 +278,7 @@ func (e *Engine) enter(ctx context.Context, room *store.Room, join event.Verifie
 	l.placing.Lock()
 	defer l.placing.Unlock()
 	around, err := e.lookAround(ctx, room, ev)
-	if err != nil {
+	if err = cmp.Or(err, around.foreign); err != nil {
 		return err
 	}
 	err = e.Store.View(ctx, func(tx *store.Tx) error {
@@ -328,6 +328,7 @@ func (d *draft) enter(ctx context.Context, join event.Verified, a around, before
 		ev.NID, ev.Known = a.known.NID, true
 	}
 	add := &addition{ev: ev, verified: join, missing: a.missing, shown: shown}
+	add.keepRedacted(a.known)
 	if len(d.local) > 0 {
 		if err := d.stateFor(ctx, add, before); err != nil {
 			return err

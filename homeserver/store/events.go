@@ -25,6 +25,7 @@ type Event struct {
 	StateBefore StateNID        // 0: an outlier
 	Rejected    bool            // it failed the authorization rules, for good
 	SoftFailed  bool            // it failed them against the current state only
+	Withheld    bool            // a redaction that clients must not see, at least not yet
 	RedactedBy  EventNID        // 0: not redacted
 	Known       bool            // only when writing: it was stored before without a position
 
@@ -47,6 +48,7 @@ var joinedUnsigned = []byte(`{"membership":"join"}`)
 const (
 	bitRejected   = 1
 	bitSoftFailed = 2
+	bitWithheld   = 4
 )
 
 // weigh says how many bytes an event takes in the cache, about.
@@ -115,6 +117,9 @@ func (s Events) insert(e *Event, statement string) (err error) {
 	if e.SoftFailed {
 		status |= bitSoftFailed
 	}
+	if e.Withheld {
+		status |= bitWithheld
+	}
 	if e.Known {
 		_, err = s.tx.exec(`UPDATE events SET position = ?, state_before = ?, status = ? WHERE nid = ? AND position IS NULL`,
 			position, int64(e.StateBefore), status, int64(e.NID))
@@ -139,6 +144,10 @@ func (s Events) Redact(target *Event, redacted *event.Event, by EventNID) error 
 		return err
 	}
 	s.tx.AfterCommit(func() {
+		if target.Position == 0 {
+			s.tx.db.cache.events.Invalidate(target.NID) // it has none, or was queued and has got one since
+			return
+		}
 		fresh := &Event{
 			Event: redacted, NID: target.NID, Room: target.Room, Position: target.Position, StateBefore: target.StateBefore,
 			Rejected: target.Rejected, SoftFailed: target.SoftFailed, RedactedBy: by,
@@ -312,6 +321,7 @@ func (s Events) load(add func(*Event), query string, args ...any) error {
 		}
 		e.Position = stream.Position(position.Int64)
 		e.Rejected, e.SoftFailed = status&bitRejected != 0, status&bitSoftFailed != 0
+		e.Withheld = status&bitWithheld != 0
 		e.Event = &event.Event{ID: id.EventID(eventID), JSON: raw}
 		list = append(list, e)
 		return nil

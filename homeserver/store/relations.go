@@ -2,6 +2,9 @@ package store
 
 import (
 	"database/sql"
+	"slices"
+
+	"github.com/uptrace/bun"
 
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/stream"
@@ -86,14 +89,22 @@ func (s Relations) Parents(room RoomNID, relType string) ([]id.EventID, error) {
 	return out, err
 }
 
-// AwaitTarget remembers a redaction whose target has not arrived.
-func (s Relations) AwaitTarget(room RoomNID, redacts id.EventID, by EventNID) error {
-	_, err := s.tx.exec(`INSERT INTO pending_redactions (redacts, room_nid, event_nid) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`, string(redacts), int64(room), int64(by))
+// maxAwaiting is how many redactions of one event that may take effect in the same case wait for it: more change nothing.
+const maxAwaiting = 3
+
+// AwaitTarget remembers a redaction whose target has not arrived. It may redact what users of a server sent, or if that
+// is empty whatever anybody did.
+func (s Relations) AwaitTarget(room RoomNID, redacts id.EventID, server id.ServerName, by EventNID) error {
+	var n int
+	if _, err := s.tx.row([]any{&n}, `SELECT count(*) FROM pending_redactions WHERE redacts = ? AND room_nid = ? AND server = ?`, string(redacts), int64(room), string(server)); err != nil || n >= maxAwaiting {
+		return err
+	}
+	_, err := s.tx.exec(`INSERT INTO pending_redactions (redacts, room_nid, event_nid, server) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING`, string(redacts), int64(room), int64(by), string(server))
 	return err
 }
 
-// Awaiting lists the redactions that wait for an event.
-func (s Relations) Awaiting(room RoomNID, redacts id.EventID) ([]EventNID, error) {
+// Awaiting lists the redactions that wait for an event which a user of a server sent.
+func (s Relations) Awaiting(room RoomNID, redacts id.EventID, server id.ServerName) ([]EventNID, error) {
 	var out []EventNID
 	err := s.tx.query(func(rows *sql.Rows) error {
 		var n EventNID
@@ -102,8 +113,27 @@ func (s Relations) Awaiting(room RoomNID, redacts id.EventID) ([]EventNID, error
 		}
 		out = append(out, n)
 		return nil
-	}, `SELECT event_nid FROM pending_redactions WHERE redacts = ? AND room_nid = ? ORDER BY event_nid`, string(redacts), int64(room))
+	}, `SELECT event_nid FROM pending_redactions WHERE redacts = ? AND room_nid = ? AND server IN ('', ?) ORDER BY event_nid LIMIT 100`, string(redacts), int64(room), string(server))
 	return out, err
+}
+
+// Awaited says which of some events redactions wait for.
+func (s Relations) Awaited(room RoomNID, ids []id.EventID) (map[id.EventID]bool, error) {
+	out := map[id.EventID]bool{}
+	for chunk := range slices.Chunk(ids, 500) {
+		err := s.tx.query(func(rows *sql.Rows) error {
+			var i id.EventID
+			if err := rows.Scan(&i); err != nil {
+				return err
+			}
+			out[i] = true
+			return nil
+		}, `SELECT DISTINCT redacts FROM pending_redactions WHERE room_nid = ? AND redacts IN (?)`, int64(room), bun.In(plainIDs(chunk)))
+		if err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
 }
 
 // TargetCame forgets the redactions that waited for an event.
