@@ -17,16 +17,26 @@ func (a *API) deviceRoutes() []route {
 	}
 }
 
+// deviceAnswer is a device as its user sees it. What is not known is null: there are clients that take no answer without it.
 type deviceAnswer struct {
 	ID          id.DeviceID `json:"device_id"`
 	User        id.UserID   `json:"user_id"`
-	DisplayName string      `json:"display_name,omitempty"`
-	SeenAddress string      `json:"last_seen_ip,omitempty"`
-	SeenAt      int64       `json:"last_seen_ts,omitempty"`
+	DisplayName *string     `json:"display_name"`
+	SeenAddress *string     `json:"last_seen_ip"`
+	SeenAt      *int64      `json:"last_seen_ts"`
 }
 
 func describeDevice(d store.Device) deviceAnswer {
-	return deviceAnswer{ID: d.ID, User: d.User, DisplayName: d.DisplayName, SeenAddress: d.SeenAddress, SeenAt: d.SeenAt}
+	return deviceAnswer{ID: d.ID, User: d.User, DisplayName: known(d.DisplayName), SeenAddress: known(d.SeenAddress), SeenAt: known(d.SeenAt)}
+}
+
+// known is a value for JSON, where what is empty is null.
+func known[T comparable](value T) *T {
+	var none T
+	if value == none {
+		return nil
+	}
+	return &value
 }
 
 func (a *API) devices(c *call) (any, error) {

@@ -1,6 +1,7 @@
 package account
 
 import (
+	"cmp"
 	"context"
 	"crypto/hmac"
 	"crypto/rand"
@@ -21,7 +22,7 @@ type Account struct {
 	Username string // empty: the server chooses
 	Password string
 	Admin    bool
-	// DisplayName is the first one; empty: none.
+	// DisplayName is the first one; empty: the username.
 	DisplayName string
 	// NoLogin makes the account without a session.
 	NoLogin bool
@@ -160,7 +161,7 @@ func (s *Service) create(ctx context.Context, user id.UserID, a Account, token [
 	if err := a.Device.check(); err != nil {
 		return Login{}, err
 	}
-	name, err := json.Marshal(a.DisplayName)
+	name, err := json.Marshal(cmp.Or(a.DisplayName, user.Localpart()))
 	if err != nil {
 		return Login{}, fmt.Errorf("encode a display name: %w", err)
 	}
@@ -200,10 +201,8 @@ func (s *Service) create(ctx context.Context, user id.UserID, a Account, token [
 		if !ok {
 			return ErrUserInUse
 		}
-		if a.DisplayName != "" {
-			if err := tx.Profiles.Set(user, FieldDisplayName, name, folded); err != nil {
-				return err
-			}
+		if err := tx.Profiles.Set(user, FieldDisplayName, name, folded); err != nil {
+			return err
 		}
 		if u.Admin {
 			if err := tx.Passes.DeleteBootstrap(); err != nil {

@@ -36,7 +36,7 @@ type Page struct {
 // Messages is a part of a room's history.
 type Messages struct {
 	Start string            `json:"start"`
-	End   string            `json:"end,omitempty"` // empty: there is no more
+	End   string            `json:"end,omitempty"` // empty: there is no more; to the newer end, not yet
 	Chunk []json.RawMessage `json:"chunk"`
 	State []json.RawMessage `json:"state,omitempty"`
 }
@@ -96,7 +96,9 @@ func (s *Service) Messages(ctx context.Context, roomID id.RoomID, r Reader, p Pa
 			return nil, err
 		}
 	}
-	if !at.done || at.endsHere() && s.Backfill != nil {
+	// The newer end of a room is none for good: who has read up to it goes on from there when there is more.
+	live := !p.Backwards && p.To == "" && len(at.events) > 0
+	if !at.done || live || at.endsHere() && s.Backfill != nil {
 		out.End = s.Store.Hub.Token(at.cursor).String()
 	}
 	return out, nil
