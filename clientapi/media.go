@@ -154,11 +154,11 @@ func (a *API) thumbnail(c *call) (any, error) {
 	if method != "" && method != "crop" && method != "scale" {
 		return nil, fail(http.StatusBadRequest, "M_INVALID_PARAM", "method must be crop or scale")
 	}
-	// A thumbnail that is not animated answers both.
-	if _, err := c.boolQuery("animated", false); err != nil {
+	animated, err := c.boolQuery("animated", false)
+	if err != nil {
 		return nil, err
 	}
-	size := media.Size{Crop: method == "crop"}
+	size := media.Size{Crop: method == "crop", Animated: animated}
 	for name, into := range map[string]*int{"width": &size.Width, "height": &size.Height} {
 		if c.query(name) == "" {
 			return nil, missing(name)

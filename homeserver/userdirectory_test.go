@@ -1,0 +1,54 @@
+package homeserver_test
+
+import (
+	"testing"
+
+	"github.com/securecomm/securecomm/homeserver/hstest"
+	"github.com/securecomm/securecomm/homeserver/id"
+)
+
+// TestUserDirectory: found are those who share a room, those in rooms that are open to all, here and elsewhere, and oneself.
+func TestUserDirectory(t *testing.T) {
+	hstest.EachPair(t, func(t *testing.T, one, two *hstest.Server) {
+		alice, carol, bob := one.Register("alice"), one.Register("carol"), two.Register("bob")
+		dave := one.Register("dave")
+		name := func(u *hstest.User, name string) {
+			u.Must("PUT", "/v3/profile/"+string(u.ID)+"/displayname", map[string]any{"displayname": name}, nil)
+		}
+		name(bob, "Bob 東京タワー Brandt")
+		name(dave, "山田太郎")
+		find := func(searcher *hstest.User, term string, want ...id.UserID) {
+			t.Helper()
+			var got struct {
+				Results []struct {
+					User id.UserID `json:"user_id"`
+					Name string    `json:"display_name"`
+				} `json:"results"`
+			}
+			searcher.Must("POST", "/v3/user_directory/search", map[string]any{"search_term": term}, &got)
+			same := len(got.Results) == len(want)
+			for i := range want {
+				same = same && got.Results[i].User == want[i]
+			}
+			if !same {
+				t.Errorf("%s looks for %q and finds %v, not %v", searcher.ID, term, got.Results, want)
+			}
+		}
+		find(alice, "alice", alice.ID)
+		find(carol, "太郎")
+		find(carol, "brandt")
+		open := alice.CreateRoom(map[string]any{"preset": "public_chat"})
+		bob.Must("POST", "/v3/join/"+string(open)+"?server_name="+string(one.Name), nil, nil)
+		dave.CreateRoom(map[string]any{"preset": "private_chat", "initial_state": []any{
+			map[string]any{"type": "m.room.history_visibility", "content": map[string]any{"history_visibility": "world_readable"}},
+		}})
+		for _, searcher := range []*hstest.User{alice, carol} {
+			find(searcher, "brandt", bob.ID)
+			find(searcher, "タワー", bob.ID)
+			find(searcher, "@bob", bob.ID)
+			find(searcher, "太郎", dave.ID)
+		}
+		find(carol, "alice", alice.ID)
+		find(bob, "alice", alice.ID)
+	})
+}
