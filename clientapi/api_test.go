@@ -14,6 +14,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -336,4 +338,38 @@ func TestRoomsOfUnknownVersionsAreNamed(t *testing.T) {
 	if f := asFailure(fmt.Errorf("create: %w", room.ErrUnknownVersion)); f == nil || f.code != "M_UNSUPPORTED_ROOM_VERSION" {
 		t.Errorf("a version that a new room cannot have: %+v", f)
 	}
+}
+
+// TestWhoWaitsStandsInLine: of many who send at a time, each is told another moment, and comes through then.
+func TestWhoWaitsStandsInLine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLimiter(Limits{Enabled: true, Message: Class{PerUser: Rate{10, time.Second}}})
+		alice := from("1.2.3.4")
+		alice.Requester.User = "@alice:h"
+		const sends = 160
+		var refusals atomic.Int64
+		var all sync.WaitGroup
+		began := time.Now()
+		for range sends {
+			all.Go(func() {
+				for err := l.check(limitMessage, alice); err != nil; err = l.check(limitMessage, alice) {
+					refusals.Add(1)
+					time.Sleep(asFailure(err).after)
+				}
+			})
+		}
+		all.Wait()
+		if n := refusals.Load(); n > sends+sends/10 {
+			t.Errorf("%d refusals for %d sends", n, sends)
+		}
+		if took := time.Since(began); took > 16*time.Second {
+			t.Errorf("took %s", took)
+		}
+		// Who does not wait makes nobody else wait for ever.
+		for range 100_000 {
+			if err := l.check(limitMessage, alice); err != nil && asFailure(err).after > longestLine+time.Second {
+				t.Fatalf("told to wait %s", asFailure(err).after)
+			}
+		}
+	})
 }

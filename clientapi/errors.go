@@ -240,7 +240,7 @@ func (a *API) answerError(err error, c echo.Context) {
 	maps.Copy(body, f.extra)
 	if f.after > 0 {
 		c.Response().Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(f.after.Seconds()))))
-		body["retry_after_ms"] = f.after.Milliseconds()
+		body["retry_after_ms"] = (f.after + time.Millisecond - 1).Milliseconds() // never too early
 	}
 	raw, err := json.Marshal(body)
 	if err != nil {

@@ -80,7 +80,7 @@ const (
 // limiter counts the calls of users and addresses. Who has long been silent is forgotten.
 type limiter struct {
 	classes [limitClasses]Class
-	buckets *otter.Cache[bucket, *rate.Limiter]
+	buckets *otter.Cache[bucket, *line]
 	seed    maphash.Seed // nobody can tell which names share a bucket
 }
 
@@ -94,7 +94,7 @@ func newLimiter(l Limits) *limiter {
 			limitMedia: l.Media, limitDownload: l.Download, limitLookup: l.Lookup, limitCostly: l.Costly, limitSearch: l.Search, limitOther: l.Other,
 		},
 		seed:    maphash.MakeSeed(),
-		buckets: otter.Must(&otter.Options[bucket, *rate.Limiter]{MaximumSize: maxBuckets}),
+		buckets: otter.Must(&otter.Options[bucket, *line]{MaximumSize: maxBuckets}),
 	}
 }
 
@@ -160,15 +160,41 @@ func (l *limiter) take(b bucket, r Rate, now time.Time) time.Duration {
 	}
 	bucket, ok := l.buckets.GetIfPresent(b)
 	if !ok {
-		fresh := rate.NewLimiter(rate.Limit(float64(r.Count)/r.Per.Seconds()), r.Count)
+		fresh := &line{Limiter: rate.NewLimiter(rate.Limit(float64(r.Count)/r.Per.Seconds()), r.Count)}
 		bucket, _ = l.buckets.SetIfAbsent(b, fresh)
 	}
 	reservation := bucket.ReserveN(now, 1)
 	wait := reservation.DelayFrom(now)
-	if wait > 0 {
-		reservation.CancelAt(now)
+	if wait < time.Millisecond {
+		return 0 // who comes at the moment that was told is not sent to the end of the line for a rounding
 	}
-	return wait
+	reservation.CancelAt(now)
+	return bucket.place(now, wait, r.Per/time.Duration(r.Count))
+}
+
+// longestLine is how far behind the first of those who wait the last one is told to come, at most. Who does not wait as
+// told makes the line longer for all that share it, but no longer than this.
+const longestLine = time.Minute
+
+// line is a bucket, and those who were told when to come again. Each has a place of their own: of all who come at the same
+// moment, only the first would be let in.
+type line struct {
+	*rate.Limiter
+
+	mu   sync.Mutex
+	last time.Time // the last place that was given
+}
+
+// place is how long to wait for the place behind the last one, where the first is free after wait.
+func (l *line) place(now time.Time, wait, each time.Duration) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	first, next := now.Add(wait), l.last.Add(each)
+	if next.Before(first) || next.Sub(first) > longestLine {
+		next = first
+	}
+	l.last = next
+	return next.Sub(now)
 }
 
 // places counts what each user has open at a time.
