@@ -175,11 +175,7 @@ func writeAnswer(c echo.Context, answer any) error {
 		body = answer
 	default:
 		buffer := buffers.Get().(*bytes.Buffer)
-		defer func() {
-			if buffer.Cap() <= maxKeptBuffer {
-				buffers.Put(buffer)
-			}
-		}()
+		defer keep(buffer)
 		buffer.Reset()
 		encoder := json.NewEncoder(buffer)
 		encoder.SetEscapeHTML(false)
@@ -189,6 +185,11 @@ func writeAnswer(c echo.Context, answer any) error {
 		body = bytes.TrimSuffix(buffer.Bytes(), []byte("\n"))
 	}
 	h := w.Header()
+	if len(body) >= compressFrom {
+		zipped := buffers.Get().(*bytes.Buffer)
+		defer keep(zipped)
+		body = theCompressors().compress(c.Request(), h, body, zipped)
+	}
 	h["Content-Type"] = jsonType
 	h["Content-Length"] = []string{strconv.Itoa(len(body))}
 	w.WriteHeader(code)
@@ -196,6 +197,13 @@ func writeAnswer(c echo.Context, answer any) error {
 		_, _ = w.Write(body) // the client has gone: there is nobody to tell
 	}
 	return nil
+}
+
+// keep keeps a buffer for later answers, unless it has become large.
+func keep(b *bytes.Buffer) {
+	if b.Cap() <= maxKeptBuffer {
+		buffers.Put(b)
+	}
 }
 
 const maxKeptBuffer = 256 << 10
