@@ -64,12 +64,19 @@ func (s *Server) around(api, federation http.Handler) http.Handler {
 			name = rand.Text()
 		}
 		w.Header()["X-Request-Id"] = []string{name}
+		if r.ProtoMajor >= 2 {
+			p := &paced{ResponseWriter: w}
+			defer p.end()
+			w = p
+		}
 		if r.ContentLength != 0 {
 			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout)) // tests have no connection
 		}
 		switch path := r.URL.Path; {
 		case path == "/health":
 			s.health(w, r)
+		case path == "/":
+			s.page(w, r)
 		case path == metricsPath && s.Config.Listen.Metrics == "":
 			metrics.ServeHTTP(w, r)
 		case federation != nil && (strings.HasPrefix(path, "/_matrix/federation/") || strings.HasPrefix(path, "/_matrix/key/")):
@@ -139,34 +146,65 @@ const (
 	readingPiece   = 64 << 10
 )
 
+// pace is how a client has read so far.
+type pace struct {
+	left  time.Duration // that it may take at the end of the last piece
+	ended time.Time     // when that was
+}
+
+// write writes in pieces, each with its deadline.
+func (c *pace) write(p []byte, deadline func(time.Time) error, write func([]byte) (int, error)) (n int, err error) {
+	for n < len(p) && err == nil {
+		began := time.Now()
+		left := min(readingPause, c.left+min(readingPause, began.Sub(c.ended)))
+		if err = deadline(began.Add(left)); err != nil {
+			break
+		}
+		var written int
+		written, err = write(p[n:min(len(p), n+readingPiece)])
+		n += written
+		c.ended = time.Now()
+		c.left = left - c.ended.Sub(began) + time.Duration(written)*time.Second/readingSlowest
+	}
+	return n, err
+}
+
 // reader is the connection of a client, which is cut off if it reads its answers too slowly. Deadlines that are set from
 // outside, as those of websockets, hold instead.
 type reader struct {
 	net.Conn
 	bounded atomic.Bool // from outside
-
-	left  time.Duration // that the client may take at the end of the last piece
-	ended time.Time     // when that was
+	pace    pace
 }
 
 func (r *reader) Write(p []byte) (n int, err error) {
 	if r.bounded.Load() {
 		return r.Conn.Write(p)
 	}
-	for n < len(p) && err == nil {
-		began := time.Now()
-		left := min(readingPause, r.left+min(readingPause, began.Sub(r.ended)))
-		if err = r.Conn.SetWriteDeadline(began.Add(left)); err != nil {
-			break
-		}
-		var written int
-		written, err = r.Conn.Write(p[n:min(len(p), n+readingPiece)])
-		n += written
-		r.ended = time.Now()
-		r.left = left - r.ended.Sub(began) + time.Duration(written)*time.Second/readingSlowest
-	}
+	return r.pace.write(p, r.Conn.SetWriteDeadline, r.Conn.Write)
+}
+
+// paced is one of the answers on a connection of HTTP/2. Each is read at a speed of its own, which the connection knows
+// nothing of.
+type paced struct {
+	http.ResponseWriter
+	pace pace
+}
+
+func (s *paced) Write(p []byte) (n int, err error) {
+	control := http.NewResponseController(s.ResponseWriter)
+	n, err = s.pace.write(p, control.SetWriteDeadline, s.ResponseWriter.Write)
+	_ = control.SetWriteDeadline(time.Time{}) // else it ends the stream also while nothing is being written
 	return n, err
 }
+
+// end bounds the time for what is still held back when the handler has returned.
+func (s *paced) end() {
+	_ = http.NewResponseController(s.ResponseWriter).SetWriteDeadline(time.Now().Add(readingPause))
+}
+
+// Unwrap is for http.ResponseController.
+func (s *paced) Unwrap() http.ResponseWriter { return s.ResponseWriter }
 
 // SetWriteDeadline is called for websockets and TLS handshakes.
 func (r *reader) SetWriteDeadline(t time.Time) error {

@@ -1,9 +1,11 @@
 package homeserver
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"testing"
 	"testing/synctest"
@@ -62,5 +64,68 @@ func TestOwnDeadlines(t *testing.T) {
 				t.Errorf("with a limit of %s: %v after %s", own, err, time.Since(began))
 			}
 		}
+	})
+}
+
+// pipes is a listener of connections within a test.
+type pipes chan net.Conn
+
+func (p pipes) Accept() (net.Conn, error) {
+	c, ok := <-p
+	if !ok {
+		return nil, net.ErrClosed
+	}
+	return c, nil
+}
+func (pipes) Close() error   { return nil }
+func (pipes) Addr() net.Addr { return &net.TCPAddr{} }
+
+// TestSlowReadersOfHTTP2: a client that reads other answers of a connection, but not this one, is cut off from this one.
+// Long polls may wait.
+func TestSlowReadersOfHTTP2(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var only http.Protocols
+		only.SetUnencryptedHTTP2(true)
+		ended := make(chan time.Duration, 1)
+		s := &http.Server{Protocols: &only, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			p := &paced{ResponseWriter: w}
+			defer p.end()
+			if r.URL.Path == "/poll" {
+				time.Sleep(time.Hour)
+				_, _ = p.Write([]byte("here"))
+				return
+			}
+			began := time.Now()
+			_, _ = p.Write(make([]byte, 16<<20))
+			ended <- time.Since(began)
+		})}
+		listener := make(pipes)
+		served := make(chan struct{})
+		go func() { defer close(served); _ = s.Serve(listener) }()
+		transport := &http.Transport{Protocols: &only, DialContext: func(context.Context, string, string) (net.Conn, error) {
+			ours, theirs := net.Pipe()
+			listener <- ours
+			return theirs, nil
+		}}
+		client := &http.Client{Transport: transport}
+		slow, err := client.Get("http://here/large")
+		if err != nil {
+			t.Fatal(err)
+		}
+		poll, err := client.Get("http://here/poll")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if raw, err := io.ReadAll(poll.Body); err != nil || string(raw) != "here" {
+			t.Errorf("a long poll: %q, %v", raw, err)
+		}
+		if took := <-ended; took < readingPause || took > 30*time.Minute {
+			t.Errorf("cut off after %s", took)
+		}
+		_, _ = slow.Body.Close(), poll.Body.Close()
+		transport.CloseIdleConnections()
+		close(listener)
+		<-served
+		_ = s.Close()
 	})
 }

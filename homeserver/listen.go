@@ -32,6 +32,7 @@ const (
 	bodyTimeout   = time.Minute
 	idleTimeout   = 5 * time.Minute
 	maxHeader     = 64 << 10
+	maxStreams    = 100 // requests at a time on one connection of HTTP/2
 )
 
 // Run serves all listeners until the context ends, then lets requests in flight finish. ready, which may be nil, is
@@ -132,6 +133,7 @@ func (s *Server) listen(ctx context.Context) ([]listener, error) {
 func (s *Server) newHTTP(listener string, handler http.Handler) *http.Server {
 	return &http.Server{
 		Handler: handler, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
+		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: maxStreams, SendPingTimeout: idleTimeout, PingTimeout: headerTimeout},
 		ErrorLog: slog.NewLogLogger(s.Log.With("listener", listener).Handler(), slog.LevelInfo),
 	}
 }
@@ -144,7 +146,7 @@ type certificates struct {
 }
 
 func (c *certificates) config() *tls.Config {
-	return &tls.Config{GetCertificate: c.get, NextProtos: append([]string{"http/1.1"}, c.protocols...), MinVersion: tls.VersionTLS12}
+	return &tls.Config{GetCertificate: c.get, NextProtos: append([]string{"h2", "http/1.1"}, c.protocols...), MinVersion: tls.VersionTLS12}
 }
 
 func (s *Server) certificates() (*certificates, error) {
