@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/labstack/echo/v4"
-	"github.com/maypok86/otter/v2"
 	"golang.org/x/sync/singleflight"
 
 	"github.com/securecomm/securecomm/federation/client"
@@ -55,20 +54,24 @@ type API struct {
 	Observe Observe
 	// Rate is how often a server may ask.
 	Rate Rate
+	// SetAside is called for each unit that was received, and tried for the last time in vain; it may be nil.
+	SetAside func()
+	// FirstPause is how long what a fault of ours kept out waits for its first try; 0 for a default.
+	FirstPause time.Duration
 	// Stranger says what a request is counted by that no server has signed; nil takes the connection.
 	Stranger func(*http.Request) string
 
 	pace     pace
-	strange  pace                      // fetches of keys for requests, by address or IPv6 network
-	forged   pace                      // requests that did not prove who made them, likewise
-	arriving load                      // bodies that are not authenticated yet, by address or IPv6 network
-	inWork   load                      // requests, by server
-	faults   *otter.Cache[string, int] // how often units could not be received for a reason of our own
+	strange  pace // fetches of keys for requests, by address or IPv6 network
+	forged   pace // requests that did not prove who made them, likewise
+	arriving load // bodies that are not authenticated yet, by address or IPv6 network
+	inWork   load // requests, by server
 
 	meetings turns // requests that wait for the keys of their servers, by address or IPv6 network
 	costly   turns // requests that take much work, by server
 
 	flights singleflight.Group // transactions under way
+	kept    chan struct{}      // has something while a unit waits that retry has not looked at
 	working sync.WaitGroup
 	once    sync.Once
 	ctx     context.Context
@@ -91,10 +94,13 @@ func (a *API) routes() []route {
 
 const prefix = "/_matrix/federation"
 
-// Register adds the routes to an Echo, which may serve others too. Unknown paths are the business of the
-// Echo's error handler: AnswerError is one.
+// Register begins to try again what waits, and adds the routes to an Echo, which may serve others too. Unknown paths are
+// the business of the Echo's error handler: AnswerError is one.
 func (a *API) Register(e *echo.Echo) {
 	a.start()
+	if a.Store != nil {
+		a.working.Go(a.retry)
+	}
 	for _, r := range a.routes() {
 		e.Add(r.method, r.fullPath(), a.serve(r))
 	}
@@ -111,9 +117,9 @@ func (a *API) start() {
 	a.once.Do(func() {
 		a.ctx, a.cancel = context.WithCancel(context.Background())
 		a.pace, a.strange, a.forged = newPace(a.Rate), newPace(strangeRate), newPace(forgedRate)
+		a.kept = make(chan struct{}, 1)
 		a.meetings.most, a.meetings.each = meetingsAll, meetingsFor
 		a.costly.most, a.costly.each, a.costly.queue = costlyAll, costlyFor, costlyWaiting
-		a.faults = otter.Must(&otter.Options[string, int]{MaximumSize: maxPaced, ExpiryCalculator: otter.ExpiryWriting[string, int](answersKept)})
 	})
 }
 

@@ -238,22 +238,6 @@ func TestTransactions(t *testing.T) {
 		if us.api.Ephemeral.Volatile() != quiet {
 			t.Error("a repeated transaction has an effect")
 		}
-		// What could not be taken in is not remembered as done.
-		works := us.api.Ephemeral
-		gone := storetest.Open(t, t.TempDir()+"/gone.db")
-		_ = gone.Close()
-		us.api.Ephemeral = ephemeral.New(ephemeral.Options{Store: gone, Server: us.name, Rooms: us.rooms})
-		online := `{"edu_type":"m.presence","content":{"push":[{"user_id":"@bob:them.test","presence":"online","last_active_ago":0}]}}`
-		if status, _ := send("3", online); status != 503 {
-			t.Errorf("what could not be taken in is answered with %d", status)
-		}
-		us.api.Ephemeral = works
-		if status, _ := send("3", online); status != 200 {
-			t.Errorf("the second try is answered with %d", status)
-		}
-		if p, ok := works.Presence(bob); !ok || p.State != "online" {
-			t.Errorf("the second try has no effect: %+v", p)
-		}
 		us.set(roomID, alice, "m.room.server_acl", `{"allow":["*"],"deny":["them.*"]}`)
 		quiet = us.api.Ephemeral.Volatile()
 		send("4", typing(bob, true))

@@ -2,68 +2,48 @@ package federation
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 
-	"github.com/maypok86/otter/v2"
-
 	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/store"
 )
 
 // maxEDU bounds an ephemeral data unit in bytes. The largest that mean well bring the keys of a room to some hundred devices.
 const maxEDU = 512 << 10
 
-// receiveEDUs takes in ephemeral data units one after another. One at fault is passed over; an error means
-// that the transaction should come again.
-func (a *API) receiveEDUs(ctx context.Context, origin id.ServerName, edus []json.RawMessage) error {
+// unit is an ephemeral data unit.
+type unit struct {
+	Type    string          `json:"edu_type"`
+	Content json.RawMessage `json:"content"`
+}
+
+// receiveEDUs takes in ephemeral data units one after another. One at fault is passed over; those that a fault of ours
+// kept out are returned, except what is old by the time that it would come again.
+func (a *API) receiveEDUs(ctx context.Context, origin id.ServerName, edus []json.RawMessage) (late []store.HeldUnit) {
 	for _, raw := range edus {
 		if len(raw) > maxEDU {
 			a.Log.Debug("an ephemeral data unit is too large", "origin", origin, "bytes", len(raw))
 			continue
 		}
-		var edu struct {
-			Type    string          `json:"edu_type"`
-			Content json.RawMessage `json:"content"`
-		}
+		var edu unit
 		if json.Unmarshal(raw, &edu) != nil || len(edu.Content) == 0 {
 			continue
 		}
 		err := a.receiveEDU(ctx, origin, edu.Type, edu.Content)
 		switch {
 		case err == nil:
-		case transient(err) || ctx.Err() != nil:
-			return fmt.Errorf("receive %.64q of %s: %w", edu.Type, origin, errors.Join(err, ctx.Err()))
-		case asFailure(err) == nil && a.mayCureItself(origin, raw, err):
-			return fmt.Errorf("receive %.64q of %s: %w", edu.Type, origin, err)
-		case asFailure(err) == nil:
-			a.Log.Error("an ephemeral data unit could not be received", "type", edu.Type, "origin", origin, "err", err)
+		case ours(err):
+			a.Log.Warn("an ephemeral data unit could not be received", "type", edu.Type, "origin", origin, "err", err)
+			if edu.Type != "m.typing" && edu.Type != "m.presence" {
+				late = append(late, store.HeldUnit{Origin: origin, JSON: raw})
+			}
 		default:
 			a.Log.Debug("an ephemeral data unit was refused", "type", edu.Type, "origin", origin, "err", err)
 		}
 	}
-	return nil
-}
-
-// maxFaults is how often a unit is asked for again that could not be received for a reason of our own.
-const maxFaults = 5
-
-// mayCureItself says whether a unit is to come again although it is not known that this helps: a fault of ours is not the
-// other server's to pay for, but one unit must not stop all that is behind it either.
-func (a *API) mayCureItself(origin id.ServerName, unit []byte, fault error) bool {
-	var bug *panicked
-	if errors.As(fault, &bug) {
-		return false
-	}
-	seen, _ := a.faults.Compute(string(origin)+" "+string(hashOf(unit)), func(n int, _ bool) (int, otter.ComputeOp) { return n + 1, otter.WriteOp })
-	return seen <= maxFaults
-}
-
-func hashOf(unit []byte) []byte {
-	hash := sha256.Sum256(unit)
-	return hash[:]
+	return late
 }
 
 // receiveEDU hands a unit to the package that it concerns, which checks that it is about the origin's users.

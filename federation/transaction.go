@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"runtime/debug"
@@ -15,7 +14,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/securecomm/securecomm/federation/client"
-	"github.com/securecomm/securecomm/federation/keyring"
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/room"
 	"github.com/securecomm/securecomm/homeserver/store"
@@ -97,22 +95,38 @@ func (a *API) receive(ctx context.Context, origin id.ServerName, txnID string, d
 	if answer != nil {
 		return answer, nil
 	}
-	results, err := a.receiveEvents(ctx, origin, d.PDUs)
-	if err != nil {
-		return nil, err
-	}
-	if err := a.receiveEDUs(ctx, origin, d.EDUs); err != nil {
-		return nil, err
+	results, late := a.receiveEvents(ctx, origin, d.PDUs)
+	late = append(late, a.receiveEDUs(ctx, origin, d.EDUs)...)
+	if a.ctx.Err() != nil {
+		return nil, fmt.Errorf("receive a transaction: %w", a.ctx.Err()) // the server ends: it comes again
 	}
 	if answer, err = json.Marshal(map[string]any{"pdus": results}); err != nil {
 		return nil, fmt.Errorf("encode the answer to a transaction: %w", err)
 	}
-	if !lasting {
+	if !lasting && len(late) == 0 {
 		return answer, nil
 	}
-	err = a.Store.Update(ctx, func(tx *store.Tx) error { return tx.Received.Insert(origin, txnID, answer, time.Now()) })
+	// However long it took, what waits and the answer have to be written.
+	ctx = context.WithoutCancel(ctx)
+	if err := a.numbered(ctx, late); err != nil {
+		return nil, err
+	}
+	err = a.Store.Update(ctx, func(tx *store.Tx) error {
+		if len(late) > 0 {
+			if err := a.keep(tx, origin, late); err != nil {
+				return err
+			}
+		}
+		return tx.Received.Insert(origin, txnID, answer, time.Now())
+	})
 	if err != nil {
 		return nil, fmt.Errorf("remember a transaction: %w", err)
+	}
+	if len(late) > 0 {
+		select {
+		case a.kept <- struct{}{}:
+		default:
+		}
 	}
 	return answer, nil
 }
@@ -122,10 +136,11 @@ type verdict struct {
 	Error string `json:"error,omitempty"`
 }
 
-// receiveEvents hands events to their rooms, in their order, several rooms at once. An error means that
-// the transaction should come again.
-func (a *API) receiveEvents(ctx context.Context, origin id.ServerName, pdus []json.RawMessage) (map[id.EventID]verdict, error) {
+// receiveEvents hands events to their rooms, in their order, several rooms at once. It returns what is to be said of each,
+// and those that a fault of ours kept out.
+func (a *API) receiveEvents(ctx context.Context, origin id.ServerName, pdus []json.RawMessage) (map[id.EventID]verdict, []store.HeldUnit) {
 	rooms, out := byRoom(pdus)
+	var late []store.HeldUnit
 	var mu sync.Mutex
 	var group errgroup.Group // the trouble of one room does not stop the work on others
 	group.SetLimit(parallelRooms)
@@ -134,18 +149,23 @@ func (a *API) receiveEvents(ctx context.Context, origin id.ServerName, pdus []js
 			results := a.receiveInRoom(ctx, origin, roomID, raw)
 			mu.Lock()
 			defer mu.Unlock()
-			for _, r := range results {
-				if transient(r.Err) || ctx.Err() != nil {
-					return fmt.Errorf("receive events of %s: %w", roomID, errors.Join(r.Err, ctx.Err()))
+			for i, r := range results {
+				var v verdict
+				if ours(r.Err) {
+					a.Log.Warn("an event waits to be received again", "room", roomID, "event", r.ID, "origin", origin, "err", r.Err)
+					late = append(late, store.HeldUnit{Origin: origin, Room: roomID, JSON: raw[i]})
+				} else {
+					v = a.verdict(roomID, r)
 				}
 				if r.ID != "" {
-					out[r.ID] = a.verdict(roomID, r)
+					out[r.ID] = v
 				}
 			}
 			return nil
 		})
 	}
-	return out, group.Wait()
+	_ = group.Wait() // none returns an error
+	return out, late
 }
 
 // byRoom sorts events by their rooms. Those without one are refused, if they say their own name: in newer room versions
@@ -173,22 +193,15 @@ func byRoom(pdus []json.RawMessage) (map[id.RoomID][]json.RawMessage, map[id.Eve
 	return rooms, refused
 }
 
-// transient says whether the same event or unit may well be received a little later. That is no verdict, for a verdict
-// is remembered and the event would be lost: the transaction has to come again. An event whose predecessors can't be
-// had is not such a case: it would keep everything behind it waiting for as long as they are missing.
-func transient(err error) bool {
-	return errors.Is(err, store.ErrClosed) || errors.Is(err, store.ErrUnavailable) || errors.Is(err, room.ErrBusy) ||
-		errors.Is(err, keyring.ErrUnreachable)
-}
-
-// receiveInRoom hands events to their room. Should that panic, each is tried alone, so that only the one at fault is lost.
+// receiveInRoom hands events to their room and says what became of each, in their order. Should that panic, each is tried
+// alone, so that the others come in.
 func (a *API) receiveInRoom(ctx context.Context, origin id.ServerName, roomID id.RoomID, raw []json.RawMessage) []room.Received {
 	out, err := a.tryInRoom(ctx, origin, roomID, raw)
 	if err == nil {
 		return out
 	}
 	if len(raw) == 1 {
-		return a.refuse(ctx, roomID, raw, err)
+		return []room.Received{a.name(ctx, roomID, raw[0], err)}
 	}
 	for i := range raw {
 		out = append(out, a.receiveInRoom(ctx, origin, roomID, raw[i:i+1])...)
@@ -204,36 +217,25 @@ func (a *API) tryInRoom(ctx context.Context, origin id.ServerName, roomID id.Roo
 	return a.Rooms.Receive(ctx, origin, roomID, raw), nil
 }
 
-// refuse names events that made us panic. One that can't even be named is logged without its ID.
-func (a *API) refuse(ctx context.Context, roomID id.RoomID, raw []json.RawMessage, reason error) (out []room.Received) {
+// name finds the ID of an event that made us panic, if that can be had.
+func (a *API) name(ctx context.Context, roomID id.RoomID, raw json.RawMessage, reason error) (out room.Received) {
+	out.Err = reason
 	var err error
-	defer func() {
-		if err != nil {
-			a.Log.Error("events could not be received", "room", roomID, "events", len(raw), "err", reason)
-		}
-	}()
 	defer guard(&err)
-	return a.Rooms.Refuse(ctx, roomID, raw, reason)
+	return a.Rooms.Refuse(ctx, roomID, []json.RawMessage{raw}, reason)[0]
 }
 
 // guard turns a panic of the function that defers it into its error.
 func guard(err *error) {
 	if p := recover(); p != nil {
-		*err = &panicked{fmt.Errorf("panic: %v\n%s", p, debug.Stack())}
+		*err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
 	}
 }
-
-// panicked is a bug of ours: it does not go away.
-type panicked struct{ error }
 
 func (a *API) verdict(roomID id.RoomID, r room.Received) verdict {
 	if r.Err == nil {
 		return verdict{}
 	}
-	if f := asFailure(r.Err); f != nil {
-		a.Log.Debug("an event was refused", "room", roomID, "event", r.ID, "err", r.Err)
-		return verdict{f.message}
-	}
-	a.Log.Error("an event could not be received", "room", roomID, "event", r.ID, "err", r.Err)
-	return verdict{"internal error"}
+	a.Log.Debug("an event was refused", "room", roomID, "event", r.ID, "err", r.Err)
+	return verdict{asFailure(r.Err).message}
 }

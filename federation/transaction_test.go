@@ -1,6 +1,7 @@
 package federation
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,12 +20,12 @@ import (
 func TestPanicsEndNoProcess(t *testing.T) {
 	a := &API{Server: "us.test", Log: slog.New(slog.DiscardHandler)}
 	pdus := []json.RawMessage{json.RawMessage(`{"room_id":"!a:us.test"}`), json.RawMessage(`{"room_id":"!a:us.test"}`), json.RawMessage(`{"room_id":"!b:us.test"}`)}
-	if out, err := a.receiveEvents(t.Context(), "them.test", pdus); err != nil || len(out) != 0 {
-		t.Errorf("events: %v, %v", out, err)
+	if out, late := a.receiveEvents(t.Context(), "them.test", pdus); len(late) != 3 || len(out) != 0 {
+		t.Errorf("events: %v, %v", out, late)
 	}
 	edus := []json.RawMessage{json.RawMessage(`{"edu_type":"m.receipt","content":{"!a:us.test":{}}}`), json.RawMessage(`{"edu_type":"m.direct_to_device","content":{}}`)}
-	if err := a.receiveEDUs(t.Context(), "them.test", edus); err != nil {
-		t.Errorf("data units: %v", err)
+	if late := a.receiveEDUs(t.Context(), "them.test", edus); len(late) != 1 {
+		t.Errorf("data units: %v", late)
 	}
 }
 
@@ -44,8 +45,8 @@ func TestTooLargeUnits(t *testing.T) {
 	unit := func(txn string, size int) json.RawMessage {
 		return json.RawMessage(fmt.Sprintf(`{"edu_type":"m.direct_to_device","content":{"sender":"@b:them.test","type":"t","message_id":%q,"messages":{"@a:us.test":{"*":{"x":%q}}}}}`, txn, strings.Repeat("x", size)))
 	}
-	if err := a.receiveEDUs(t.Context(), "them.test", []json.RawMessage{unit("1", maxEDU), unit("2", 100)}); err != nil {
-		t.Fatal(err)
+	if late := a.receiveEDUs(t.Context(), "them.test", []json.RawMessage{unit("1", maxEDU), unit("2", 100)}); len(late) != 0 {
+		t.Fatal(late)
 	}
 	for txn, want := range map[string]bool{"1": false, "2": true} {
 		err := a.Keys.Store.View(t.Context(), func(tx *store.Tx) error {
@@ -61,16 +62,16 @@ func TestTooLargeUnits(t *testing.T) {
 	}
 }
 
-// TestWhatComesAgain tells what is worth a second try of a whole transaction from what is a verdict on one event.
+// TestWhatComesAgain tells what is tried again from what is a verdict.
 func TestWhatComesAgain(t *testing.T) {
-	for _, err := range []error{store.ErrClosed, store.ErrUnavailable, room.ErrBusy, keyring.ErrUnreachable} {
-		if f := asFailure(fmt.Errorf("receive: %w", err)); !transient(fmt.Errorf("receive: %w", err)) || f == nil || f.status != 503 {
-			t.Errorf("%v is a verdict, or answered with %+v", err, f)
+	for _, err := range []error{store.ErrClosed, store.ErrUnavailable, room.ErrBusy, keyring.ErrUnreachable, context.DeadlineExceeded, errors.New("a bug")} {
+		if !ours(fmt.Errorf("receive: %w", err)) {
+			t.Errorf("%v is a verdict", err)
 		}
 	}
-	for _, err := range []error{nil, room.ErrEventNotFound, room.ErrUnreachable, room.ErrForbidden, store.ErrText, errors.New("a bug")} {
-		if transient(err) {
-			t.Errorf("%v would be repeated for ever", err)
+	for _, err := range []error{nil, room.ErrEventNotFound, room.ErrUnreachable, room.ErrForbidden, store.ErrText} {
+		if ours(err) {
+			t.Errorf("%v is tried again", err)
 		}
 	}
 }

@@ -129,7 +129,7 @@ func (s *Server) buildFederation() http.Handler {
 		Server: c.Server.Name, Software: client.Version{Name: "SecureComm", Version: Version}, Store: s.Store,
 		Keyring: s.Rooms.Remote.(*federation.Remote).Keyring, Rooms: s.Rooms, Account: s.Account, Keys: s.Keys,
 		Directory: s.Directory, Media: s.Media, Ephemeral: s.Ephemeral, Log: s.Log, Allows: c.Federation.Allows, Woke: s.Sender.Woke,
-		Observe: s.metrics.observe, NearestEvent: s.Timeline.Nearest, Stranger: clientapi.NetworkOf(c.Listen.TrustedProxies),
+		Observe: s.metrics.observe, SetAside: s.metrics.setAside.Inc, NearestEvent: s.Timeline.Nearest, Stranger: clientapi.NetworkOf(c.Listen.TrustedProxies),
 	}
 	if c.Limits.Enabled {
 		s.federation.Rate = federation.Rate(c.Limits.Federation)

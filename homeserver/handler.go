@@ -23,6 +23,7 @@ import (
 type metrics struct {
 	registry *prometheus.Registry
 	requests *prometheus.HistogramVec
+	setAside prometheus.Counter
 	handler  http.Handler
 }
 
@@ -33,8 +34,11 @@ func newMetrics() *metrics {
 			Name: "securecomm_http_request_duration_seconds", Help: "Time from a request to the end of its answer, long polls included.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 5, 30},
 		}, []string{"method", "route", "status"}),
+		setAside: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "securecomm_federation_set_aside_total", Help: "Events and data units of other servers that faults of this one kept out for good.",
+		}),
 	}
-	m.registry.MustRegister(m.requests, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.registry.MustRegister(m.requests, m.setAside, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.handler = promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
 	return m
 }

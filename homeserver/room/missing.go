@@ -88,6 +88,22 @@ func sorted(events []event.Verified, follows func(*event.Event) []id.EventID) []
 func prevEvents(ev *event.Event) []id.EventID { return ev.PrevEvents }
 func authEvents(ev *event.Event) []id.EventID { return ev.AuthEvents }
 
+// fault says whether an error is none of the event's that was received, nor of the server that was asked.
+func fault(err error) bool {
+	if err == nil {
+		return false
+	}
+	for _, reason := range []error{
+		ErrForbidden, ErrNotFound, ErrEventNotFound, ErrUnknownVersion, ErrBadRequest, ErrUnreachable, ErrCannotAuthorize, ErrCannotGrant,
+		event.ErrMalformed, event.ErrTooLarge, store.ErrText,
+	} {
+		if errors.Is(err, reason) {
+			return false
+		}
+	}
+	return true
+}
+
 // fetchMissing fetches the events between the room's ends and an event and takes them in.
 func (e *Engine) fetchMissing(ctx context.Context, origin id.ServerName, l *live, ev *event.Event) error {
 	l.mu.Lock()
@@ -112,7 +128,9 @@ func (e *Engine) fetchMissing(ctx context.Context, origin id.ServerName, l *live
 		if v.Event().ID == ev.ID {
 			continue
 		}
-		if err := e.receive(ctx, origin, l, v, false); err != nil {
+		if err := e.receive(ctx, origin, l, v, false); fault(err) {
+			return fmt.Errorf("receive %s: %w", v.Event().ID, err)
+		} else if err != nil {
 			e.Log.Info("a missing event is refused", "room", l.room.ID, "event", v.Event().ID, "err", err)
 		}
 	}

@@ -156,7 +156,9 @@ func (e *Engine) receive(ctx context.Context, origin id.ServerName, l *live, v e
 		return e.rejectForeign(ctx, l, v, a)
 	}
 	if len(a.missing) > 0 && deep {
-		if err := e.fetchMissing(ctx, origin, l, ev); err != nil {
+		if err := e.fetchMissing(ctx, origin, l, ev); fault(err) {
+			return err
+		} else if err != nil {
 			e.Log.Info("cannot fetch missing events", "room", l.room.ID, "server", origin, "err", err)
 		}
 		if a, err = e.lookAround(ctx, l.room, ev); err != nil {

@@ -42,6 +42,7 @@ type Tx struct {
 	ServerKeys   ServerKeys
 	Destinations Destinations
 	Received     Received
+	Held         Held
 	Media        Media
 	Pushers      Pushers
 	DeviceKeys   DeviceKeys
@@ -77,6 +78,7 @@ func newTx(ctx context.Context, db *DB, c *conn, writable bool) *Tx {
 	tx.ServerKeys = ServerKeys{tx}
 	tx.Destinations = Destinations{tx}
 	tx.Received = Received{tx}
+	tx.Held = Held{tx}
 	tx.Media = Media{tx}
 	tx.Pushers = Pushers{tx}
 	tx.DeviceKeys = DeviceKeys{tx}

@@ -1,0 +1,194 @@
+package federation
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/securecomm/securecomm/federation/keyring"
+	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/room"
+	"github.com/securecomm/securecomm/homeserver/store"
+)
+
+// What a fault of ours keeps from being taken in is no verdict: the transaction is answered, and the unit waits in the
+// database to be tried again.
+
+const (
+	// maxWaiting and maxWaitingBytes bound what waits of one server, maxAllWaiting and maxAllWaitingBytes of all.
+	maxWaiting         = 1000
+	maxWaitingBytes    = 16 << 20
+	maxAllWaiting      = 20000
+	maxAllWaitingBytes = 256 << 20
+	// maxTries is how often a unit is tried before it is set aside.
+	maxTries = 12
+	// firstPause is how long a unit waits for its first try. Each time it fails the next wait is twice as long, up to maxDoublings.
+	firstPause   = 2 * time.Second
+	maxDoublings = 10
+	// tryFor bounds one try, and tryLease how long another process waits for one that may have died: longer than
+	// takeAtOnce units take, parallelTries at a time.
+	tryFor        = 30 * time.Second
+	tryLease      = 3 * time.Minute
+	takeAtOnce    = 8
+	parallelTries = 4
+	// lookForWaiting is how often it is looked for what other processes left.
+	lookForWaiting = 10 * time.Second
+	// lookAgain is how long what another process holds at the moment is left alone.
+	lookAgain = 10 * time.Millisecond
+)
+
+// ours says whether an error is no verdict on what was received: a fault of this server, or one that passes. What nobody
+// has thought of is one.
+func ours(err error) bool {
+	if err == nil {
+		return false
+	}
+	for _, passing := range []error{
+		store.ErrClosed, store.ErrUnavailable, room.ErrBusy, keyring.ErrUnreachable, context.Canceled, context.DeadlineExceeded,
+	} {
+		if errors.Is(err, passing) {
+			return true
+		}
+	}
+	return asFailure(err) == nil
+}
+
+var errFull = fail(http.StatusServiceUnavailable, "M_UNKNOWN", "too much of what your server sent waits for a fault of this server to pass; send it again later")
+
+// numbered gives units what Held.Add needs, which has to be had before the update.
+func (a *API) numbered(ctx context.Context, units []store.HeldUnit) error {
+	for i := range units {
+		var err error
+		if units[i].NID, err = a.Store.NextNumber(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// keep has units of a server wait, unless too many do.
+func (a *API) keep(tx *store.Tx, origin id.ServerName, units []store.HeldUnit) error {
+	var more int64
+	for _, u := range units {
+		more += int64(len(u.JSON))
+	}
+	for who, most := range map[id.ServerName][2]int64{origin: {maxWaiting, maxWaitingBytes}, "": {maxAllWaiting, maxAllWaitingBytes}} {
+		count, bytes, err := tx.Held.Size(who)
+		if err != nil {
+			return err
+		}
+		if count+int64(len(units)) > most[0] || bytes+more > most[1] {
+			return errFull
+		}
+	}
+	return tx.Held.Add(units, time.Now().Add(a.pause(0)))
+}
+
+// pause is how long a unit waits that was tried so often.
+func (a *API) pause(tries int) time.Duration {
+	first := a.FirstPause
+	if first == 0 {
+		first = firstPause
+	}
+	return first << min(tries, maxDoublings)
+}
+
+// retry tries again what waits, until Close.
+func (a *API) retry() {
+	for {
+		pause := lookForWaiting
+		next, waiting, err := a.tryDue()
+		switch {
+		case errors.Is(err, store.ErrClosed) || a.ctx.Err() != nil:
+			return
+		case err != nil:
+			a.Log.Warn("cannot try again what other servers sent", "err", err)
+		case waiting:
+			pause = min(pause, max(time.Until(next), lookAgain))
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-a.ctx.Done():
+		case <-a.kept:
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+}
+
+// tryDue tries what is due and says when it is worth looking again.
+func (a *API) tryDue() (next time.Time, waiting bool, err error) {
+	defer guard(&err)
+	look := func() error {
+		return a.Store.View(a.ctx, func(tx *store.Tx) (err error) {
+			next, waiting, err = tx.Held.Next()
+			return err
+		})
+	}
+	if err := look(); err != nil || !waiting || next.After(time.Now()) {
+		return next, waiting, err
+	}
+	var units []store.HeldUnit
+	err = a.Store.Update(a.ctx, func(tx *store.Tx) (err error) {
+		now := time.Now()
+		units, err = tx.Held.Take(now, now.Add(tryLease), takeAtOnce)
+		return err
+	})
+	if err != nil {
+		return next, waiting, err
+	}
+	var group errgroup.Group
+	group.SetLimit(parallelTries)
+	for _, u := range units {
+		group.Go(func() error { return a.tryAgain(u) })
+	}
+	if err := group.Wait(); err != nil {
+		return next, waiting, err
+	}
+	return next, waiting, look()
+}
+
+// tryAgain takes in what waited, and says what becomes of it. The error is one of writing that down.
+func (a *API) tryAgain(u store.HeldUnit) error {
+	ctx, cancel := context.WithTimeout(a.ctx, tryFor)
+	defer cancel()
+	err := a.takeIn(ctx, u)
+	if a.ctx.Err() != nil {
+		return nil // the lease ends, and it is tried once more
+	}
+	again := ours(err)
+	if again && u.Tries >= maxTries {
+		again = false
+		a.Log.Error("what another server sent is set aside: it can't be taken in", "origin", u.Origin, "room", u.Room, "bytes", len(u.JSON), "tries", u.Tries, "err", err)
+		if a.SetAside != nil {
+			a.SetAside()
+		}
+	}
+	return a.Store.Update(a.ctx, func(tx *store.Tx) error {
+		if again {
+			return tx.Held.Delay(u.NID, time.Now().Add(a.pause(u.Tries)))
+		}
+		return tx.Held.Delete([]int64{u.NID})
+	})
+}
+
+func (a *API) takeIn(ctx context.Context, u store.HeldUnit) error {
+	if u.Room == "" {
+		var edu unit
+		if json.Unmarshal(u.JSON, &edu) != nil {
+			return nil
+		}
+		return a.receiveEDU(ctx, u.Origin, edu.Type, edu.Content)
+	}
+	for _, r := range a.receiveInRoom(ctx, u.Origin, u.Room, []json.RawMessage{u.JSON}) {
+		if r.Err != nil {
+			return fmt.Errorf("%s: %w", r.ID, r.Err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,156 @@
+package federation
+
+import (
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/securecomm/securecomm/federation/federationtest"
+	"github.com/securecomm/securecomm/homeserver/event"
+	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/room"
+	"github.com/securecomm/securecomm/homeserver/store"
+	"github.com/securecomm/securecomm/homeserver/store/storetest"
+)
+
+// breakEvents makes a database refuse events that hold a word, until the function returned is called.
+func breakEvents(t *testing.T, address, word string) (mend func()) {
+	t.Helper()
+	driver := "sqlite"
+	broken := []string{`CREATE TRIGGER fault BEFORE INSERT ON events WHEN instr(CAST(NEW.json AS TEXT), '` + word + `') > 0 BEGIN SELECT RAISE(ABORT, 'a fault'); END`}
+	mended := `DROP TRIGGER fault`
+	if strings.HasPrefix(address, "postgres") {
+		driver = "pgx"
+		broken = []string{
+			`CREATE FUNCTION fault() RETURNS trigger AS $$ BEGIN IF position('` + word + `' IN convert_from(NEW.json, 'UTF8')) > 0 THEN RAISE EXCEPTION 'a fault'; END IF; RETURN NEW; END $$ LANGUAGE plpgsql`,
+			`CREATE TRIGGER fault BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION fault()`,
+		}
+		mended = `DROP TRIGGER fault ON events`
+	} else {
+		address += "?_pragma=busy_timeout(10000)"
+	}
+	db, err := sql.Open(driver, address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	for _, statement := range broken {
+		if _, err := db.Exec(statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return func() {
+		if _, err := db.Exec(mended); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// sent makes another server's message and the transaction that brings it.
+func (p *peer) sent(to *peer, roomID id.RoomID, texts ...string) (ids []id.EventID, body string) {
+	p.Helper()
+	var pdus []json.RawMessage
+	for _, text := range texts {
+		ev := p.forge(to, roomID, event.Proto{Type: "m.room.message", Sender: bob, Content: json.RawMessage(fmt.Sprintf(`{"body":%q}`, text))})
+		ids, pdus = append(ids, ev.ID), append(pdus, ev.JSON)
+	}
+	raw, err := json.Marshal(map[string]any{"origin": p.name, "origin_server_ts": 1, "pdus": pdus})
+	if err != nil {
+		p.Fatal(err)
+	}
+	return ids, string(raw)
+}
+
+// TestFaultsLoseNothing: the database fails while a transaction is received. It is answered, what it brought is not lost,
+// not even by a restart, and one event that never comes in holds up no other.
+func TestFaultsLoseNothing(t *testing.T) {
+	storetest.EachURL(t, func(t *testing.T, address string) {
+		n := federationtest.New(t, "us.test", "them.test")
+		db := storetest.Open(t, address)
+		us, them := newPeer(t, n, "us.test", db), newPeer(t, n, "them.test", storetest.Open(t, t.TempDir()+"/them.db"))
+		roomID := us.create(room.Creation{Creator: alice, Preset: "public_chat"})
+		if err := them.join(roomID, bob, "us.test"); err != nil {
+			t.Fatal(err)
+		}
+		mend := breakEvents(t, address, "hindered")
+		ids, body := them.sent(us, roomID, "hindered", "good")
+		status, answer := them.request(us, "PUT", "/_matrix/federation/v1/send/1", body, nil)
+		if verdicts, _ := answer["pdus"].(map[string]any); status != 200 || len(verdicts) != 2 || strings.Contains(fmt.Sprint(answer), "error") {
+			t.Fatalf("answered with %d %v", status, answer)
+		}
+		us.await(alice, ids[1])
+		if _, again := them.request(us, "PUT", "/_matrix/federation/v1/send/1", body, nil); fmt.Sprint(again) != fmt.Sprint(answer) {
+			t.Errorf("the second answer is %v, the first was %v", again, answer)
+		}
+		us.api.Close()
+		mend()
+		restarted := newPeer(t, n, "us.test", db)
+		restarted.await(alice, ids[0])
+	})
+}
+
+// TestFaultsEnd: what can never be taken in is set aside after some tries.
+func TestFaultsEnd(t *testing.T) {
+	storetest.EachURL(t, func(t *testing.T, address string) {
+		n := federationtest.New(t, "us.test", "them.test")
+		us, them := newPeer(t, n, "us.test", storetest.Open(t, address)), newPeer(t, n, "them.test", storetest.Open(t, t.TempDir()+"/them.db"))
+		roomID := us.create(room.Creation{Creator: alice, Preset: "public_chat"})
+		if err := them.join(roomID, bob, "us.test"); err != nil {
+			t.Fatal(err)
+		}
+		aside := make(chan struct{}, 1)
+		us.api.FirstPause, us.api.SetAside = time.Microsecond, func() { aside <- struct{}{} }
+		breakEvents(t, address, "hindered")
+		_, body := them.sent(us, roomID, "hindered")
+		if status, answer := them.request(us, "PUT", "/_matrix/federation/v1/send/1", body, nil); status != 200 {
+			t.Fatalf("answered with %d %v", status, answer)
+		}
+		<-aside
+	})
+}
+
+// TestWaitingIsBounded: what waits of one server has a limit, and takes nothing from others.
+func TestWaitingIsBounded(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		a := &API{Server: "us.test", Store: db}
+		units := func(origin id.ServerName, n, size int) (out []store.HeldUnit) {
+			for i := range n {
+				out = append(out, store.HeldUnit{Origin: origin, Room: "!r:us.test", JSON: fmt.Appendf(nil, "%s%04d", strings.Repeat("x", size-4), i)})
+			}
+			if err := a.numbered(t.Context(), out); err != nil {
+				t.Fatal(err)
+			}
+			return out
+		}
+		for _, c := range []struct {
+			origin  id.ServerName
+			n, size int
+			want    error
+		}{
+			{"them.test", maxWaiting, 10, nil}, {"them.test", 1, 10, errFull}, {"else.test", 1, 10, nil},
+			{"else.test", 1, maxWaitingBytes - 10, nil}, {"else.test", 1, 20, errFull},
+		} {
+			list := units(c.origin, c.n, c.size)
+			err := db.Update(t.Context(), func(tx *store.Tx) error { return a.keep(tx, c.origin, list) })
+			if !errors.Is(err, c.want) {
+				t.Errorf("%d units of %d bytes of %s: %v", c.n, c.size, c.origin, err)
+			}
+		}
+		err := db.Update(t.Context(), func(tx *store.Tx) error {
+			now := time.Now().Add(time.Hour)
+			first, err := tx.Held.Take(now, now.Add(time.Minute), 3)
+			second, again := tx.Held.Take(now, now.Add(time.Minute), 3)
+			if len(first) != 3 || len(second) != 3 || first[0].NID == second[0].NID || first[0].Tries != 1 {
+				t.Errorf("taken were %+v and %+v", first, second)
+			}
+			return errors.Join(err, again)
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	})
+}

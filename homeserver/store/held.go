@@ -1,0 +1,86 @@
+package store
+
+import (
+	"crypto/sha256"
+	"database/sql"
+	"encoding/hex"
+	"fmt"
+	"time"
+
+	"github.com/uptrace/bun"
+
+	"github.com/securecomm/securecomm/homeserver/id"
+)
+
+// HeldUnit is something that another server sent and that could not be taken in yet.
+type HeldUnit struct {
+	NID    int64
+	Origin id.ServerName
+	Room   id.RoomID // empty if it is an ephemeral data unit
+	JSON   []byte
+	Tries  int // how often it was begun with since it came
+}
+
+// Held is what is to be taken in later.
+type Held struct{ tx *Tx }
+
+// Size is how much of a server waits; of all servers if it is empty.
+func (s Held) Size(origin id.ServerName) (count, bytes int64, err error) {
+	query, args := `SELECT COUNT(*), COALESCE(SUM(bytes), 0) FROM held_units`, []any{}
+	if origin != "" {
+		query, args = query+` WHERE origin = ?`, []any{string(origin)}
+	}
+	_, err = s.tx.row([]any{&count, &bytes}, query, args...)
+	return count, bytes, err
+}
+
+// Add has units wait that are due at a time. What waits already waits on.
+func (s Held) Add(units []HeldUnit, due time.Time) error {
+	for _, u := range units {
+		sum := sha256.Sum256(append([]byte(string(u.Room)+" "), u.JSON...))
+		_, err := s.tx.exec(`INSERT INTO held_units (nid, origin, digest, room_id, json, bytes, tries, due) VALUES (?, ?, ?, ?, ?, ?, 0, ?) ON CONFLICT (origin, digest) DO NOTHING`,
+			u.NID, string(u.Origin), hex.EncodeToString(sum[:]), string(u.Room), u.JSON, len(u.JSON), due.UnixMilli())
+		if err != nil {
+			return fmt.Errorf("keep what waits: %w", err)
+		}
+	}
+	return nil
+}
+
+// Take hands out units that are due, the oldest first, and counts it as a try. Nobody else gets them until a time.
+func (s Held) Take(now, until time.Time, limit int) ([]HeldUnit, error) {
+	var out []HeldUnit
+	err := s.tx.query(func(rows *sql.Rows) error {
+		var u HeldUnit
+		if err := rows.Scan(&u.NID, &u.Origin, &u.Room, &u.JSON, &u.Tries); err != nil {
+			return err
+		}
+		out = append(out, u)
+		return nil
+	}, `UPDATE held_units SET due = ?, tries = tries + 1
+		WHERE nid IN (SELECT nid FROM held_units WHERE due <= ? ORDER BY due, nid LIMIT ?`+claimRows(s.tx.db.postgres)+`)
+		RETURNING nid, origin, room_id, json, tries`, until.UnixMilli(), now.UnixMilli(), limit)
+	return out, err
+}
+
+// Delay puts a unit off until a time.
+func (s Held) Delay(nid int64, due time.Time) error {
+	_, err := s.tx.exec(`UPDATE held_units SET due = ? WHERE nid = ?`, due.UnixMilli(), nid)
+	return err
+}
+
+// Delete removes units that are taken in, refused, or given up.
+func (s Held) Delete(nids []int64) error {
+	if len(nids) == 0 {
+		return nil
+	}
+	_, err := s.tx.exec(`DELETE FROM held_units WHERE nid IN (?)`, bun.In(nids))
+	return err
+}
+
+// Next is when the first unit is due; false if nothing waits.
+func (s Held) Next() (time.Time, bool, error) {
+	var due sql.NullInt64
+	_, err := s.tx.row([]any{&due}, `SELECT MIN(due) FROM held_units`)
+	return time.UnixMilli(due.Int64), due.Valid, err
+}
