@@ -225,7 +225,7 @@ func TestAnswersCountUntilTheyAreRead(t *testing.T) {
 			t.Fatal(err)
 		}
 		for range 20 {
-			us.set(roomID, alice, "m.room.topic", `{"topic":"`+strings.Repeat("x", 60<<10)+`"}`)
+			us.say(roomID, alice, strings.Repeat("x", 60<<10))
 		}
 		at := us.say(roomID, alice, "here")
 		uri := "/_matrix/federation/v1/backfill/" + string(roomID) + "?limit=20&v=" + url.QueryEscape(string(at))
