@@ -264,7 +264,7 @@ func TestStateOfWhileAway(t *testing.T) {
 func TestGapBringsMembers(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := newWorld(t, db)
-		r := w.create("alice", room.Creation{})
+		r := w.create("alice", room.Creation{Name: "Named"}) // has no heroes, who would be told in any case
 		for _, n := range []string{"bob", "carol", "dave"} {
 			w.join(r, n)
 		}
