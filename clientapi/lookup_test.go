@@ -18,7 +18,7 @@ func TestStrangersLearnNothingOfTheNetwork(t *testing.T) {
 			stranger := &hstest.User{Server: s}
 			for _, path := range []string{"/v3/publicRooms?server=localhost:1", "/v3/profile/@x:localhost:1", "/v3/directory/room/%23x:localhost:1"} {
 				status, body := stranger.Do("GET", path, nil)
-				if status != http.StatusNotFound || !strings.Contains(string(body), `"M_NOT_FOUND"`) {
+				if status != http.StatusBadGateway || !strings.Contains(string(body), `"M_UNKNOWN"`) {
 					t.Errorf("%s: %d %s", path, status, body)
 				}
 				for _, secret := range []string{"127.0.0.1", "::1", "address", "dial", "localhost"} {

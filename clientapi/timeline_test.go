@@ -98,7 +98,7 @@ func TestReadRoom(t *testing.T) {
 			Joined map[id.UserID]json.RawMessage `json:"joined"`
 		}
 		alice.Must("GET", room+"/joined_members", nil, &joined)
-		if got := string(joined.Joined[alice.ID]); got != `{"display_name":null,"avatar_url":null}` {
+		if got := string(joined.Joined[alice.ID]); got != `{"display_name":"alice","avatar_url":null}` {
 			t.Errorf("joined members: %s", got)
 		}
 		for _, path := range []string{"", "/m.thread", "/m.thread/m.room.message"} {

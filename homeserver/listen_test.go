@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/securecomm/securecomm/config"
+	"github.com/securecomm/securecomm/homeserver/sign"
+	"github.com/securecomm/securecomm/homeserver/store"
 )
 
 // journal is a log that a test reads.
@@ -80,6 +82,15 @@ func (a *arrival) Read(p []byte) (int, error) {
 
 func TestBodiesHaveATimeToArriveIn(t *testing.T) {
 	s, _ := open(t)
+	// The key of another server is at hand, and says only with the body whether it has signed it.
+	key, err := sign.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := store.ServerKey{Server: "127.0.0.1:1", KeyID: key.ID, Public: key.Public(), ValidUntil: time.Now().Add(time.Hour).UnixMilli(), Fetched: time.Now().UnixMilli()}
+	if err := s.Store.Update(t.Context(), func(tx *store.Tx) error { return tx.ServerKeys.Put(known) }); err != nil {
+		t.Fatal(err)
+	}
 	for _, test := range []struct {
 		name, method, path, body string
 		length                   int64
@@ -107,8 +118,7 @@ func TestBodiesHaveATimeToArriveIn(t *testing.T) {
 			handler = s.Federation
 		}
 		if test.federation && test.read {
-			// It could be true: whether it is, shows only with the body.
-			r.Header.Set("Authorization", `X-Matrix origin="127.0.0.1:1",key="ed25519:1",sig="`+strings.Repeat("A", 86)+`"`)
+			r.Header.Set("Authorization", `X-Matrix origin="127.0.0.1:1",key="`+string(key.ID)+`",sig="`+strings.Repeat("A", 86)+`"`)
 		}
 		handler.ServeHTTP(w, r)
 		if body.bounded != test.read || w.deadline.IsZero() == test.bounded {
