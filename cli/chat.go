@@ -194,10 +194,7 @@ func (t *talk) say(ctx context.Context, line string, kind *sendKind) error {
 		return t.failed(ctx, err)
 	}
 	m := message{Kind: "message", Room: t.room, Sender: t.s.me.User, Device: t.s.me.Device, Type: "m.room.message",
-		Body: line, State: stateSending, Time: time.Now().UnixMilli(), Trust: trustRed}
-	if t.s.roomFacts[t.room].Encrypted {
-		m.Encrypted, m.Trust = true, trustGreen
-	}
+		Body: line, State: stateSending, Time: time.Now().UnixMilli(), Reason: "not encrypted yet"}
 	if t.app.json {
 		if err := t.app.show(m); err != nil {
 			return err
@@ -207,7 +204,7 @@ func (t *talk) say(ctx context.Context, line string, kind *sendKind) error {
 	if err == nil {
 		return t.sent(sent)
 	}
-	m.State, m.Error, m.Trust = stateFailed, err.Error(), trustRed
+	m.State, m.Error = stateFailed, err.Error()
 	if err := t.app.show(m); err != nil {
 		return err
 	}

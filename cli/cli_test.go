@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/securecomm/securecomm/cli/client"
+	"github.com/securecomm/securecomm/e2ee"
 	"github.com/securecomm/securecomm/e2ee/vault"
 	"github.com/securecomm/securecomm/homeserver/id"
 )
@@ -273,7 +274,7 @@ func TestMessageKinds(t *testing.T) {
 
 func TestLine(t *testing.T) {
 	a := newApp(Stdio{In: strings.NewReader("")})
-	m := message{Kind: "message", Time: time.Date(2026, 1, 2, 3, 4, 0, 0, time.Local).UnixMilli(), Sender: "@a:h", Body: "hi\x1b[2J", Trust: trustYellow, Reason: "not verified", Encrypted: true, State: stateReceived}
+	m := message{Kind: "message", Time: time.Date(2026, 1, 2, 3, 4, 0, 0, time.Local).UnixMilli(), Sender: "@a:h", Body: "hi\x1b[2J", Trust: e2ee.Yellow, Reason: "not verified", Encrypted: true, State: stateReceived}
 	if got, want := a.line(m), "2026-01-02 03:04  @a:h  [yellow: not verified]  hi[2J"; got != want {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}

@@ -156,7 +156,7 @@ func (s *session) unseal(m *message, e client.Event) {
 	m.Encrypted = true
 	got, err := s.machine.DecryptRoomEvent(m.Room, e.Raw)
 	if err != nil {
-		m.Kind, m.Content, m.Trust, m.Reason = "message", nil, trustRed, err.Error()
+		m.Kind, m.Content, m.Trust, m.Reason = "message", nil, e2ee.Red, err.Error()
 		m.Body = "(can't be decrypted)"
 		m.undecryptable = true
 		if !errors.Is(err, e2ee.ErrNoKey) {
@@ -169,5 +169,5 @@ func (s *session) unseal(m *message, e client.Event) {
 			"send from now on has new ones. Better log in anew, and restore your key backup.")
 	}
 	m.Type, m.Content, m.Device = got.Type, got.Content, got.Device
-	m.Trust, m.Reason = got.Trust.Level.String(), string(got.Trust.Reason)
+	m.Trust, m.Reason = got.Trust.Level, string(got.Trust.Reason)
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/securecomm/securecomm/e2ee"
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/spf13/cobra"
 )
@@ -14,7 +15,7 @@ type deviceView struct {
 	ID          id.DeviceID `json:"device_id"`
 	Name        string      `json:"name,omitempty"`
 	Fingerprint string      `json:"fingerprint,omitempty"`
-	Trust       string      `json:"trust"`
+	Trust       e2ee.Level  `json:"trust"`
 	Reason      string      `json:"reason,omitempty"`
 	LastSeen    int64       `json:"last_seen,omitempty"` // milliseconds since 1970
 	LastIP      string      `json:"last_ip,omitempty"`

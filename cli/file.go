@@ -253,6 +253,9 @@ func (s *session) fetch(ctx context.Context, m message) ([]byte, fileMessage, er
 	if err != nil {
 		return nil, fileMessage{}, err
 	}
+	if content.File == nil && m.Encrypted {
+		return nil, fileMessage{}, fail(exitUnsafe, "ask the sender to send it again, encrypted; nothing was fetched", "the message is encrypted, but its file is not")
+	}
 	if content.File == nil {
 		data, err := s.client.Download(ctx, content.URL, maxFile)
 		return data, content, err

@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/securecomm/securecomm/cli/client"
+	"github.com/securecomm/securecomm/e2ee"
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/spf13/cobra"
 )
@@ -19,13 +20,6 @@ const (
 	stateSending  = "sending"
 	stateSent     = "sent"
 	stateFailed   = "failed"
-)
-
-// The colours of the lock, worst last.
-const (
-	trustGreen  = "green"  // encrypted by a verified device
-	trustYellow = "yellow" // encrypted by a device that is not verified
-	trustRed    = "red"    // not encrypted, not decryptable, or by a changed identity
 )
 
 // message is one message as the commands show it, in text and in JSON.
@@ -40,7 +34,7 @@ type message struct {
 	Body      string          `json:"body"`
 	Content   json.RawMessage `json:"content,omitempty"`
 	Encrypted bool            `json:"encrypted"`
-	Trust     string          `json:"trust"`
+	Trust     e2ee.Level      `json:"trust"`            // red but for what was decrypted here and judged
 	Reason    string          `json:"reason,omitempty"` // why the trust is what it is
 	State     string          `json:"state"`
 	Error     string          `json:"error,omitempty"`
@@ -65,6 +59,10 @@ func (m *message) describe(stateKey *string) {
 	switch {
 	case m.Type == "m.room.message" && isFile(content.MsgType):
 		m.Kind, m.Body = "file", fmt.Sprintf("file %q (%d bytes)", safeLine(content.Body), content.Info.Size)
+		if file, err := parseFile(*m); m.Encrypted && (err != nil || file.File == nil) {
+			// The lock of a message is that of its file too, and whoever keeps this one can exchange it.
+			m.Trust, m.Reason = e2ee.Red, "its file is not encrypted"
+		}
 	case m.Type == "m.room.message" && content.MsgType == "m.emote":
 		m.Kind, m.Body = "message", "* "+content.Body
 	case m.Type == "m.room.message" && content.Body != "":
@@ -95,10 +93,7 @@ func isFile(msgType string) bool {
 // line is the message as text.
 func (a *app) line(m message) string {
 	when := time.UnixMilli(m.Time).Local().Format("2006-01-02 15:04")
-	parts := []string{when, safeLine(string(m.Sender))}
-	if m.Trust != "" {
-		parts = append(parts, a.lock(m))
-	}
+	parts := []string{when, safeLine(string(m.Sender)), a.lock(m)}
 	switch {
 	case m.Kind == "file":
 		parts = append(parts, safe(m.Body), string(m.ID))
@@ -122,20 +117,20 @@ func (a *app) line(m message) string {
 // lock shows how far a message is to be trusted: as a colour, or as a word where there are no colours.
 func (a *app) lock(m message) string {
 	why := ""
-	if m.Reason != "" && m.Trust != trustGreen {
+	if m.Reason != "" && m.Trust != e2ee.Green {
 		why = ": " + safeLine(m.Reason)
 	}
 	if !a.painted() {
-		return "[" + m.Trust + why + "]"
+		return "[" + m.Trust.String() + why + "]"
 	}
 	glyph := "\U0001F512"
 	if !m.Encrypted {
 		glyph = "\U0001F513"
 	}
 	switch m.Trust {
-	case trustGreen:
+	case e2ee.Green:
 		return colourGreen + glyph + colourNone
-	case trustYellow:
+	case e2ee.Yellow:
 		return colourYellow + glyph + why + colourNone
 	}
 	return colourRed + glyph + why + colourNone

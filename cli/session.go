@@ -157,10 +157,10 @@ func (s *session) send(ctx context.Context, room id.RoomID, kind, txn string, co
 		if sealed, err = s.seal(ctx, room, kind, raw, facts, options); err != nil {
 			return message{}, err
 		}
-		m.Trust, m.Reason = trustGreen, "encrypted by this session"
+		m.Trust, m.Reason = e2ee.Green, "encrypted by this session"
 		m.ID, err = s.client.Send(ctx, room, "m.room.encrypted", txn, sealed)
 	} else {
-		m.Trust, m.Reason = trustRed, "the room is not encrypted"
+		m.Reason = reasonPlain
 		m.ID, err = s.client.Send(ctx, room, kind, txn, raw)
 	}
 	if err != nil {
@@ -170,7 +170,10 @@ func (s *session) send(ctx context.Context, room id.RoomID, kind, txn string, co
 	return m, nil
 }
 
-// decode makes an event of a room into a message; ok is false for what there is nothing to show of.
+const reasonPlain = "the room is not encrypted"
+
+// decode makes an event of a room into a message; ok is false for what there is nothing to show of. Only what unseal
+// decrypts gets a better mark than red.
 func (s *session) decode(room id.RoomID, e client.Event) (m message, ok bool) {
 	if len(e.Unsigned.RedactedBecause) > 0 {
 		return message{}, false
@@ -179,8 +182,11 @@ func (s *session) decode(room id.RoomID, e client.Event) (m message, ok bool) {
 	switch {
 	case e.Type == "m.room.encrypted" && e.StateKey == nil:
 		s.unseal(&m, e)
-	case e.StateKey == nil:
-		m.Trust, m.Reason = trustRed, "the room is not encrypted"
+	case e.StateKey != nil:
+		// State is never encrypted: whatever it says, and of whatever type it is, the servers could have made it up.
+		m.Reason = "said by the servers, not encrypted"
+	default:
+		m.Reason = reasonPlain
 		if facts, err := s.pinned(room); err == nil && facts.Encrypted {
 			m.Reason = "not encrypted, though the room is"
 		}

@@ -63,7 +63,7 @@ func (s *session) deviceViews(ctx context.Context, user id.UserID) ([]deviceView
 	views := []deviceView{}
 	for _, d := range known {
 		views = append(views, deviceView{User: user, ID: d.Device, Name: safeLine(d.Name), Fingerprint: grouped(d.Fingerprint),
-			Trust: d.Trust.Level.String(), Reason: string(d.Trust.Reason), Current: user == s.me.User && d.Device == s.me.Device})
+			Trust: d.Trust.Level, Reason: string(d.Trust.Reason), Current: user == s.me.User && d.Device == s.me.Device})
 	}
 	if user != s.me.User {
 		return views, nil
@@ -75,7 +75,7 @@ func (s *session) deviceViews(ctx context.Context, user id.UserID) ([]deviceView
 	for _, d := range listed {
 		at := slices.IndexFunc(views, func(v deviceView) bool { return v.ID == d.ID })
 		if at < 0 {
-			views = append(views, deviceView{User: user, ID: d.ID, Trust: trustYellow, Reason: "it has no keys"})
+			views = append(views, deviceView{User: user, ID: d.ID, Reason: "it has no keys"})
 			at = len(views) - 1
 		}
 		views[at].Name, views[at].LastSeen, views[at].LastIP = safeLine(d.Name), d.LastSeen, safeLine(d.LastIP)

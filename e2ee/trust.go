@@ -14,7 +14,7 @@ import (
 type Level int
 
 // Red is for what may be an attack, yellow for what is encrypted and consistent but was never verified,
-// green for what was verified.
+// green for what was verified. Whatever nobody judged is red: it is the zero value.
 const (
 	Red Level = iota
 	Yellow
@@ -22,6 +22,20 @@ const (
 )
 
 func (l Level) String() string { return [...]string{"red", "yellow", "green"}[l] }
+
+// MarshalText implements encoding.TextMarshaler.
+func (l Level) MarshalText() ([]byte, error) { return []byte(l.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler. What it does not know is red.
+func (l *Level) UnmarshalText(text []byte) error {
+	*l = Red
+	for _, known := range []Level{Yellow, Green} {
+		if known.String() == string(text) {
+			*l = known
+		}
+	}
+	return nil
+}
 
 // Reason says why a trust has its level.
 type Reason string

@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -192,7 +193,9 @@ func (c *Client) Event(ctx context.Context, room id.RoomID, event id.EventID) (E
 		return Event{}, err
 	}
 	var e Event
-	err = json.Unmarshal(raw, &e)
+	if err = json.Unmarshal(raw, &e); err == nil && e.ID != event {
+		err = fmt.Errorf("the server was asked for the event %s and answers another one", event)
+	}
 	e.Raw = raw
 	return e, err
 }
