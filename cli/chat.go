@@ -132,7 +132,7 @@ func (t *talk) begin(ctx context.Context, limit int) error {
 	if facts.Encrypted {
 		t.app.note("%s is encrypted. Write a line to send it; /help lists commands; Ctrl-D ends the chat.", t.room)
 	} else {
-		t.app.note("%s", t.app.paint(colourRed, string(t.room)+" is NOT encrypted: the servers can read everything."))
+		t.app.note("%s", t.app.paint(colourRed, compose("%s is NOT encrypted: the servers can read everything.", t.room)))
 	}
 	return nil
 }

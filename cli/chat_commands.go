@@ -37,7 +37,7 @@ func (t *talk) enter(ctx context.Context, line string) error {
 	case "invite":
 		err = t.invite(ctx, arg)
 	case "help":
-		t.app.note("%s", chatCommands)
+		t.app.note(chatCommands)
 	default:
 		err = fail(exitUsage, "/help lists the commands; to send a line that begins with /, begin it with //", "there is no command /%s", safeLine(name))
 	}

@@ -23,7 +23,7 @@ func (s *session) receive(answer *client.SyncAnswer) error {
 		return err
 	}
 	for _, problem := range got.Problems {
-		s.app.note("Warning: set aside: %s", safeLine(problem.Error()))
+		s.app.note("Warning: set aside: %s", problem)
 	}
 	for _, v := range got.Verifications {
 		s.verification(v)
@@ -79,7 +79,7 @@ func (s *session) claim(ctx context.Context, users []id.UserID) error {
 	}
 	problems, err := s.machine.ReceiveKeysClaim(request, answer)
 	for _, problem := range problems {
-		s.app.note("Warning: %s", safeLine(problem.Error()))
+		s.app.note("Warning: %s", problem)
 	}
 	return err
 }
@@ -97,7 +97,7 @@ func (s *session) sendOutbox(ctx context.Context) error {
 		case err != nil:
 			// What comes after it must not wait for ever.
 			s.app.note("Warning: the server does not take a message %s to %s, which is given up; they may not be able to read what you write: %v",
-				one.Type, safeLine(strings.Join(one.Users(), ", ")), err)
+				one.Type, strings.Join(one.Users(), ", "), err)
 		}
 		if err := s.machine.MarkSent(one.Txn); err != nil {
 			return err
@@ -143,7 +143,7 @@ func (s *session) seal(ctx context.Context, room id.RoomID, kind string, content
 		if w.User == s.me.User && w.Reason == e2ee.ReasonNotOwned {
 			continue // the user's own unverified sessions are listed by "devices", not with every message
 		}
-		s.app.note("Warning: device %s of %s can't read this: %s", safeLine(string(w.Device)), w.User, w.Reason)
+		s.app.note("Warning: device %s of %s can't read this: %s", w.Device, w.User, w.Reason)
 	}
 	if err := s.sendOutbox(ctx); err != nil {
 		return nil, err

@@ -59,16 +59,16 @@ func (a *app) devices() *cobra.Command {
 	return cmd
 }
 
-func (a *app) deviceLine(v deviceView) string {
-	line := string(v.ID) + "  " + a.lock(message{Encrypted: true, Trust: v.Trust, Reason: v.Reason}) + "  " + orElse(v.Fingerprint, "(no keys)")
+func (a *app) deviceLine(v deviceView) text {
+	line := compose("%s  %s  %s", v.ID, a.lock(message{Encrypted: true, Trust: v.Trust, Reason: v.Reason}), orElse(v.Fingerprint, "(no keys)"))
 	if v.Name != "" {
-		line += "  " + v.Name
+		line += compose("  %s", v.Name)
 	}
 	if v.Current {
 		line += "  (this session)"
 	}
 	if v.LastSeen > 0 {
-		line += "  last seen " + time.UnixMilli(v.LastSeen).Local().Format("2006-01-02 15:04")
+		line += compose("  last seen %s", time.UnixMilli(v.LastSeen).Local().Format("2006-01-02 15:04"))
 	}
 	return line
 }

@@ -212,10 +212,7 @@ func fileName(content fileMessage) string {
 
 func (a *app) writeFile(name string, data []byte, force bool) error {
 	if name == "-" {
-		if _, err := a.out.Write(data); err != nil {
-			return fmt.Errorf("writing the output: %w", err)
-		}
-		return nil
+		return a.pour(data)
 	}
 	mode := os.O_WRONLY | os.O_CREATE | os.O_EXCL
 	if force {

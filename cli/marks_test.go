@@ -62,7 +62,7 @@ func TestMarks(t *testing.T) {
 		if !ok || m.Trust != c.want || m.Reason == "" {
 			t.Errorf("%d %s %s: %v, %s: %s", i, c.kind, c.stateKey, ok, m.Trust, m.Reason)
 		}
-		if shown := s.app.line(m); !strings.Contains(shown, "["+c.want.String()) {
+		if shown := string(s.app.line(m)); !strings.Contains(shown, "["+c.want.String()) {
 			t.Errorf("%d is shown as %s", i, shown)
 		}
 	}

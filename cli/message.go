@@ -91,49 +91,47 @@ func isFile(msgType string) bool {
 }
 
 // line is the message as text.
-func (a *app) line(m message) string {
-	when := time.UnixMilli(m.Time).Local().Format("2006-01-02 15:04")
-	parts := []string{when, safeLine(string(m.Sender)), a.lock(m)}
-	switch {
-	case m.Kind == "file":
-		parts = append(parts, safe(m.Body), string(m.ID))
-	case m.Kind == "other":
-		parts = append(parts, "("+safeLine(m.Type)+")")
+func (a *app) line(m message) text {
+	line := compose("%s  %s  %s", time.UnixMilli(m.Time).Local().Format("2006-01-02 15:04"), m.Sender, a.lock(m))
+	switch m.Kind {
+	case "file":
+		line += compose("  %s  %s", lines(m.Body), m.ID)
+	case "other":
+		line += compose("  (%s)", m.Type)
 	default:
-		parts = append(parts, safe(m.Body))
+		line += compose("  %s", lines(m.Body))
 	}
-	text := strings.Join(parts, "  ")
 	switch m.State {
 	case stateFailed:
-		text += "  (not sent: " + safeLine(m.Error) + ")"
+		line += compose("  (not sent: %s)", m.Error)
 	case stateSending:
-		text += "  (sending)"
+		line += "  (sending)"
 	case stateSent:
-		text += "  (sent)"
+		line += "  (sent)"
 	}
-	return text
+	return line
 }
 
 // lock shows how far a message is to be trusted: as a colour, or as a word where there are no colours.
-func (a *app) lock(m message) string {
-	why := ""
+func (a *app) lock(m message) text {
+	var why text
 	if m.Reason != "" && m.Trust != e2ee.Green {
-		why = ": " + safeLine(m.Reason)
+		why = compose(": %s", m.Reason)
 	}
 	if !a.painted() {
-		return "[" + m.Trust.String() + why + "]"
+		return compose("[%s%s]", m.Trust, why)
 	}
-	glyph := "\U0001F512"
+	glyph := text("\U0001F512")
 	if !m.Encrypted {
 		glyph = "\U0001F513"
 	}
 	switch m.Trust {
 	case e2ee.Green:
-		return colourGreen + glyph + colourNone
+		return a.paint(colourGreen, glyph)
 	case e2ee.Yellow:
-		return colourYellow + glyph + why + colourNone
+		return a.paint(colourYellow, glyph+why)
 	}
-	return colourRed + glyph + why + colourNone
+	return a.paint(colourRed, glyph+why)
 }
 
 // show writes one message.

@@ -40,9 +40,9 @@ func (a *app) password(prompt string, fromStdin, twice bool) (string, error) {
 }
 
 func (a *app) ask(fd int, prompt string) (string, error) {
-	fmt.Fprint(a.err, prompt)
+	a.prompt("%s", prompt)
 	secret, err := term.ReadPassword(fd)
-	fmt.Fprintln(a.err)
+	a.note("")
 	if err != nil {
 		return "", fmt.Errorf("reading from the terminal: %w", err)
 	}
@@ -83,7 +83,7 @@ func checkSecret(secret string) (string, error) {
 
 // confirm asks a question that only "yes" answers.
 func (a *app) confirm(question string) (bool, error) {
-	fmt.Fprintf(a.err, "%s Type yes to confirm: ", question)
+	a.prompt("%s Type yes to confirm: ", question)
 	answer, err := a.readLine(maxSecret)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return false, err

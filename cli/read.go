@@ -60,7 +60,7 @@ func (a *app) read() *cobra.Command {
 					}
 				}
 				if older != "" && !a.json {
-					a.note("Older messages: --from %s", older)
+					a.note("Older messages: --from %s", word(older))
 				}
 				if history {
 					return s.keep(room, messages)

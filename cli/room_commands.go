@@ -3,9 +3,7 @@ package cli
 import (
 	"cmp"
 	"encoding/json"
-	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/securecomm/securecomm/cli/client"
 	"github.com/securecomm/securecomm/homeserver/id"
@@ -94,9 +92,9 @@ func (v *roomView) describe(e client.Event, me id.UserID) {
 	}
 	switch e.Type {
 	case "m.room.name":
-		v.Name = safeLine(content.Name)
+		v.Name = content.Name
 	case "m.room.canonical_alias":
-		v.Alias = id.RoomAlias(safeLine(string(content.Alias)))
+		v.Alias = content.Alias
 	case "m.room.encryption":
 		v.Encrypted = true
 	case "m.room.member":
@@ -106,23 +104,23 @@ func (v *roomView) describe(e client.Event, me id.UserID) {
 	}
 }
 
-func (v roomView) line() string {
-	parts := []string{string(v.ID)}
+func (v roomView) line() text {
+	line := compose("%s", v.ID)
 	if v.Name != "" {
-		parts = append(parts, v.Name)
+		line += compose("  %s", v.Name)
 	}
 	if v.Alias != "" {
-		parts = append(parts, string(v.Alias))
+		line += compose("  %s", v.Alias)
 	}
 	if v.Membership == "invite" {
-		parts = append(parts, fmt.Sprintf("(invited by %s)", orElse(string(v.InvitedBy), "someone")))
+		line += compose("  (invited by %s)", cmp.Or(v.InvitedBy, "someone"))
 	}
 	if v.Encrypted {
-		parts = append(parts, "[encrypted]")
+		line += "  [encrypted]"
 	} else if v.Membership == "join" {
-		parts = append(parts, "[not encrypted]")
+		line += "  [not encrypted]"
 	}
-	return strings.Join(parts, "  ")
+	return line
 }
 
 func (a *app) create() *cobra.Command {

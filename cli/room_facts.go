@@ -96,7 +96,7 @@ func (s *session) learn(room id.RoomID, content json.RawMessage) (roomFacts, err
 func (f roomFacts) sendable(room id.RoomID) error {
 	if f.Encrypted && f.Algorithm != megolm {
 		return fail(exitUnsafe, "use a client that knows this encryption; nothing is sent unencrypted into such a room",
-			"%s is encrypted by %q, which is not known here", room, safeLine(f.Algorithm))
+			"%s is encrypted by %q, which is not known here", room, f.Algorithm)
 	}
 	return nil
 }

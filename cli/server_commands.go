@@ -55,7 +55,7 @@ func (a *app) configuration() *cobra.Command {
 		Example: "  securecomm config sample > securecomm.yaml",
 		Args:    argCount(0, 0),
 		RunE: func(*cobra.Command, []string) error {
-			return a.say("%s", config.Sample)
+			return a.pour([]byte(config.Sample + "\n"))
 		},
 	}
 	a.configFlags(check)

@@ -216,7 +216,7 @@ func (s *session) memberViews(ctx context.Context, room id.RoomID, all bool) ([]
 		if json.Unmarshal(e.Content, &content) != nil {
 			content.Name = ""
 		}
-		views = append(views, memberView{User: user, Name: safeLine(content.Name), Membership: membership})
+		views = append(views, memberView{User: user, Name: content.Name, Membership: membership})
 		users = append(users, user)
 	}
 	if err := s.learnUsers(ctx, users); err != nil {

@@ -28,7 +28,7 @@ func (s *session) learnUsers(ctx context.Context, users []id.UserID) error {
 		s.app.note("WARNING: the identity of %s has changed. Verify it again: securecomm keys verify %s", user, user)
 	}
 	for _, problem := range changes.Problems {
-		s.app.note("Warning: %s", safeLine(problem.Error()))
+		s.app.note("Warning: %s", problem)
 	}
 	return nil
 }
@@ -62,7 +62,7 @@ func (s *session) deviceViews(ctx context.Context, user id.UserID) ([]deviceView
 	}
 	views := []deviceView{}
 	for _, d := range known {
-		views = append(views, deviceView{User: user, ID: d.Device, Name: safeLine(d.Name), Fingerprint: grouped(d.Fingerprint),
+		views = append(views, deviceView{User: user, ID: d.Device, Name: d.Name, Fingerprint: grouped(d.Fingerprint),
 			Trust: d.Trust.Level, Reason: string(d.Trust.Reason), Current: user == s.me.User && d.Device == s.me.Device})
 	}
 	if user != s.me.User {
@@ -78,7 +78,7 @@ func (s *session) deviceViews(ctx context.Context, user id.UserID) ([]deviceView
 			views = append(views, deviceView{User: user, ID: d.ID, Reason: "it has no keys"})
 			at = len(views) - 1
 		}
-		views[at].Name, views[at].LastSeen, views[at].LastIP = safeLine(d.Name), d.LastSeen, safeLine(d.LastIP)
+		views[at].Name, views[at].LastSeen, views[at].LastIP = d.Name, d.LastSeen, d.LastIP
 	}
 	return views, nil
 }
@@ -154,7 +154,7 @@ func (s *session) fingerprintOf(ctx context.Context, user id.UserID, device id.D
 	if device == "" {
 		found, err := s.machine.Identity(user)
 		if err == nil && found.Fingerprint == "" {
-			err = fail(exitFailure, `verify a device instead: "securecomm devices `+string(user)+`" lists them`, "%s has no cross-signing identity", user)
+			err = fail(exitFailure, `verify a device instead: "securecomm devices `+string(identifier(string(user)))+`" lists them`, "%s has no cross-signing identity", user)
 		}
 		return found.Fingerprint, err
 	}
@@ -167,7 +167,7 @@ func (s *session) fingerprintOf(ctx context.Context, user id.UserID, device id.D
 			return d.Fingerprint, nil
 		}
 	}
-	return "", fail(exitFailure, `"securecomm devices `+string(user)+`" lists the devices`, "%s has no device %s with keys", user, safeLine(string(device)))
+	return "", fail(exitFailure, `"securecomm devices `+string(identifier(string(user)))+`" lists the devices`, "%s has no device %s with keys", user, device)
 }
 
 // verify marks as verified what has the given fingerprint, and tells the user's other sessions where it can.
