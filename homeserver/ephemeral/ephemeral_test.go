@@ -131,6 +131,42 @@ func TestPresenceEndsAndIsAnnounced(t *testing.T) {
 	})
 }
 
+// TestPresenceOfADeadServer has another server be silent; ours speak of who stays online.
+func TestPresenceOfADeadServer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, storetest.Open(t, t.TempDir()+"/test.db"))
+		ctx, cancel := context.WithCancel(context.Background())
+		var running sync.WaitGroup
+		running.Go(func() { w.Run(ctx) })
+		defer running.Wait()
+		defer cancel()
+		done, err := w.Syncing("@alice:one.test", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer done()
+		time.Sleep(time.Second) // until others have been told of alice for the first time
+		online := json.RawMessage(`{"push":[{"user_id":"@bob:two.test","presence":"online"}]}`)
+		for range 2 {
+			if err := w.ReceivePresence(ctx, "two.test", online); err != nil {
+				t.Fatal(err)
+			}
+			w.took()
+			time.Sleep(25 * time.Minute)
+			if bob, _ := w.Presence("@bob:two.test"); bob.State != ephemeral.Online {
+				t.Errorf("bob is %s although his server spoke of him", bob.State)
+			}
+			if got := w.took(); strings.Count(got, `"presence":"online"`) != 1 {
+				t.Errorf("while alice stays online, other servers are sent %s", got)
+			}
+		}
+		time.Sleep(10 * time.Minute)
+		if bob, _ := w.Presence("@bob:two.test"); bob.State != ephemeral.Offline {
+			t.Errorf("bob, whose server is silent, is %s", bob.State)
+		}
+	})
+}
+
 func TestReceivedUnits(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := newWorld(t, db)

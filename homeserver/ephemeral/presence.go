@@ -25,6 +25,10 @@ const (
 	offlineAfter = 30 * time.Second
 	// activeFor is for how long after something that a user did the user counts as currently active.
 	activeFor = time.Minute
+	// A user of another server goes offline whom that has not spoken of for remoteFor: it may have died. So that ours do
+	// not there, it is repeated every repeatEvery that they are not offline.
+	remoteFor   = 30 * time.Minute
+	repeatEvery = 20 * time.Minute
 	// announceEvery is how long changes are collected before those concerned are told.
 	announceEvery = 100 * time.Millisecond
 	checkEvery    = 5 * time.Second
@@ -46,9 +50,10 @@ type Status struct {
 
 type presenceOf struct {
 	Status
-	syncing  int // how many syncs of the user wait at the moment
-	lastSync time.Time
-	changed  int64 // volatile position
+	syncing  int       // how many syncs of the user wait at the moment
+	lastSync time.Time // of a user of another server: when that spoke of the user
+	told     time.Time // when others were told last
+	changed  int64     // volatile position
 }
 
 type presence struct {
@@ -176,7 +181,13 @@ func (s *Service) presenceChanged(p *presenceOf) {
 		x.floor = x.recent[cut-1].at
 		x.recent = slices.Clone(x.recent[cut:])
 	}
-	x.pending[p.User] = true
+	s.tellOf(p)
+}
+
+// tellOf has those concerned told of a user. It is called under the lock.
+func (s *Service) tellOf(p *presenceOf) {
+	x := &s.presence
+	x.pending[p.User], p.told = true, time.Now()
 	select {
 	case x.nudge <- struct{}{}:
 	default:
@@ -258,14 +269,22 @@ func (s *Service) Run(ctx context.Context) {
 	}
 }
 
-// endPresence makes local users offline who have not synced for a while.
+// endPresence makes users offline who have not synced, or of whom nothing was heard, for a while.
 func (s *Service) endPresence(now time.Time) {
 	s.presence.mu.Lock()
 	defer s.presence.mu.Unlock()
 	for user, p := range s.presence.users {
-		if p.State != Offline && p.syncing == 0 && user.Server() == s.Server && now.Sub(p.lastSync) > offlineAfter {
+		after, local := remoteFor, user.Server() == s.Server
+		if local {
+			after = offlineAfter
+		}
+		switch {
+		case p.State == Offline:
+		case p.syncing == 0 && now.Sub(p.lastSync) > after:
 			p.State = Offline
 			s.presenceChanged(p)
+		case local && now.Sub(p.told) > repeatEvery:
+			s.tellOf(p)
 		}
 	}
 }
@@ -360,7 +379,7 @@ func (s *Service) ReceivePresence(ctx context.Context, origin id.ServerName, con
 			continue
 		}
 		s.updatePresence(in.User, func(p *presenceOf) {
-			p.State, p.Message = in.State, in.Message
+			p.State, p.Message, p.lastSync = in.State, in.Message, time.Now()
 			p.LastActive = time.Now().Add(-time.Duration(min(in.LastActiveAgo, 1<<40)) * time.Millisecond)
 		})
 	}
