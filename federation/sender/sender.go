@@ -149,6 +149,18 @@ func (s *Sender) SendEphemeral(servers []id.ServerName, edu json.RawMessage) {
 	}
 }
 
+// Count is how many servers something waits for or is being sent to, and how many of all failed the last time.
+func (s *Sender) Count() (queues, failing int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, q := range s.queues {
+		if q.failing.FailingSince != 0 {
+			failing++
+		}
+	}
+	return len(s.queues), failing
+}
+
 // Woke says that a server has just spoken to us, so it is worth trying to reach it.
 func (s *Sender) Woke(server id.ServerName) {
 	s.mu.Lock()
@@ -253,6 +265,9 @@ func (s *Sender) queue(server id.ServerName) *queue {
 func (s *Sender) poke(server id.ServerName, q *queue) {
 	wait := time.Until(q.stumbled)
 	if q.failing.FailingSince != 0 {
+		// No pause is longer: what says so was written by a clock that was wrong.
+		latest := time.Now().Add(s.MaxPause * 6 / 5).UnixMilli()
+		q.failing.RetryAt = min(q.failing.RetryAt, latest)
 		wait = max(wait, time.Until(time.UnixMilli(q.failing.RetryAt)))
 	}
 	switch {

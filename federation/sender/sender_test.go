@@ -255,6 +255,33 @@ func TestPauseEndsWhenTheOtherSpeaks(t *testing.T) {
 	}
 }
 
+// TestWrongClock has a pause that was written when the clock was years ahead.
+func TestWrongClock(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		n, two := federationtest.New(t, "two.test", "us.test"), newOther()
+		n.Serve(destination, two)
+		queue(t, db, "a")
+		ahead := time.Now().Add(10_000 * time.Hour).UnixMilli()
+		err := db.Update(t.Context(), func(tx *store.Tx) error {
+			return tx.Destinations.SetFailing(store.Destination{Server: destination, FailingSince: ahead, RetryAt: ahead, Failures: 3})
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		key, err := sign.NewKey()
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := &sender.Sender{Store: db, Client: n.Client(t, "us.test", key), Log: slog.New(slog.DiscardHandler), MinPause: time.Millisecond, MaxPause: 10 * time.Millisecond}
+		if err := s.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(s.Close)
+		two.wait(1)
+		empty(t, db)
+	})
+}
+
 // TestFailuresAreForgotten has a destination fail when nothing waits for it but what may be lost.
 func TestFailuresAreForgotten(t *testing.T) {
 	db := storetest.Open(t, t.TempDir()+"/test.db")

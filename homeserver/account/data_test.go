@@ -81,7 +81,7 @@ func TestProfile(t *testing.T) {
 func hasten(t *testing.T, s *account.Service, want, failures int) {
 	t.Helper()
 	err := s.DB.Update(t.Context(), func(tx *store.Tx) error {
-		list, err := tx.Errands.Due(time.Now().Add(2*time.Hour), 1000)
+		list, err := tx.Errands.Due(time.Now().Add(2*time.Hour), time.Hour, 1000)
 		if len(list) != want {
 			t.Errorf("%d errands are left, want %d", len(list), want)
 		}

@@ -74,7 +74,7 @@ func (s *Service) runErrands(ctx context.Context) error {
 	for now := time.Now(); ; { // what fails from here on is due later
 		var list []store.Errand
 		err := s.DB.View(ctx, func(tx *store.Tx) (err error) {
-			list, err = tx.Errands.Due(now, errandBatch)
+			list, err = tx.Errands.Due(now, 2*errandWait, errandBatch)
 			return err
 		})
 		if err != nil || len(list) == 0 {

@@ -111,8 +111,9 @@ func (s Errands) Add(user id.UserID, kind string) error {
 	return err
 }
 
-// Due lists errands whose time has come, up to a limit: first those that have waited longest.
-func (s Errands) Due(now time.Time, limit int) ([]Errand, error) {
+// Due lists errands whose time has come, up to a limit: first those that have waited longest. So it has if it is more than
+// longest away: the clock was wrong when that was written.
+func (s Errands) Due(now time.Time, longest time.Duration, limit int) ([]Errand, error) {
 	var out []Errand
 	err := s.tx.query(func(rows *sql.Rows) error {
 		var e Errand
@@ -121,8 +122,8 @@ func (s Errands) Due(now time.Time, limit int) ([]Errand, error) {
 		}
 		out = append(out, e)
 		return nil
-	}, `SELECT user_id, kind, serial, failures FROM account_errands WHERE due <= ? ORDER BY due, user_id, kind LIMIT ?`,
-		now.UnixMilli(), int64(limit))
+	}, `SELECT user_id, kind, serial, failures FROM account_errands WHERE due <= ? OR due > ? ORDER BY due, user_id, kind LIMIT ?`,
+		now.UnixMilli(), now.Add(longest).UnixMilli(), int64(limit))
 	return out, err
 }
 

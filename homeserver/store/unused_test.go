@@ -456,5 +456,7 @@ func TestLease(t *testing.T) {
 			t.Fatal(err)
 		}
 		take("a", 23, true)
+		take("b", 14, false)
+		take("b", 2, true) // it was taken when the clock was ahead
 	})
 }
