@@ -180,7 +180,10 @@ func parseDatabaseURL(s string) (DatabaseURL, error) {
 		return DatabaseURL(s), nil
 	}
 	u, err := url.Parse(s)
-	if err != nil || u.Scheme != "postgres" && u.Scheme != "postgresql" {
+	// What is special in a password ends the part of the URL that it is in, and the rest of it would be taken for a host, a
+	// path or a fragment, which errors show.
+	broken := err != nil || u.Fragment != "" || strings.HasSuffix(s, "#") || u.User == nil && strings.Contains(s, "@")
+	if broken || u.Scheme != "postgres" && u.Scheme != "postgresql" {
 		// What was written is not repeated, nor the parser's error, which would: it may hold a password.
 		return "", errors.New(`not a database; write "postgres://user:password@host/name" or "sqlite:///path/to/file.db",` +
 			` and percent-encode what is special in the password`)
