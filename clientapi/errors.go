@@ -36,6 +36,8 @@ var domainErrors = []struct {
 	status int
 	code   string
 }{
+	{store.ErrUnavailable, http.StatusServiceUnavailable, "M_UNKNOWN"},
+	{store.ErrClosed, http.StatusServiceUnavailable, "M_UNKNOWN"},
 	{account.ErrUnknownToken, http.StatusUnauthorized, "M_UNKNOWN_TOKEN"},
 	{account.ErrBadLogin, http.StatusForbidden, "M_FORBIDDEN"},
 	{account.ErrDeactivated, http.StatusForbidden, "M_USER_DEACTIVATED"},
@@ -107,15 +109,17 @@ var domainErrors = []struct {
 	{media.ErrPreviewFailed, http.StatusBadGateway, "M_UNKNOWN"},
 	{id.ErrInvalid, http.StatusBadRequest, "M_INVALID_PARAM"},
 	{store.ErrText, http.StatusBadRequest, "M_INVALID_PARAM"},
-	{store.ErrUnavailable, http.StatusServiceUnavailable, "M_UNKNOWN"},
 	{context.DeadlineExceeded, http.StatusGatewayTimeout, "M_UNKNOWN"},
 }
+
+// retryAfter is when a client may try again what failed for a fault of the database or a disk.
+const retryAfter = 10 * time.Second
 
 // told is the text of an error for a client. What went wrong on the way to another server, or in the database, is not
 // told: it could name addresses of the network that this one is in, or how things are stored.
 func told(err, as error) string {
 	switch as {
-	case room.ErrUnreachable, context.DeadlineExceeded, store.ErrText, store.ErrUnavailable:
+	case room.ErrUnreachable, context.DeadlineExceeded, store.ErrText, store.ErrUnavailable, store.ErrClosed:
 		return as.Error()
 	}
 	return err.Error()
@@ -127,7 +131,7 @@ type failure struct {
 	code    string
 	message string
 	extra   map[string]any // further members of the answer
-	after   time.Duration  // of rate limits: when to try again
+	after   time.Duration  // when to try again, if that may help
 }
 
 func (f *failure) Error() string { return f.code + ": " + f.message }
@@ -174,7 +178,11 @@ func asFailure(err error) *failure {
 	}
 	for _, d := range domainErrors {
 		if errors.Is(err, d.err) {
-			return &failure{status: d.status, code: d.code, message: told(err, d.err)}
+			f := &failure{status: d.status, code: d.code, message: told(err, d.err)}
+			if d.status == http.StatusServiceUnavailable {
+				f.after = retryAfter
+			}
+			return f
 		}
 	}
 	var h *echo.HTTPError
@@ -222,6 +230,9 @@ func asChallenge(c *account.Challenge) *failure {
 func (a *API) answerError(err error, c echo.Context) {
 	if c.Response().Committed {
 		return
+	}
+	if errors.Is(err, account.ErrBadLogin) {
+		a.Log.Warn("a sign-in failed", "address", c.RealIP(), "request", c.Response().Header().Get(requestID), "route", c.Path())
 	}
 	f := asFailure(err)
 	if f == nil {

@@ -147,6 +147,9 @@ func (a *API) AnswerError(err error, c echo.Context) {
 	if err != nil {
 		raw = []byte(`{"errcode":"M_UNKNOWN"}`)
 	}
+	if f.status == http.StatusServiceUnavailable {
+		c.Response().Header().Set("Retry-After", "10")
+	}
 	if ms, ok := f.extra["retry_after_ms"].(int64); ok {
 		c.Response().Header().Set("Retry-After", strconv.FormatInt((ms+999)/1000, 10))
 	}
