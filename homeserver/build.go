@@ -94,9 +94,6 @@ func (s *Server) buildClientAPI() http.Handler {
 	return api.Handler()
 }
 
-// Version is what the server says of its software.
-const Version = "0.1.0"
-
 // buildOutbound makes what asks other servers.
 func (s *Server) buildOutbound(guard *discovery.Guard) (*federation.Remote, error) {
 	c := s.Config

@@ -16,7 +16,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/securecomm/securecomm/clientapi"
-	"github.com/securecomm/securecomm/homeserver/store"
 )
 
 // metrics are what /metrics shows. Each server has its own registry.
@@ -77,34 +76,19 @@ func (s *Server) around(api, federation http.Handler) http.Handler {
 			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout)) // tests have no connection
 		}
 		switch path := r.URL.Path; {
-		case path == "/health":
-			s.health(w, r)
+		case s.lookAfter(w, path):
 		case path == "/":
 			s.page(w, r)
 		case path == metricsPath && s.Config.Listen.Metrics == "":
 			metrics.ServeHTTP(w, r)
+		case !s.Store.Owned():
+			refuseAll(w)
 		case federation != nil && (strings.HasPrefix(path, "/_matrix/federation/") || strings.HasPrefix(path, "/_matrix/key/")):
 			federation.ServeHTTP(w, r)
 		default:
 			api.ServeHTTP(w, r)
 		}
 	})
-}
-
-// health says whether the database answers.
-func (s *Server) health(w http.ResponseWriter, r *http.Request) {
-	err := s.Store.View(r.Context(), func(tx *store.Tx) error {
-		_, err := tx.Position()
-		return err
-	})
-	w.Header().Set("Content-Type", "application/json")
-	if err != nil {
-		s.Log.Error("unhealthy", "err", err)
-		w.WriteHeader(http.StatusServiceUnavailable)
-		_, _ = w.Write([]byte(`{"status":"the database does not answer"}`))
-		return
-	}
-	_, _ = w.Write([]byte(`{"status":"ok"}`))
 }
 
 // maxRequestID is the longest name of a request that is taken from outside.

@@ -8,12 +8,8 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"sync"
 	"time"
-
-	"golang.org/x/crypto/acme"
-	"golang.org/x/crypto/acme/autocert"
 
 	"github.com/securecomm/securecomm/config"
 )
@@ -42,6 +38,7 @@ func (s *Server) Run(ctx context.Context, ready func(addresses map[string]net.Ad
 	if err != nil {
 		return err
 	}
+	s.running.Go(func() { s.certificates.Load().watch(s.background) })
 	failed := make(chan error, len(listeners))
 	var serving sync.WaitGroup
 	addresses := map[string]net.Addr{}
@@ -61,6 +58,8 @@ func (s *Server) Run(ctx context.Context, ready func(addresses map[string]net.Ad
 	case <-ctx.Done():
 		s.Log.Info("stopping", "drain_timeout", s.Config.Server.DrainTimeout)
 	case err = <-failed:
+	case <-s.Store.Disowned():
+		err = fmt.Errorf("the database: %w, or has used it meanwhile", ErrInUse)
 	}
 	s.finish(listeners)
 	serving.Wait()
@@ -86,7 +85,7 @@ func (s *Server) finish(listeners []listener) {
 
 func (s *Server) listen(ctx context.Context) ([]listener, error) {
 	c := s.Config
-	certificates, err := s.certificates()
+	certificates, err := s.loadCertificates()
 	if err != nil {
 		return nil, err
 	}
@@ -117,7 +116,7 @@ func (s *Server) listen(ctx context.Context) ([]listener, error) {
 			for _, open := range out {
 				open.Close()
 			}
-			return nil, fmt.Errorf("listen for %s: %w", w.name, err)
+			return nil, fmt.Errorf("listen for %s at %s: %w", w.name, w.address, err)
 		}
 		l = readers{l}
 		if w.tls {
@@ -136,73 +135,4 @@ func (s *Server) newHTTP(listener string, handler http.Handler) *http.Server {
 		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: maxStreams, SendPingTimeout: idleTimeout, PingTimeout: headerTimeout},
 		ErrorLog: slog.NewLogLogger(s.Log.With("listener", listener).Handler(), slog.LevelInfo),
 	}
-}
-
-// certificates is where TLS gets its certificates from.
-type certificates struct {
-	get        func(*tls.ClientHelloInfo) (*tls.Certificate, error)
-	protocols  []string
-	challenges http.Handler
-}
-
-func (c *certificates) config() *tls.Config {
-	return &tls.Config{GetCertificate: c.get, NextProtos: append([]string{"h2", "http/1.1"}, c.protocols...), MinVersion: tls.VersionTLS12}
-}
-
-func (s *Server) certificates() (*certificates, error) {
-	c := s.Config
-	switch c.TLS.Mode {
-	case config.TLSFiles:
-		f := &certificateFiles{cert: c.TLS.Cert, key: c.TLS.Key}
-		if _, err := f.get(nil); err != nil {
-			return nil, err
-		}
-		return &certificates{get: f.get}, nil
-	case config.TLSACME:
-		m := &autocert.Manager{
-			Prompt: autocert.AcceptTOS, Cache: autocert.DirCache(c.ACMEDir()), Email: c.TLS.ACMEEmail,
-			HostPolicy: autocert.HostWhitelist(c.ACMEDomains()...), Client: &acme.Client{DirectoryURL: c.TLS.ACMEDirectory},
-		}
-		return &certificates{get: m.GetCertificate, protocols: []string{acme.ALPNProto}, challenges: m.HTTPHandler(nil)}, nil
-	default:
-		return &certificates{}, nil
-	}
-}
-
-// certificateFiles reads a certificate again when its file has changed.
-type certificateFiles struct {
-	cert, key string
-
-	mu      sync.Mutex
-	looked  time.Time
-	changed time.Time
-	current *tls.Certificate
-}
-
-// lookEvery is how often the files are looked at.
-const lookEvery = 10 * time.Second
-
-func (f *certificateFiles) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.current != nil && time.Since(f.looked) < lookEvery {
-		return f.current, nil
-	}
-	f.looked = time.Now()
-	info, err := os.Stat(f.cert)
-	if err == nil && f.current != nil && info.ModTime().Equal(f.changed) {
-		return f.current, nil
-	}
-	var pair tls.Certificate
-	if err == nil {
-		pair, err = tls.LoadX509KeyPair(f.cert, f.key)
-	}
-	if err != nil {
-		if f.current != nil {
-			return f.current, nil // half-written files are no reason to stop serving
-		}
-		return nil, fmt.Errorf("the TLS certificate: %w", err)
-	}
-	f.current, f.changed = &pair, info.ModTime()
-	return f.current, nil
 }

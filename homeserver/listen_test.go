@@ -192,8 +192,21 @@ func TestMetricsAreForTheirNetworks(t *testing.T) {
 	r := httptest.NewRequest("GET", "/metrics", nil)
 	r.RemoteAddr = "127.0.0.1:1"
 	alone.ServeHTTP(w, r)
-	if text := w.Body.String(); strings.Contains(text, "INVENTED") || !strings.Contains(text, `method="other"`) {
+	text := w.Body.String()
+	if strings.Contains(text, "INVENTED") || !strings.Contains(text, `method="other"`) {
 		t.Error("an invented method is counted under its own name")
+	}
+	shown := []string{
+		`securecomm_build_info{build="`, "securecomm_database_commits_total ", "securecomm_database_updates_total ", "securecomm_database_updates_waiting ",
+		"securecomm_users 0\n", "securecomm_tls_certificate_end_seconds 0\n",
+	}
+	if s.Sender != nil {
+		shown = append(shown, "securecomm_federation_queues 0\n", "securecomm_federation_failing_servers 0\n")
+	}
+	for _, want := range shown {
+		if !strings.Contains(text, "\n"+want) {
+			t.Errorf("no metric %q", want)
+		}
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/securecomm/securecomm/config"
 	"github.com/securecomm/securecomm/federation"
@@ -50,19 +51,23 @@ type Server struct {
 	// Client and Federation answer the two APIs and whatever else their listeners serve.
 	Client, Federation http.Handler
 
-	metrics    *metrics
-	federation *federation.API // nil if the server does not federate
-	outbound   *client.Client
-	lock       *os.File // kept open, so that no other process opens the embedded database; nil with PostgreSQL
-	stop       context.CancelFunc
-	running    sync.WaitGroup
-	background context.Context // ends with the server
-	draining   context.Context // ends when requests that wait for something to happen have to give up
-	drain      context.CancelFunc
+	metrics *metrics
+	probe   probe
+
+	certificates atomic.Pointer[certificates] // those that Run serves
+	federation   *federation.API              // nil if the server does not federate
+	outbound     *client.Client
+	lock         *os.File // kept open, so that no other process opens the embedded database; nil with PostgreSQL
+	stop         context.CancelFunc
+	running      sync.WaitGroup
+	background   context.Context // ends with the server
+	draining     context.Context // ends when requests that wait for something to happen have to give up
+	drain        context.CancelFunc
 }
 
 // New opens the database and builds all parts. The caller closes the server. Errors: ErrInUse.
 func New(ctx context.Context, c *config.Config, log *slog.Logger) (*Server, error) {
+	log = store.Quiet(log)
 	s := &Server{Config: c, Log: log, metrics: newMetrics()}
 	if err := os.MkdirAll(c.Server.DataDir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the data folder: %w", err)
@@ -71,19 +76,23 @@ func New(ctx context.Context, c *config.Config, log *slog.Logger) (*Server, erro
 		log.Warn("other users of this machine can look into the data folder; make it mode 0700", "folder", c.Server.DataDir, "mode", info.Mode().Perm())
 	}
 	var err error
-	if s.Key, err = sign.LoadOrCreate(c.SigningKeyFile()); err != nil {
-		return nil, fmt.Errorf("the server's signing key: %w", err)
-	}
 	address, embedded := strings.CutPrefix(c.DatabaseURL(), "sqlite://")
 	if embedded {
 		if s.lock, err = lock(address + ".lock"); err != nil {
 			return nil, fmt.Errorf("the database %s: %w", address, err)
 		}
+		if err := s.checkFile(address); err != nil {
+			return nil, errors.Join(err, s.unlock())
+		}
 	}
-	if s.Store, err = store.Open(ctx, store.Options{URL: address, Readers: c.Database.Readers, Log: log}); err != nil {
+	s.Store, err = store.Open(ctx, store.Options{URL: address, Readers: c.Database.Readers, Alone: true, Log: log})
+	if errors.Is(err, store.ErrOwned) {
+		err = fmt.Errorf("the database: %w", ErrInUse)
+	}
+	if err != nil {
 		return nil, errors.Join(err, s.unlock())
 	}
-	if err := s.claimDatabase(ctx); err != nil {
+	if err := s.claim(ctx); err != nil {
 		return nil, errors.Join(err, s.Store.Close(), s.unlock())
 	}
 	s.draining, s.drain = context.WithCancel(context.Background())
@@ -96,28 +105,11 @@ func New(ctx context.Context, c *config.Config, log *slog.Logger) (*Server, erro
 		}
 		return nil, errors.Join(err, s.Store.Close(), s.unlock())
 	}
+	s.expose()
 	if err := s.start(s.background); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
-}
-
-// claimDatabase makes sure that a database stays with the server name that it began with: it is part of every
-// user and room in it.
-func (s *Server) claimDatabase(ctx context.Context) error {
-	const fact = "server_name"
-	var owner string
-	err := s.Store.Update(ctx, func(tx *store.Tx) (err error) {
-		if owner, err = tx.Fact(fact); err != nil || owner != "" {
-			return err
-		}
-		owner = string(s.Config.Server.Name)
-		return tx.SetFact(fact, owner)
-	})
-	if err == nil && owner != string(s.Config.Server.Name) {
-		err = fmt.Errorf("the database belongs to the server %q, not to %q: set server.name to that, or use another database", owner, s.Config.Server.Name)
-	}
-	return err
 }
 
 // start begins what runs in the background until Close.

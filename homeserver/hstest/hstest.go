@@ -32,6 +32,7 @@ type Server struct {
 	t      testing.TB
 	config *config.Config
 	ca     *discoverytest.CA // nil if the server does not federate
+	log    *slog.Logger      // nil: discarded
 	stop   func() error
 }
 
@@ -144,6 +145,9 @@ func start(t testing.TB, c *config.Config, options []Option) *Server {
 func (s *Server) Start() {
 	s.t.Helper()
 	log := slog.New(slog.DiscardHandler)
+	if s.log != nil {
+		log = s.log
+	}
 	if os.Getenv("HSTEST_LOG") != "" {
 		log = slog.New(slog.NewTextHandler(os.Stderr, nil)).With("server", s.Name)
 	}

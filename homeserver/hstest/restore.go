@@ -1,6 +1,8 @@
 package hstest
 
 import (
+	"io"
+	"log/slog"
 	"strings"
 
 	"github.com/securecomm/securecomm/homeserver/store/storetest"
@@ -28,4 +30,10 @@ func (s *Server) restart(between func()) {
 	}
 	between()
 	s.Start()
+}
+
+// LogTo starts the server again with a log in JSON.
+func (s *Server) LogTo(w io.Writer) {
+	s.t.Helper()
+	s.restart(func() { s.log = slog.New(slog.NewJSONHandler(w, nil)) })
 }

@@ -9,6 +9,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/securecomm/securecomm/homeserver/store"
 )
 
 // file is content on disk.
@@ -28,6 +30,13 @@ func (s *Service) path(hash string) string { return filepath.Join(s.Dir, hash[:2
 // write keeps at most limit bytes. What it returned survives a crash. The file is put in its place even if it is there
 // already, so that sweep sees that it was wanted just now.
 func (s *Service) write(r io.Reader, limit int64) (file, error) {
+	f, err := s.writeFile(r, limit)
+	err = store.Disk(err)
+	s.Store.Note("writing media files", err)
+	return f, err
+}
+
+func (s *Service) writeFile(r io.Reader, limit int64) (file, error) {
 	tmp := filepath.Join(s.Dir, temporary)
 	if err := os.MkdirAll(tmp, dirMode); err != nil {
 		return file{}, fmt.Errorf("make the media folder: %w", err)

@@ -32,8 +32,10 @@ func (d *draft) write(tx *store.Tx) error {
 		if err := tx.Rooms.Insert(d.room, d.head); err != nil {
 			return err
 		}
-	} else if ok, err := tx.Rooms.SwapHead(d.room.NID, *d.base, d.head); err != nil || !ok {
-		return errors.Join(err, errStale)
+	} else if ok, err := tx.Rooms.SwapHead(d.room.NID, *d.base, d.head); err != nil {
+		return err // whether the head has moved is not known
+	} else if !ok {
+		return errStale
 	}
 	if len(d.snapshots) > 0 {
 		if err := d.writeStates(tx); err != nil {

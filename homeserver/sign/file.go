@@ -20,11 +20,9 @@ const (
 	maxFileSize = 64 << 10
 )
 
-// LoadOrCreate reads the signing key in a file, or makes one and writes it there if there is no file. The
-// file is PKCS #8 in PEM with the key's ID as a header. Synapse's "ed25519 name seed" and Dendrite's
-// "MATRIX PRIVATE KEY" in PEM are read as well.
+// LoadOrCreate reads the signing key in a file, or makes one and writes it there if there is no file.
 func LoadOrCreate(path string) (Key, error) {
-	key, err := load(path)
+	key, err := Load(path)
 	if !errors.Is(err, os.ErrNotExist) {
 		return key, err
 	}
@@ -32,14 +30,16 @@ func LoadOrCreate(path string) (Key, error) {
 		return Key{}, err
 	}
 	if err := write(path, key); errors.Is(err, os.ErrExist) {
-		return load(path) // another process was faster
+		return Load(path) // another process was faster
 	} else if err != nil {
 		return Key{}, fmt.Errorf("writing the signing key: %w", err)
 	}
 	return key, nil
 }
 
-func load(path string) (Key, error) {
+// Load reads the signing key in a file: PKCS #8 in PEM with the key's ID as a header, Synapse's "ed25519 name seed", or
+// Dendrite's "MATRIX PRIVATE KEY" in PEM. Error: os.ErrNotExist.
+func Load(path string) (Key, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return Key{}, fmt.Errorf("reading the signing key: %w", err)

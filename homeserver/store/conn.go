@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"fmt"
 	"strconv"
 	"strings"
@@ -33,6 +34,12 @@ func (c *conn) close() error {
 		s.Close()
 	}
 	return c.bun.Close()
+}
+
+// drop closes the connection itself, which close would keep for another use.
+func (c *conn) drop() {
+	_ = c.bun.Raw(func(any) error { return driver.ErrBadConn })
+	c.close()
 }
 
 // checkArgs refuses text that PostgreSQL does not take, on both databases alike and before it spoils a transaction. It

@@ -33,9 +33,11 @@ func isPostgres(address string) bool {
 func openPostgres(address string, connections int) (*bun.DB, error) {
 	cfg, err := pgx.ParseConfig(address)
 	if err != nil {
-		return nil, fmt.Errorf("the database's address: %w", err)
+		// The parser's error repeats what it has read, perhaps with pieces of a password.
+		return nil, errors.New("the database's address cannot be read: percent-encode what is special in its password")
 	}
 	cfg.DefaultQueryExecMode = pgx.QueryExecModeSimpleProtocol
+	cfg.RuntimeParams["client_encoding"] = "UTF8" // whatever the database or the user is set to
 	raw := stdlib.OpenDB(*cfg)
 	raw.SetMaxOpenConns(connections)
 	raw.SetMaxIdleConns(connections)
@@ -99,8 +101,8 @@ func passing(err error) bool {
 	}
 	var local *sqlite.Error
 	if errors.As(err, &local) {
-		const busy, locked, noMemory, ioErr, full, cantOpen = 5, 6, 7, 10, 13, 14
-		return slices.Contains([]int{busy, locked, noMemory, ioErr, full, cantOpen}, local.Code()&0xff)
+		const busy, locked, noMemory, readOnly, ioErr, full, cantOpen = 5, 6, 7, 8, 10, 13, 14
+		return slices.Contains([]int{busy, locked, noMemory, readOnly, ioErr, full, cantOpen}, local.Code()&0xff)
 	}
 	var network net.Error
 	var connect *pgconn.ConnectError

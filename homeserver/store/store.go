@@ -22,7 +22,10 @@ type Options struct {
 	URL string
 	// Readers is how many connections serve View; 0 for a default.
 	Readers int
-	Log     *slog.Logger
+	// Alone has Open fail with ErrOwned while another process has opened a database of PostgreSQL in the same way, since
+	// each would hear nothing of what the other writes. Files of SQLite are locked by their opener.
+	Alone bool
+	Log   *slog.Logger
 }
 
 // DB is the open database. All methods may be called concurrently.
@@ -43,9 +46,13 @@ type DB struct {
 	closed   atomic.Bool
 	last     stream.Position // of the log, as far as this process knows; the writer's
 	epoch    stream.Epoch    // that this process began
-	shared   bool            // another process has written to the log of late; the writer's
-	foldNow  atomic.Bool     // the writer is to fold the write-ahead log
-	purges   atomic.Int64    // how many purged rooms this process has forgotten the events of
+	owner    owner
+	faults   faults
+	commits  atomic.Int64
+	updates  atomic.Int64 // that were carried out
+	shared   bool         // another process has written to the log of late; the writer's
+	foldNow  atomic.Bool  // the writer is to fold the write-ahead log
+	purges   atomic.Int64 // how many purged rooms this process has forgotten the events of
 
 	numbers struct {
 		mu        sync.Mutex
@@ -75,16 +82,16 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 	if readers <= 0 {
 		readers = defaultReaders(db.postgres)
 	}
-	if err := db.open(ctx, o.URL, readers); err != nil {
-		db.closePools()
-		return nil, err
-	}
-	if err := db.startEpoch(); err != nil {
-		db.closePools()
-		return nil, err
-	}
 	var purges int64
-	if _, err := db.writer.row([]any{&purges}, `SELECT value FROM counters WHERE name = 'purges'`); err != nil {
+	err := db.open(ctx, o, readers)
+	if err == nil {
+		err = db.startEpoch()
+	}
+	if err == nil {
+		_, err = db.writer.row([]any{&purges}, `SELECT value FROM counters WHERE name = 'purges'`)
+	}
+	if err != nil {
+		db.disown()
 		db.closePools()
 		return nil, err
 	}
@@ -92,6 +99,10 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 	db.cache.init()
 	db.done.Add(1)
 	go db.write()
+	if db.owner.conn != nil {
+		db.done.Add(1)
+		go db.keepOwner()
+	}
 	if !db.postgres {
 		db.done.Add(1)
 		go db.checkpoint(o.URL)
@@ -99,15 +110,19 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 	return db, nil
 }
 
-func (db *DB) open(ctx context.Context, address string, readers int) error {
+func (db *DB) open(ctx context.Context, o Options, readers int) error {
+	address := o.URL
 	var write, read *bun.DB
 	var err error
 	if db.postgres {
-		if write, err = openPostgres(address, readers+2); err != nil {
+		if write, err = openPostgres(address, readers+3); err != nil {
 			return err
 		}
 		read = write
 		db.pools = []*bun.DB{write}
+		if err := db.enter(ctx, o.Alone); err != nil {
+			return fmt.Errorf("open the database: %w", hinted(err, readers))
+		}
 	} else {
 		if err := makePrivate(address); err != nil {
 			return err
@@ -123,21 +138,43 @@ func (db *DB) open(ctx context.Context, address string, readers int) error {
 		db.pools = append(db.pools, read)
 	}
 	if err := migrations.Apply(ctx, write); err != nil {
-		return fmt.Errorf("open the database: %w", err)
+		return fmt.Errorf("open the database: %w", hinted(err, readers))
 	}
 	if db.writer, err = openConn(ctx, write, db.postgres); err != nil {
-		return fmt.Errorf("open the database for writing: %w", err)
+		return fmt.Errorf("open the database for writing: %w", hinted(err, readers))
 	}
 	db.readers = make(chan *conn, readers)
 	for range readers {
 		c, err := openConn(ctx, read, db.postgres)
 		if err != nil {
-			return fmt.Errorf("open the database for reading: %w", err)
+			return fmt.Errorf("open the database for reading: %w", hinted(err, readers))
 		}
 		db.readers <- c
 	}
 	return nil
 }
+
+// enter sees, before anything in a database of PostgreSQL is changed, whether this process may use it.
+func (db *DB) enter(ctx context.Context, alone bool) error {
+	c, err := openConn(ctx, db.pools[0], true)
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	if err := checkEncoding(c); err != nil || !alone {
+		return err
+	}
+	return db.own(ctx)
+}
+
+// Commits is how many transactions have been committed.
+func (db *DB) Commits() int64 { return db.commits.Load() }
+
+// Updates is how many updates have been carried out in them.
+func (db *DB) Updates() int64 { return db.updates.Load() }
+
+// Waiting is how many updates wait for a transaction.
+func (db *DB) Waiting() int { return len(db.jobs) }
 
 // Close lets queued updates finish and closes all connections.
 func (db *DB) Close() error {
@@ -164,11 +201,13 @@ func (db *DB) closePools() error {
 // View runs fn on a snapshot of the database. Writing in it fails.
 func (db *DB) View(ctx context.Context, fn func(*Tx) error) error {
 	tx := newTx(ctx, db, nil, false)
-	if err := tx.open(); err != nil {
-		return err
+	err := tx.open()
+	if err == nil {
+		defer tx.release()
+		err = fn(tx)
 	}
-	defer tx.release()
-	return fn(tx)
+	db.Note(faultReading, err)
+	return err
 }
 
 // Glance is View for readers who find most of what they want in memory: the snapshot is taken by the first query, if
@@ -176,7 +215,11 @@ func (db *DB) View(ctx context.Context, fn func(*Tx) error) error {
 func (db *DB) Glance(ctx context.Context, fn func(*Tx) error) error {
 	tx := newTx(ctx, db, nil, false)
 	defer tx.release()
-	return fn(tx)
+	err := fn(tx)
+	if err != nil || tx.conn != nil {
+		db.Note(faultReading, err)
+	}
+	return err
 }
 
 // open takes a connection and a snapshot.
@@ -214,10 +257,19 @@ func (db *DB) reopen(c *conn) *conn {
 	c.close()
 	fresh, err := openConn(context.Background(), db.pools[len(db.pools)-1], db.postgres)
 	if err != nil {
-		db.log.Error("cannot reopen a database connection", "err", err)
+		db.log.Error("cannot reopen a database connection", "err", fault("connect", err))
 		return c
 	}
 	return fresh
+}
+
+// folded notes how the folding of the write-ahead log went.
+func (db *DB) folded(err error) {
+	if err != nil {
+		err = fault(foldLog, err)
+		db.log.Warn("cannot fold the write-ahead log into the database", "err", err)
+	}
+	db.Note(faultFolding, err)
 }
 
 // How the write-ahead log of SQLite is kept short.
@@ -245,9 +297,8 @@ func (db *DB) checkpoint(path string) {
 			continue
 		}
 		last = now
-		if _, err := db.pools[0].ExecContext(context.Background(), foldLog); err != nil {
-			db.log.Warn("cannot fold the write-ahead log into the database", "err", err)
-		}
+		_, err := db.pools[0].ExecContext(context.Background(), foldLog)
+		db.folded(err)
 		if info, err := os.Stat(path + "-wal"); err == nil && info.Size() > longLog {
 			db.foldNow.Store(true)
 		}

@@ -42,6 +42,14 @@ func (db *DB) Update(ctx context.Context, fn func(*Tx) error) error {
 	return wait()
 }
 
+// CheckWrite is an Update that shows whether the database can be written to. One that writes nothing does not: it
+// succeeds on a full disk.
+func (db *DB) CheckWrite(ctx context.Context, write func(*Tx) error) error {
+	err := db.Update(ctx, write)
+	db.Note(faultWriting, err)
+	return err
+}
+
 // Queue is Update in two steps: it returns as soon as fn has its place in the order of updates; the
 // function returned waits for the outcome.
 func (db *DB) Queue(ctx context.Context, fn func(*Tx) error) (wait func() error, err error) {
@@ -105,9 +113,7 @@ func (db *DB) write() {
 		}
 		db.runBatch(batch)
 		if db.foldNow.Swap(false) {
-			if err := db.writer.query(func(*sql.Rows) error { return nil }, foldLog); err != nil {
-				db.log.Warn("cannot fold the write-ahead log into the database", "err", err)
-			}
+			db.folded(db.writer.query(func(*sql.Rows) error { return nil }, foldLog))
 		}
 	}
 }
@@ -129,6 +135,9 @@ func (db *DB) runBatch(batch []*job) {
 	for _, j := range batch {
 		if err != nil && j.err == nil {
 			j.err = err
+		}
+		if errors.Is(j.err, ErrUnavailable) {
+			db.Note(faultWriting, j.err)
 		}
 		close(j.done)
 	}
@@ -189,14 +198,17 @@ func (db *DB) transact(batch []*job) error {
 		return fmt.Errorf("commit: %w", err)
 	}
 	db.last = upto
+	db.commits.Add(1)
 	for _, j := range batch {
 		if j.tx != nil {
+			db.updates.Add(1)
 			for _, f := range j.tx.after {
 				f()
 			}
 		}
 	}
 	if len(changes) > 0 {
+		db.Note(faultWriting, nil)
 		db.Hub.Publish(upto, changes)
 	}
 	return nil
@@ -265,7 +277,7 @@ func (db *DB) reopenWriter(c *conn) *conn {
 	c.close()
 	fresh, err := openConn(context.Background(), db.pools[0], db.postgres)
 	if err != nil {
-		db.log.Error("cannot reopen the database for writing", "err", err)
+		db.log.Error("cannot reopen the database for writing", "err", fault("connect", err))
 		return c
 	}
 	return fresh

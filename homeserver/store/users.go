@@ -32,6 +32,13 @@ func (s Users) Get(user id.UserID) (User, bool, error) {
 	return u, ok, err
 }
 
+// Count counts the accounts that are not deactivated.
+func (s Users) Count() (int, error) {
+	var n int
+	_, err := s.tx.row([]any{&n}, `SELECT count(*) FROM users WHERE NOT deactivated`)
+	return n, err
+}
+
 // AnyAdmin says whether there is an administrator whose account is in use.
 func (s Users) AnyAdmin() (bool, error) {
 	var one int

@@ -138,3 +138,39 @@ func Copy(t testing.TB, address string) string {
 	}
 	return to
 }
+
+// TakeLock ends all connections to a PostgreSQL database and takes an advisory lock in it, until release is called.
+func TakeLock(t testing.TB, address string, lock int64) (release func()) {
+	t.Helper()
+	db, err := sql.Open("pgx", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	db.SetMaxOpenConns(1) // the lock is the connection's
+	for taken := false; !taken; {
+		if _, err := db.Exec(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()`); err != nil {
+			t.Fatal(err)
+		}
+		if err := db.QueryRow(`SELECT pg_try_advisory_lock($1)`, lock).Scan(&taken); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return func() {
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// Postgresql runs a statement as the administrator of PostgreSQL.
+func Postgresql(t testing.TB, statement string) {
+	t.Helper()
+	admin, err := sql.Open("pgx", os.Getenv(Variable))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = admin.Exec(statement)
+	if err = errors.Join(err, admin.Close()); err != nil {
+		t.Fatal(err)
+	}
+}

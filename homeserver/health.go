@@ -1,0 +1,140 @@
+package homeserver
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/securecomm/securecomm/homeserver/store"
+)
+
+// The paths at which others look after the server.
+const (
+	livePath   = "/live"   // the process answers; nothing is asked
+	readyPath  = "/ready"  // it takes traffic: it reads, writes and is not stopping
+	healthPath = "/health" // the same, with the reasons if it does not
+)
+
+const (
+	// probeEvery is how long an answer to the two holds: everybody may ask, and asking writes.
+	probeEvery = time.Second
+	// probePatience is how long the database may take.
+	probePatience = 5 * time.Second
+	// retryAfter is how long a client is told to wait while a known fault lasts.
+	retryAfter = 10 * time.Second
+	mediaFault = "writing media files"
+	probeFact  = "probe"
+)
+
+// probe is how the server was found the last time.
+type probe struct {
+	mu      sync.Mutex
+	at      time.Time
+	reasons []string
+}
+
+// reasons are why the server takes no traffic; none if it does.
+func (s *Server) reasons() []string {
+	if s.draining.Err() != nil {
+		return []string{"the server is stopping"}
+	}
+	p := &s.probe
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if time.Since(p.at) < probeEvery {
+		return p.reasons
+	}
+	p.reasons = nil
+	if !s.Store.Owned() {
+		p.reasons = append(p.reasons, "another process may be using the database")
+	}
+	if !inTime(s.readable) {
+		p.reasons = append(p.reasons, "the database cannot be read")
+	} else if !inTime(s.writable) {
+		p.reasons = append(p.reasons, "the database cannot be written to")
+	}
+	if !inTime(s.mediaWritable) {
+		p.reasons = append(p.reasons, "the media folder cannot be written to")
+	}
+	p.at = time.Now()
+	return p.reasons
+}
+
+// inTime says whether something works within probePatience. What does not end goes on: it ends with the database.
+func inTime(works func(context.Context) error) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), probePatience)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- works(ctx) }()
+	select {
+	case err := <-done:
+		return err == nil
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (s *Server) readable(ctx context.Context) error {
+	return s.Store.View(ctx, func(tx *store.Tx) error {
+		_, err := tx.Position()
+		return err
+	})
+}
+
+func (s *Server) writable(ctx context.Context) error {
+	return s.Store.CheckWrite(ctx, func(tx *store.Tx) error { return tx.SetFact(probeFact, time.Now().UTC().Format(time.RFC3339Nano)) })
+}
+
+// mediaWritable writes a page into a file of the media folder.
+func (s *Server) mediaWritable(context.Context) error {
+	err := os.MkdirAll(s.Config.MediaDir(), 0o700)
+	name := filepath.Join(s.Config.MediaDir(), ".probe")
+	if err == nil {
+		err = os.WriteFile(name, make([]byte, 4<<10), 0o600)
+	}
+	if err == nil {
+		err = os.Remove(name)
+	}
+	if err = store.Disk(err); err != nil {
+		_ = os.Remove(name)
+	}
+	s.Store.Note(mediaFault, err)
+	return err
+}
+
+// lookAfter answers the three paths; false for any other.
+func (s *Server) lookAfter(w http.ResponseWriter, path string) bool {
+	var reasons []string
+	switch path {
+	case livePath:
+	case readyPath, healthPath:
+		reasons = s.reasons()
+	default:
+		return false
+	}
+	answer := map[string]any{"status": "ok"}
+	w.Header().Set("Content-Type", "application/json")
+	if len(reasons) > 0 {
+		answer["status"] = "unavailable"
+		if path == healthPath {
+			answer["reasons"] = reasons
+		}
+		w.Header().Set("Retry-After", strconv.Itoa(int(retryAfter.Seconds())))
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}
+	_ = json.NewEncoder(w).Encode(answer) // whoever asked has gone
+	return true
+}
+
+// refuseAll answers a request while another process may be using the database.
+func refuseAll(w http.ResponseWriter) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Retry-After", strconv.Itoa(int(retryAfter.Seconds())))
+	w.WriteHeader(http.StatusServiceUnavailable)
+	_, _ = w.Write([]byte(`{"errcode":"M_UNKNOWN","error":"the server is not available just now"}`))
+}

@@ -1,0 +1,168 @@
+package homeserver_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/securecomm/securecomm/config"
+	"github.com/securecomm/securecomm/homeserver"
+	"github.com/securecomm/securecomm/homeserver/hstest"
+	"github.com/securecomm/securecomm/homeserver/store/storetest"
+)
+
+// eachConfig runs a test with the configuration of a server on each database.
+func eachConfig(t *testing.T, test func(t *testing.T, c *config.Config)) {
+	storetest.EachURL(t, func(t *testing.T, address string) {
+		c := config.Dev()
+		c.Server.Name, c.Server.DataDir, c.Federation.Enabled = "one.test", filepath.Join(t.TempDir(), "data"), false
+		hstest.Database(address)(c)
+		test(t, c)
+	})
+}
+
+// open starts a server and stops it.
+func open(c *config.Config) error {
+	s, err := homeserver.New(context.Background(), c, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
+	return s.Close()
+}
+
+// TestLostSigningKey has a key go, and another one come in its place.
+func TestLostSigningKey(t *testing.T) {
+	eachConfig(t, func(t *testing.T, c *config.Config) {
+		if err := open(c); err != nil {
+			t.Fatal(err)
+		}
+		key, err := os.ReadFile(c.SigningKeyFile())
+		if err != nil {
+			t.Fatal(err)
+		}
+		other := config.Dev()
+		other.Server.Name, other.Server.DataDir, other.Federation.Enabled = "one.test", filepath.Join(t.TempDir(), "other"), false
+		if err := open(other); err != nil {
+			t.Fatal(err)
+		}
+		foreign, err := os.ReadFile(other.SigningKeyFile())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, there := range [][]byte{nil, foreign} {
+			if err := os.Remove(c.SigningKeyFile()); err != nil {
+				t.Fatal(err)
+			}
+			if there != nil {
+				writeFile(t, c.SigningKeyFile(), there)
+			}
+			if err := open(c); !errors.Is(err, homeserver.ErrKeyLost) || !strings.Contains(err.Error(), "server.old_keys") {
+				t.Errorf("a start with the key gone: %v", err)
+			}
+			writeFile(t, c.SigningKeyFile(), key)
+			if err := open(c); err != nil {
+				t.Errorf("a start with the key restored: %v", err)
+			}
+		}
+		// It is meant: the entry is in the error.
+		if err := os.Remove(c.SigningKeyFile()); err != nil {
+			t.Fatal(err)
+		}
+		text := open(c).Error()
+		name := text[strings.Index(text, `"ed25519:`)+1:]
+		old, err := config.Load(config.Options{Env: []string{"SECURECOMM_SERVER_OLD_KEYS=" + strings.Replace(name[:strings.Index(name, `"`)], "EXPIRED_TS", "1700000000000", 1)}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Server.OldKeys = old.Server.OldKeys
+		for range 2 {
+			if err := open(c); err != nil {
+				t.Errorf("a start with a new key: %v", err)
+			}
+		}
+	})
+}
+
+func writeFile(t *testing.T, path string, content []byte) {
+	t.Helper()
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestLostDatabase has the database of a data folder in use go, be cut to nothing, and be another one.
+func TestLostDatabase(t *testing.T) {
+	eachConfig(t, func(t *testing.T, c *config.Config) {
+		if err := open(c); err != nil {
+			t.Fatal(err)
+		}
+		right := c.Database.URL
+		if path, embedded := strings.CutPrefix(string(right), "sqlite://"); embedded {
+			for _, lose := range []func() error{func() error { return os.Truncate(path, 0) }, func() error { return os.Remove(path) }} {
+				if err := lose(); err != nil {
+					t.Fatal(err)
+				}
+				before, _ := os.ReadDir(filepath.Dir(path))
+				if err := open(c); !errors.Is(err, homeserver.ErrDatabaseLost) {
+					t.Errorf("a start without the database: %v", err)
+				}
+				if after, _ := os.ReadDir(filepath.Dir(path)); len(after) != len(before) {
+					t.Errorf("a new database was made: %v", after)
+				}
+			}
+			hstest.Database(filepath.Join(t.TempDir(), "fresh.db"))(c)
+		} else {
+			hstest.Database(storetest.Postgres(t))(c)
+		}
+		if err := open(c); !errors.Is(err, homeserver.ErrDatabaseLost) {
+			t.Errorf("a start with an empty database: %v", err)
+		}
+		if err := os.Remove(filepath.Join(c.Server.DataDir, "in-use")); err != nil {
+			t.Fatal(err)
+		}
+		if err := open(c); err != nil {
+			t.Errorf("a new server that is meant: %v", err)
+		}
+	})
+}
+
+// TestOneProcessOnPostgres has a second server come, and the first one lose its connection.
+func TestOneProcessOnPostgres(t *testing.T) {
+	address := storetest.Postgres(t)
+	s := hstest.New(t, hstest.Database(address))
+	c := config.Dev()
+	c.Server.Name, c.Server.DataDir, c.Federation.Enabled = s.Name, t.TempDir(), false
+	hstest.Database(address)(c)
+	if err := open(c); !errors.Is(err, homeserver.ErrInUse) {
+		t.Errorf("the second got %v", err)
+	}
+	nobody := &hstest.User{Server: s}
+	release := storetest.TakeLock(t, address, 7305502)
+	await(t, "refused", func() bool {
+		status, _ := nobody.Do("GET", "/versions", nil)
+		return status == http.StatusServiceUnavailable
+	})
+	release()
+	await(t, "served again", func() bool { status, _ := nobody.Do("GET", "/versions", nil); return status == http.StatusOK })
+}
+
+// await waits until something is so.
+func await(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	deadline := time.After(time.Minute)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for !is() {
+		select {
+		case <-deadline:
+			t.Fatalf("it was never %s", what)
+		case <-tick.C:
+		}
+	}
+}

@@ -1,0 +1,145 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/securecomm/securecomm/homeserver/stream"
+)
+
+// ErrOwned says that another process has the database.
+var ErrOwned = errors.New("another process uses the database")
+
+// owner is how a process has a database for itself. It holds a lock of PostgreSQL for as long as its connection lives.
+// The zero value belongs to who has not asked for that.
+type owner struct {
+	conn *conn // nil: lost; used by Open, then by keepOwner only
+	held atomic.Bool
+	gone chan struct{} // closed once another process has had the database
+}
+
+const (
+	// ownerLock is the number of the lock.
+	ownerLock = 7305502
+	// ownTries is how often, at intervals of ownPause, a start asks for the database: the one before may be ending.
+	ownTries, ownPause = 30, 100 * time.Millisecond
+	// keepEvery is how often it is looked whether the lock is still held.
+	keepEvery = time.Second
+	// keepPatience is how long PostgreSQL may take to answer.
+	keepPatience = 10 * time.Second
+)
+
+// own makes sure that no other process uses the database, as long as this one does. Error: ErrOwned.
+func (db *DB) own(ctx context.Context) error {
+	db.owner.gone = make(chan struct{})
+	for try := range ownTries {
+		if try > 0 {
+			select {
+			case <-time.After(ownPause):
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		if err := db.lockOwner(ctx); !errors.Is(err, ErrOwned) {
+			db.owner.held.Store(err == nil)
+			return err
+		}
+	}
+	return ErrOwned
+}
+
+// disown gives the lock up, if it is held.
+func (db *DB) disown() {
+	if db.owner.conn != nil {
+		db.owner.conn.drop()
+		db.owner.conn = nil
+	}
+	db.owner.held.Store(false)
+}
+
+// lockOwner takes the lock on a connection of its own.
+func (db *DB) lockOwner(ctx context.Context) error {
+	c, err := openConn(ctx, db.pools[0], true)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	var taken bool
+	// Without a sign of life, PostgreSQL gives the lock of a machine that has gone to others after half a minute.
+	_, err = c.exec(`SET tcp_keepalives_idle = 10`)
+	if err == nil {
+		_, err = c.exec(`SET tcp_keepalives_interval = 5`)
+	}
+	if err == nil {
+		_, err = c.exec(`SET tcp_keepalives_count = 4`)
+	}
+	if err == nil {
+		_, err = c.row([]any{&taken}, `SELECT pg_try_advisory_lock(?)`, int64(ownerLock))
+	}
+	if err == nil && !taken {
+		err = ErrOwned
+	}
+	if err != nil {
+		c.close()
+		return err
+	}
+	db.owner.conn = c
+	return nil
+}
+
+// keepOwner looks whether the lock is still held, and takes it again once it is not.
+func (db *DB) keepOwner() {
+	defer db.done.Done()
+	tick := time.NewTicker(keepEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-db.stop:
+			db.disown()
+			return
+		case <-tick.C:
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), keepPatience)
+		if c := db.owner.conn; c != nil {
+			if _, err := c.bun.ExecContext(ctx, `SELECT 1`); err != nil {
+				db.disown()
+				db.log.Error("the lock on the database is lost: nothing is served until it is there again", "err", err)
+			}
+		} else if db.lockOwner(ctx) == nil {
+			if db.stale() {
+				cancel()
+				return
+			}
+		}
+		cancel()
+	}
+}
+
+// stale says whether another process has begun since this one, which ends then. The lock has just been taken again, and is
+// only held once it is known that none has.
+func (db *DB) stale() bool {
+	var first stream.Position
+	_, err := db.owner.conn.row([]any{&first}, `SELECT max(first) FROM epochs`)
+	switch {
+	case err != nil:
+		db.disown()
+	case first != db.epoch.First:
+		db.log.Error("another process has used the database meanwhile")
+		db.disown()
+		close(db.owner.gone)
+		return true
+	default:
+		db.owner.held.Store(true)
+		db.log.Info("the lock on the database is there again")
+	}
+	return false
+}
+
+// Owned says whether this process has the database for itself, which Options.Alone asks for.
+func (db *DB) Owned() bool { return db.owner.gone == nil || db.owner.held.Load() }
+
+// Disowned is closed once another process has used the database since this one began: what this one remembers is stale.
+// It is nil without Options.Alone, and with SQLite.
+func (db *DB) Disowned() <-chan struct{} { return db.owner.gone }
