@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -68,15 +69,18 @@ func newApp(stdio Stdio) *app {
 }
 
 func (a *app) root() *cobra.Command {
+	var version bool
 	root := &cobra.Command{
 		Use:           "securecomm",
 		Short:         "A Matrix homeserver and its end-to-end encrypted terminal client",
 		Long:          "securecomm is a Matrix homeserver, its administrator's tool and an end-to-end encrypted\nterminal client for any Matrix server.\n\n" + exitCodes,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Version:       homeserver.Version,
 		Args:          cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if version {
+				return a.say("securecomm version %s (build %s, %s)", homeserver.Version, orElse(homeserver.Build(), "unknown"), runtime.Version())
+			}
 			if len(args) == 0 {
 				return cmd.Help()
 			}
@@ -87,6 +91,7 @@ func (a *app) root() *cobra.Command {
 		return usageError(cmd, plainFlagError(err))
 	})
 	root.CompletionOptions.HiddenDefaultCmd = true
+	root.Flags().BoolVar(&version, "version", false, "say which version and build this is")
 	a.clientFlags(root.Flags()) // so that they may also stand before the command
 	root.AddGroup(
 		&cobra.Group{ID: groupClient, Title: "Talking:"},

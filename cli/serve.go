@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"os/signal"
 	"runtime/debug"
 	"syscall"
@@ -52,7 +53,7 @@ func (a *app) runServer(ctx context.Context, c *config.Config) (err error) {
 		return &failure{code: exitBusy, err: err, hint: "stop the other server first, or give this one a server.data_dir of its own; \"securecomm admin\" talks to the one that runs"}
 	}
 	if err != nil {
-		return &failure{code: exitFailure, err: err, hint: "the configuration in force is shown by \"securecomm config print\""}
+		return &failure{code: exitFailure, err: err, hint: startHint(err)}
 	}
 	defer func() {
 		if closeErr := server.Close(); err == nil {
@@ -61,6 +62,10 @@ func (a *app) runServer(ctx context.Context, c *config.Config) (err error) {
 	}()
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
+	defer onHangup(func() {
+		log.Info("told to reload")
+		server.Reload()
+	})()
 	var failed error
 	err = server.Run(ctx, func(addresses map[string]net.Addr) {
 		// Only now: a new token ends the one before, and a start that fails must not do that.
@@ -76,7 +81,43 @@ func (a *app) runServer(ctx context.Context, c *config.Config) (err error) {
 		}
 		log.Info("ready", "server", c.Server.Name, "client_api", address)
 	})
+	if errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, syscall.EACCES) {
+		err = &failure{code: exitBusy, err: err, hint: startHint(err)}
+	}
 	return errors.Join(failed, err)
+}
+
+// startHint says what may help when the server does not start.
+func startHint(err error) string {
+	switch {
+	case errors.Is(err, homeserver.ErrKeyLost), errors.Is(err, homeserver.ErrDatabaseLost):
+		return "do not delete anything before you have looked for a backup"
+	case errors.Is(err, syscall.EADDRINUSE):
+		return "another process listens there: stop it, or set that key under listen to another address"
+	case errors.Is(err, syscall.EACCES):
+		return "this user may not use that file, or a port below 1024"
+	}
+	return "the configuration in force is shown by \"securecomm config print\", and looked at by \"securecomm config check\""
+}
+
+// onHangup does something each time that the process is sent SIGHUP, until it is told to stop.
+func onHangup(do func()) (stop func()) {
+	hangups, done := make(chan os.Signal, 1), make(chan struct{})
+	signal.Notify(hangups, syscall.SIGHUP)
+	go func() {
+		for {
+			select {
+			case <-hangups:
+				do()
+			case <-done:
+				return
+			}
+		}
+	}()
+	return func() {
+		signal.Stop(hangups)
+		close(done)
+	}
 }
 
 // welcome tells how the first users get in. The token is the first administrator's, empty if there is one already.

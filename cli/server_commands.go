@@ -1,8 +1,10 @@
 package cli
 
 import (
-	"github.com/securecomm/securecomm/config"
 	"github.com/spf13/cobra"
+
+	"github.com/securecomm/securecomm/config"
+	"github.com/securecomm/securecomm/homeserver"
 )
 
 // serverCommands are the commands of whoever runs a server.
@@ -30,10 +32,14 @@ func (a *app) configuration() *cobra.Command {
 		Example: "  securecomm config check --config securecomm.yaml",
 		Args:    argCount(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if _, err := a.loadConfig(cmd); err != nil {
+			c, err := a.loadConfig(cmd)
+			if err != nil {
 				return err
 			}
-			return a.say("The configuration is valid.")
+			if err := homeserver.Check(cmd.Context(), c); err != nil {
+				return &failure{code: exitFailure, err: err, hint: "the configuration is well-formed, but what it names above is not as it has to be"}
+			}
+			return a.say("The configuration is valid, and what it names is there.")
 		},
 	}
 	show := &cobra.Command{
