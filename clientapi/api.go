@@ -48,6 +48,7 @@ type API struct {
 	sockets  places
 	syncs    places
 	searches places
+	backups  places
 }
 
 // routes is the table of all routes, in the order of the specification's modules.

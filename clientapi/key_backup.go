@@ -17,11 +17,11 @@ func (a *API) keyBackupRoutes() []route {
 		{GET, "/v3/room_keys/version/:version", user, none, a.backup},
 		{PUT, "/v3/room_keys/version/:version", user, none, a.updateBackup},
 		{DELETE, "/v3/room_keys/version/:version", user, none, a.deleteBackup},
-		{PUT, "/v3/room_keys/keys", user, none, a.putBackupKeys},
-		{GET, "/v3/room_keys/keys", user, none, a.backupKeys},
+		{PUT, "/v3/room_keys/keys", user, limitCostly, a.putBackupKeys},
+		{GET, "/v3/room_keys/keys", user, limitCostly, a.backupKeys},
 		{DELETE, "/v3/room_keys/keys", user, none, a.deleteBackupKeys},
-		{PUT, "/v3/room_keys/keys/:roomId", user, none, a.putBackupKeys},
-		{GET, "/v3/room_keys/keys/:roomId", user, none, a.backupKeys},
+		{PUT, "/v3/room_keys/keys/:roomId", user, limitCostly, a.putBackupKeys},
+		{GET, "/v3/room_keys/keys/:roomId", user, limitCostly, a.backupKeys},
 		{DELETE, "/v3/room_keys/keys/:roomId", user, none, a.deleteBackupKeys},
 		{PUT, "/v3/room_keys/keys/:roomId/:sessionId", user, none, a.putBackupKeys},
 		{GET, "/v3/room_keys/keys/:roomId/:sessionId", user, none, a.backupKeys},
@@ -31,6 +31,9 @@ func (a *API) keyBackupRoutes() []route {
 
 // maxBackupBody is how large an upload of keys may be: clients send some hundred at once.
 const maxBackupBody = 16 << 20
+
+// maxBackupCalls is how many uploads and downloads of many keys a user has going at a time.
+const maxBackupCalls = 2
 
 func (a *API) createBackup(c *call) (any, error) {
 	var in struct {
@@ -139,6 +142,11 @@ func (a *API) putBackupKeys(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	leave, err := a.backups.enter(c.Requester.User, maxBackupCalls)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	list, err := c.decodeBackupKeys(sel)
 	if err != nil {
 		return nil, err
@@ -160,28 +168,99 @@ func (a *API) backupKeys(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	list, err := a.Keys.BackupKeys(c.Request().Context(), c.Requester.User, sel)
+	ctx := c.Request().Context()
+	if sel.Session != "" {
+		var key backupKey
+		err := a.Keys.BackupKeys(ctx, c.Requester.User, sel, func(list []store.BackupKey) error {
+			key = describeBackupKey(list[0])
+			return nil
+		})
+		return key, err
+	}
+	leave, err := a.backups.enter(c.Requester.User, maxBackupCalls)
 	if err != nil {
 		return nil, err
 	}
-	rooms := map[id.RoomID]backupRoom{}
-	if sel.Room != "" {
-		rooms[sel.Room] = backupRoom{map[string]backupKey{}}
+	defer leave()
+	w := &backupWriter{c: c, all: sel.Room == ""}
+	if err = a.Keys.BackupKeys(ctx, c.Requester.User, sel, w.write); err == nil {
+		err = w.end()
+	}
+	if err != nil && c.Response().Committed {
+		// What has been written cannot be taken back: the client must not take it for the whole.
+		panic(http.ErrAbortHandler)
+	}
+	return nil, err
+}
+
+// backupWriter writes the keys of a backup as they come, since they may be too many to be held at once.
+type backupWriter struct {
+	c    *call
+	all  bool // of all rooms, which the answer is sorted by
+	room id.RoomID
+	any  bool // a session of the room has been written
+	buf  []byte
+}
+
+func (w *backupWriter) write(list []store.BackupKey) error {
+	if !w.c.Response().Committed {
+		w.c.Response().Header()["Content-Type"] = jsonType
+		w.c.Response().WriteHeader(http.StatusOK)
+		w.buf = append(w.buf, `{"sessions":{`...)
+		if w.all {
+			w.buf = append(w.buf[:0], `{"rooms":{`...)
+		}
 	}
 	for _, k := range list {
-		if rooms[k.Room].Sessions == nil {
-			rooms[k.Room] = backupRoom{map[string]backupKey{}}
+		if w.all && k.Room != w.room {
+			if w.room != "" {
+				w.buf = append(w.buf, `}},`...)
+			}
+			w.room, w.any = k.Room, false
+			w.buf = append(appendName(w.buf, string(k.Room)), `{"sessions":{`...)
 		}
-		rooms[k.Room].Sessions[k.Session] = backupKey{k.FirstMessageIndex, k.ForwardedCount, k.IsVerified, k.SessionData}
+		if w.any {
+			w.buf = append(w.buf, ',')
+		}
+		w.any = true
+		raw, err := json.Marshal(describeBackupKey(k))
+		if err != nil {
+			return err
+		}
+		w.buf = append(appendName(w.buf, k.Session), raw...)
 	}
-	switch {
-	case sel.Session != "":
-		return rooms[sel.Room].Sessions[sel.Session], nil
-	case sel.Room != "":
-		return rooms[sel.Room], nil
-	default:
-		return map[string]any{"rooms": rooms}, nil
+	return w.flush()
+}
+
+func (w *backupWriter) end() error {
+	w.buf = append(w.buf, `}}`...)
+	if w.all && w.room != "" {
+		w.buf = append(w.buf, `}}`...)
 	}
+	return w.flush()
+}
+
+func (w *backupWriter) flush() error {
+	buf := w.buf
+	w.buf = w.buf[:0]
+	if w.c.Request().Method == http.MethodHead {
+		return nil
+	}
+	_, err := w.c.Response().Write(buf)
+	return err
+}
+
+// appendName adds the name of a member.
+func appendName(buf []byte, name string) []byte {
+	raw, err := json.Marshal(name)
+	if err != nil { // never: a string can be encoded
+		raw = []byte(`""`)
+	}
+	return append(append(buf, raw...), ':')
+}
+
+func describeBackupKey(k store.BackupKey) backupKey {
+	return backupKey{k.FirstMessageIndex, k.ForwardedCount, k.IsVerified, k.SessionData}
 }
 
 func (a *API) deleteBackupKeys(c *call) (any, error) {

@@ -1,6 +1,7 @@
 package clientapi
 
 import (
+	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
@@ -142,6 +143,26 @@ func TestKeyBackupFlow(t *testing.T) {
 		t.want(t.call(GET, all, token, nil), 400, "M_MISSING_PARAM")
 		if a = t.want(t.call(DELETE, all+"/%21foo:hs1"+of, token, nil), 200, ""); a.body["count"] != 1.0 {
 			t.Errorf("got %v", a.body)
+		}
+
+		// More than are read and written at a time.
+		many := make([]string, 450)
+		for i := range many {
+			many[i] = fmt.Sprintf(`"s%d":%s`, i, key)
+		}
+		sessions := `{"sessions":{` + strings.Join(many, ",") + `}}`
+		if a = t.want(t.call(PUT, all+of, token, `{"rooms":{"!a:hs1":`+sessions+`,"!b:hs1":`+sessions+`}}`), 200, ""); a.body["count"] != 901.0 {
+			t.Errorf("got %v", a.body)
+		}
+		a = t.want(t.call(GET, all+of, token, nil), 200, "")
+		rooms := a.body["rooms"].(map[string]any)
+		for room, n := range map[string]int{"!a:hs1": 450, "!b:hs1": 450, "!bar:hs1": 1} {
+			if got := rooms[room].(map[string]any)["sessions"].(map[string]any); len(got) != n || len(rooms) != 3 {
+				t.Errorf("%d keys of %s among %d rooms", len(got), room, len(rooms))
+			}
+		}
+		if a = t.want(t.call(GET, all+"/%21b:hs1"+of, token, nil), 200, ""); len(a.body["sessions"].(map[string]any)) != 450 {
+			t.Errorf("%d keys of a room", len(a.body["sessions"].(map[string]any)))
 		}
 
 		second := t.want(t.call(POST, versions, token, create), 200, "").body["version"].(string)

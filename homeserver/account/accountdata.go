@@ -19,7 +19,9 @@ const (
 	MaxAccountData = 256 << 10
 	maxDataType    = 255
 	maxDataPieces  = 20_000
-	maxTags        = 100
+	// maxDataSize is how many bytes of account data a user has in all: a first sync tells all of it.
+	maxDataSize = 10 << 20
+	maxTags     = 100
 )
 
 // Types of account data with endpoints of their own (Client-Server API, "Server Behaviour" of account data).
@@ -62,9 +64,22 @@ func putAccountData(tx *store.Tx, user id.UserID, room id.RoomID, typ string, co
 	if err := checkJSON(content); err != nil {
 		return err
 	}
-	_, exists, err := tx.AccountData.Get(user, room, typ)
+	former, exists, err := tx.AccountData.Get(user, room, typ)
 	if err != nil {
 		return err
+	}
+	more := len(content) - len(former)
+	if !exists {
+		more += len(room) + len(typ)
+	}
+	if more > 0 {
+		kept, err := tx.Stored.Bytes(user, store.StoredAccountData)
+		if err != nil {
+			return err
+		}
+		if kept+int64(more) > maxDataSize {
+			return fmt.Errorf("account data: %w: a user has at most %d bytes of it in all", ErrTooLarge, maxDataSize)
+		}
 	}
 	if !exists {
 		if n, err := tx.AccountData.Count(user); err != nil {
@@ -195,7 +210,8 @@ func checkTag(content json.RawMessage) error {
 
 const (
 	maxFilter     = filter.MaxSize
-	maxFilters    = 1000 // of one user; the oldest goes
+	maxFilters    = 1000    // of one user; the oldest goes
+	maxFilterSize = 4 << 20 // of all filters of one user; the oldest go
 	cachedFilters = 1 << 12
 )
 
@@ -218,7 +234,7 @@ func (s *Service) PutFilter(ctx context.Context, user id.UserID, content json.Ra
 	hash := hashToken(string(content))
 	var n int64
 	err := s.DB.Update(ctx, func(tx *store.Tx) (err error) {
-		n, err = tx.Filters.Put(user, hash, content, time.Now(), maxFilters)
+		n, err = tx.Filters.Put(user, hash, content, time.Now(), maxFilters, maxFilterSize)
 		return err
 	})
 	if err != nil {

@@ -236,6 +236,72 @@ func TestAccountData(t *testing.T) {
 	})
 }
 
+// What a user keeps is bounded in bytes, and so is what a first sync tells of it.
+func TestAccountDataIsBoundedInBytes(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		ctx := t.Context()
+		s := newService(db, nil)
+		alice := register(t, s, "alice", false).User
+		large := json.RawMessage(`{"x":"` + strings.Repeat("x", 200<<10) + `"}`)
+		set := func(i int, content json.RawMessage) error {
+			return s.SetAccountData(ctx, alice, id.RoomID(fmt.Sprintf("!%d:example.org", i%3)), fmt.Sprint("large", i), content)
+		}
+		kept := 0
+		for ; kept < 100; kept++ {
+			if err := set(kept, large); err != nil {
+				wantErr(t, "too much in all", err, account.ErrTooLarge)
+				break
+			}
+		}
+		if kept < 40 || kept > 52 {
+			t.Fatalf("%d pieces of 200 KB are kept", kept)
+		}
+		wantErr(t, "tags are account data as well", s.SetTag(ctx, alice, "!r:example.org", "u.x", json.RawMessage(`{"x":"`+strings.Repeat("x", 200<<10)+`"}`)), account.ErrTooLarge)
+		if err := set(0, json.RawMessage(`{}`)); err != nil {
+			t.Errorf("less than before: %v", err)
+		}
+		if err := set(1, large); err != nil {
+			t.Errorf("as much as before: %v", err)
+		}
+		if err := set(kept, large); err != nil {
+			t.Errorf("there is room again: %v", err)
+		}
+		err := db.Update(ctx, func(tx *store.Tx) error {
+			if err := tx.AccountData.DeleteUser(alice); err != nil {
+				return err
+			}
+			n, err := tx.Stored.Bytes(alice, store.StoredAccountData)
+			if n != 0 {
+				t.Errorf("%d bytes are counted of a user who has nothing", n)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func TestFiltersAreBoundedInBytes(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		s, ctx := newService(db, nil), t.Context()
+		alice := register(t, s, "alice", false).User
+		var all []string
+		for i := range 72 {
+			n, err := s.PutFilter(ctx, alice, json.RawMessage(fmt.Sprintf(`{"x%d":"%s"}`, i, strings.Repeat("x", 60<<10))))
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, n)
+		}
+		_, err := s.FilterJSON(ctx, alice, all[0])
+		wantErr(t, "the oldest", err, account.ErrNotFound)
+		if _, err := s.FilterJSON(ctx, alice, all[10]); err != nil {
+			t.Errorf("a newer one: %v", err)
+		}
+	})
+}
+
 // TestTagsAtOnce has many requests change the same account data: each is answered, so each must last.
 func TestTagsAtOnce(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {

@@ -47,12 +47,14 @@ func (s *Service) CreateBackup(ctx context.Context, user id.UserID, algorithm st
 	}
 	var version int64
 	err := s.Store.Update(ctx, func(tx *store.Tx) error {
-		n, err := tx.KeyBackups.Versions(user)
-		if err != nil {
+		ever, kept, err := tx.KeyBackups.Versions(user)
+		switch {
+		case err != nil:
 			return err
-		}
-		if n >= maxBackupVersions {
+		case ever >= maxBackupVersions:
 			return fmt.Errorf("%w: at most %d versions", ErrTooLarge, maxBackupVersions)
+		case kept >= maxBackupsKept:
+			return fmt.Errorf("%w: at most %d versions are kept; delete old ones first", ErrTooLarge, maxBackupsKept)
 		}
 		version, err = tx.KeyBackups.Insert(user, algorithm, authData)
 		return err
@@ -137,21 +139,56 @@ func (s *Service) UpdateBackup(ctx context.Context, user id.UserID, b Backup) er
 
 // DeleteBackup deletes a version with its keys. A deleted one may be deleted again.
 func (s *Service) DeleteBackup(ctx context.Context, user id.UserID, version string) error {
-	err := s.Store.Update(ctx, func(tx *store.Tx) error {
-		b, err := findAnyBackup(tx, user, version)
-		if err != nil || b.Deleted {
+	var b store.KeyBackup
+	err := s.Store.Update(ctx, func(tx *store.Tx) (err error) {
+		if b, err = findAnyBackup(tx, user, version); err != nil || b.Deleted {
 			return err
 		}
 		return tx.KeyBackups.Delete(user, b.Version)
 	})
+	if err == nil {
+		err = s.deleteRemains(ctx, b)
+	}
 	if err != nil {
 		return fmt.Errorf("delete a backup: %w", err)
 	}
 	return nil
 }
 
-// PutBackupKeys stores keys in the current version, which has to be named. A key that is there is
-// replaced by a better one only.
+// deleteRemains removes the keys of a deleted version, some at a time: others wait for the update.
+func (s *Service) deleteRemains(ctx context.Context, b store.KeyBackup) error {
+	for n := int64(1); n > 0; {
+		err := s.Store.Update(ctx, func(tx *store.Tx) (err error) {
+			if _, err = tx.Stored.Hold(b.User, store.StoredKeyBackup); err != nil {
+				return err
+			}
+			n, err = tx.KeyBackups.DeleteKeys(b.User, b.Version, "", "", backupStep)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pruneBackups removes the keys of versions whose deletion was interrupted.
+func (s *Service) pruneBackups(ctx context.Context) error {
+	var remains []store.KeyBackup
+	err := s.Store.View(ctx, func(tx *store.Tx) (err error) {
+		remains, err = tx.KeyBackups.Remains(1000)
+		return err
+	})
+	for _, b := range remains {
+		if err == nil {
+			err = s.deleteRemains(ctx, b)
+		}
+	}
+	return err
+}
+
+// PutBackupKeys stores keys in the current version, which has to be named, some at a time: if it fails, those before are
+// stored. A key that is there is replaced by a better one only.
 func (s *Service) PutBackupKeys(ctx context.Context, user id.UserID, version string, keys []store.BackupKey) (BackupState, error) {
 	for i := range keys {
 		if err := checkBackupKey(&keys[i]); err != nil {
@@ -159,30 +196,48 @@ func (s *Service) PutBackupKeys(ctx context.Context, user id.UserID, version str
 		}
 	}
 	var state BackupState
-	err := s.Store.Update(ctx, func(tx *store.Tx) error {
-		b, err := findBackup(tx, user, "")
-		if err != nil {
-			return err
-		}
-		if current := strconv.FormatInt(b.Version, 10); current != version {
-			if _, err := findBackup(tx, user, version); err != nil {
+	for first := 0; first == 0 || first < len(keys); first += backupStep {
+		some := keys[first:min(first+backupStep, len(keys))]
+		err := s.Store.Update(ctx, func(tx *store.Tx) error {
+			kept, err := tx.Stored.Hold(user, store.StoredKeyBackup)
+			if err != nil {
 				return err
 			}
-			return &WrongVersionError{current}
+			b, err := currentBackup(tx, user, version)
+			if err != nil {
+				return err
+			}
+			if err := putBackupKeys(tx, &b, some, kept); err != nil {
+				return err
+			}
+			state = stateOf(b)
+			return nil
+		})
+		if err != nil {
+			return BackupState{}, fmt.Errorf("store keys in a backup: %w", err)
 		}
-		if err := putBackupKeys(tx, &b, keys); err != nil {
-			return err
-		}
-		state = stateOf(b)
-		return nil
-	})
-	if err != nil {
-		return BackupState{}, fmt.Errorf("store keys in a backup: %w", err)
 	}
 	return state, nil
 }
 
-func putBackupKeys(tx *store.Tx, b *store.KeyBackup, keys []store.BackupKey) error {
+// currentBackup finds the version that keys may be stored in, if it is the one named.
+func currentBackup(tx *store.Tx, user id.UserID, version string) (store.KeyBackup, error) {
+	b, err := findBackup(tx, user, "")
+	if err != nil {
+		return b, err
+	}
+	if current := strconv.FormatInt(b.Version, 10); current != version {
+		if _, err := findBackup(tx, user, version); err != nil {
+			return b, err
+		}
+		return b, &WrongVersionError{current}
+	}
+	return b, nil
+}
+
+// putBackupKeys writes those of keys that are better than what is there, as long as the user, who has kept bytes in backups,
+// does not get too many.
+func putBackupKeys(tx *store.Tx, b *store.KeyBackup, keys []store.BackupKey, kept int64) error {
 	there, err := tx.KeyBackups.Find(b.User, b.Version, keys)
 	if err != nil {
 		return err
@@ -196,6 +251,7 @@ func putBackupKeys(tx *store.Tx, b *store.KeyBackup, keys []store.BackupKey) err
 		known[name{k.Room, k.Session}] = k
 	}
 	var better []store.BackupKey
+	more := 0
 	for _, k := range keys {
 		old, ok := known[name{k.Room, k.Session}]
 		if !ok {
@@ -203,6 +259,7 @@ func putBackupKeys(tx *store.Tx, b *store.KeyBackup, keys []store.BackupKey) err
 		}
 		if !ok || isBetter(k, old) {
 			better = append(better, k)
+			more += len(k.SessionData) - old.Size
 		}
 	}
 	if len(better) == 0 {
@@ -211,7 +268,10 @@ func putBackupKeys(tx *store.Tx, b *store.KeyBackup, keys []store.BackupKey) err
 	if b.Keys > maxBackupKeys {
 		return fmt.Errorf("%w: a backup has at most %d keys", ErrTooLarge, maxBackupKeys)
 	}
-	if err := tx.KeyBackups.SetKeys(b.User, b.Version, better); err != nil {
+	if more > 0 && kept+int64(more) > maxBackupSize {
+		return fmt.Errorf("%w: the backups of a user have at most %d bytes; delete old versions first", ErrTooLarge, maxBackupSize)
+	}
+	if err := tx.KeyBackups.SetKeys(b.User, b.Version, better, more); err != nil {
 		return err
 	}
 	b.ETag, err = tx.KeyBackups.SetKeyCount(b.User, b.Version, b.Keys)
@@ -248,50 +308,65 @@ func isBetter(k, old store.BackupKey) bool {
 	}
 }
 
-// BackupKeys reads keys from a backup, in order of rooms and sessions. One session that is not there is
-// ErrNotFound.
-func (s *Service) BackupKeys(ctx context.Context, user id.UserID, sel BackupSelection) ([]store.BackupKey, error) {
-	var keys []store.BackupKey
-	err := s.Store.View(ctx, func(tx *store.Tx) error {
-		b, err := findBackup(tx, user, sel.Version)
-		if err != nil {
+// BackupKeys reads keys from a backup, in order of rooms and sessions, and hands them on some at a time: there may be many. One
+// session that is not there is ErrNotFound.
+func (s *Service) BackupKeys(ctx context.Context, user id.UserID, sel BackupSelection, each func([]store.BackupKey) error) error {
+	var after store.BackupKey
+	for begun := false; ; begun = true {
+		var keys []store.BackupKey
+		err := s.Store.View(ctx, func(tx *store.Tx) error {
+			b, err := findBackup(tx, user, sel.Version)
+			if err != nil {
+				return err
+			}
+			keys, err = tx.KeyBackups.Keys(user, b.Version, sel.Room, sel.Session, after, backupStep)
+			if err == nil && sel.Session != "" && len(keys) == 0 {
+				err = ErrNotFound
+			}
 			return err
-		}
-		keys, err = tx.KeyBackups.Keys(user, b.Version, sel.Room, sel.Session)
-		if err == nil && sel.Session != "" && len(keys) == 0 {
-			err = ErrNotFound
-		}
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("keys in a backup: %w", err)
-	}
-	return keys, nil
-}
-
-// DeleteBackupKeys deletes keys from a backup.
-func (s *Service) DeleteBackupKeys(ctx context.Context, user id.UserID, sel BackupSelection) (BackupState, error) {
-	var state BackupState
-	err := s.Store.Update(ctx, func(tx *store.Tx) error {
-		b, err := findBackup(tx, user, sel.Version)
+		})
 		if err != nil {
-			return err
+			return fmt.Errorf("keys in a backup: %w", err)
 		}
-		n, err := tx.KeyBackups.DeleteKeys(user, b.Version, sel.Room, sel.Session)
-		if err != nil {
-			return err
-		}
-		if n > 0 {
-			b.Keys -= n
-			if b.ETag, err = tx.KeyBackups.SetKeyCount(user, b.Version, b.Keys); err != nil {
+		if len(keys) > 0 || !begun {
+			if err := each(keys); err != nil {
 				return err
 			}
 		}
-		state = stateOf(b)
-		return nil
-	})
-	if err != nil {
-		return BackupState{}, fmt.Errorf("delete keys from a backup: %w", err)
+		if len(keys) < backupStep || sel.Session != "" {
+			return nil
+		}
+		after = keys[len(keys)-1]
+	}
+}
+
+// DeleteBackupKeys deletes keys from a backup, some at a time.
+func (s *Service) DeleteBackupKeys(ctx context.Context, user id.UserID, sel BackupSelection) (BackupState, error) {
+	var state BackupState
+	for n := int64(backupStep); n == backupStep; {
+		err := s.Store.Update(ctx, func(tx *store.Tx) error {
+			if _, err := tx.Stored.Hold(user, store.StoredKeyBackup); err != nil {
+				return err
+			}
+			b, err := findBackup(tx, user, sel.Version)
+			if err != nil {
+				return err
+			}
+			if n, err = tx.KeyBackups.DeleteKeys(user, b.Version, sel.Room, sel.Session, backupStep); err != nil {
+				return err
+			}
+			if n > 0 {
+				b.Keys -= n
+				if b.ETag, err = tx.KeyBackups.SetKeyCount(user, b.Version, b.Keys); err != nil {
+					return err
+				}
+			}
+			state = stateOf(b)
+			return nil
+		})
+		if err != nil {
+			return BackupState{}, fmt.Errorf("delete keys from a backup: %w", err)
+		}
 	}
 	return state, nil
 }

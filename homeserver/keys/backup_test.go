@@ -3,8 +3,11 @@ package keys_test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
+	"strconv"
 	"testing"
 
+	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/keys"
 	"github.com/securecomm/securecomm/homeserver/store"
 )
@@ -21,6 +24,88 @@ func backupKey(session string, index, forwarded int64, verified bool) store.Back
 		Room: "!r:here", Session: session, FirstMessageIndex: index, ForwardedCount: forwarded, IsVerified: verified,
 		SessionData: json.RawMessage(`{"a":"b"}`),
 	}
+}
+
+// backupKeys reads keys of alice's.
+func (f *fixture) backupKeys(sel keys.BackupSelection) (out []store.BackupKey, err error) {
+	err = f.BackupKeys(f.Context(), alice, sel, func(some []store.BackupKey) error {
+		if len(some) > 200 {
+			f.Errorf("%d keys at once", len(some))
+		}
+		out = append(out, some...)
+		return nil
+	})
+	return out, err
+}
+
+// stored is how many bytes of backups are counted for alice.
+func (f *fixture) stored() (n int64) {
+	f.update(func(tx *store.Tx) (err error) {
+		n, err = tx.Stored.Bytes(alice, store.StoredKeyBackup)
+		return err
+	})
+	return n
+}
+
+// Backups are large: they are written, read and deleted some keys at a time, and bounded in bytes.
+func TestBackupsAreBoundedInBytes(t *testing.T) {
+	each(t, func(f *fixture) {
+		ctx := f.Context()
+		version := f.newBackup()
+		const n = 450
+		var all []store.BackupKey
+		for i := range n {
+			k := backupKey(fmt.Sprintf("s%03d", i), 1, 1, false)
+			k.Room = id.RoomID(fmt.Sprintf("!%d:here", i/100))
+			all = append(all, k)
+		}
+		size := int64(len(all[0].SessionData))
+		state, err := f.PutBackupKeys(ctx, alice, version, all)
+		f.must(err)
+		got, err := f.backupKeys(keys.BackupSelection{Version: version})
+		f.must(err)
+		if state.Count != n || len(got) != n || got[n-1].Session != all[n-1].Session || f.stored() != n*size {
+			f.Fatalf("%d keys are counted, %d read, %d bytes", state.Count, len(got), f.stored())
+		}
+		better := all[0]
+		better.IsVerified, better.SessionData = true, json.RawMessage(`{"a":"longer"}`)
+		_, err = f.PutBackupKeys(ctx, alice, version, []store.BackupKey{better, all[1]})
+		f.must(err)
+		if f.stored() != (n-1)*size+int64(len(better.SessionData)) {
+			f.Errorf("%d bytes after a larger key", f.stored())
+		}
+		state, err = f.DeleteBackupKeys(ctx, alice, keys.BackupSelection{Version: version, Room: "!0:here"})
+		f.must(err)
+		if state.Count != n-100 || f.stored() != (n-100)*size {
+			f.Errorf("%d keys and %d bytes after a room was deleted", state.Count, f.stored())
+		}
+		b, err := strconv.ParseInt(version, 10, 64)
+		f.must(err)
+		full := 256<<20 - int(f.stored())
+		f.update(func(tx *store.Tx) error { return tx.KeyBackups.SetKeys(alice, b, nil, full) })
+		_, err = f.PutBackupKeys(ctx, alice, version, all[:1])
+		f.wants(err, keys.ErrTooLarge)
+		f.update(func(tx *store.Tx) error { return tx.KeyBackups.SetKeys(alice, b, nil, -full) })
+
+		// What an interrupted deletion leaves goes with the next prune.
+		f.update(func(tx *store.Tx) error { return tx.KeyBackups.Delete(alice, b) })
+		f.must(f.Prune(ctx))
+		if f.stored() != 0 {
+			f.Errorf("%d bytes are left of a deleted backup", f.stored())
+		}
+		version = f.newBackup()
+		_, err = f.PutBackupKeys(ctx, alice, version, all)
+		f.must(err)
+		f.must(f.DeleteBackup(ctx, alice, version))
+		if f.stored() != 0 {
+			f.Errorf("%d bytes are left of another one", f.stored())
+		}
+		for range 100 {
+			f.newBackup()
+		}
+		_, err = f.CreateBackup(ctx, alice, "m.megolm_backup.v1.curve25519-aes-sha2", json.RawMessage(`{}`))
+		f.wants(err, keys.ErrTooLarge)
+	})
 }
 
 // TestBetterKeysReplaceOthers follows Client-Server API, "Backup algorithm"; the cases include those of
@@ -44,7 +129,7 @@ func TestBetterKeysReplaceOthers(t *testing.T) {
 			f.must(err)
 			second, err := f.PutBackupKeys(f.Context(), alice, version, []store.BackupKey{c.given})
 			f.must(err)
-			got, err := f.BackupKeys(f.Context(), alice, keys.BackupSelection{Version: version, Room: "!r:here", Session: c.old.Session})
+			got, err := f.backupKeys(keys.BackupSelection{Version: version, Room: "!r:here", Session: c.old.Session})
 			f.must(err)
 			want := c.old
 			if c.replaced {
@@ -107,7 +192,7 @@ func TestBackupKeysAreSelected(t *testing.T) {
 		f.must(err)
 		sel := keys.BackupSelection{Version: version}
 		for _, want := range []int{3, 2, 1} {
-			got, err := f.BackupKeys(ctx, alice, sel)
+			got, err := f.backupKeys(sel)
 			f.must(err)
 			if len(got) != want {
 				f.Errorf("%+v selects %v", sel, got)
@@ -122,7 +207,7 @@ func TestBackupKeysAreSelected(t *testing.T) {
 		if state.Count != 2 {
 			f.Errorf("left are %+v", state)
 		}
-		_, err = f.BackupKeys(ctx, alice, sel)
+		_, err = f.backupKeys(sel)
 		f.wants(err, keys.ErrNotFound)
 		_, err = f.PutBackupKeys(ctx, alice, version, []store.BackupKey{{Room: "!r:here", Session: "s"}})
 		f.wants(err, keys.ErrMissing)

@@ -31,8 +31,13 @@ const (
 	maxInboxBytes     = 32 << 20  // bytes of these messages
 	pruneInboxesAfter = 64 << 20  // bytes that are delivered, if it is not time for it anyway
 	maxBackupKeys     = 1_000_000 // keys in a backup
+	maxBackupSize     = 256 << 20 // bytes of the keys in all backups of a user
 	maxBackupVersions = 10_000    // that a user may ever make
+	maxBackupsKept    = 100       // of these, that are not deleted
 	maxSessionData    = 64 << 10  // bytes of a key in a backup
+	backupStep        = 200       // keys that are written, read or deleted at a time
+	maxUserKeys       = 4 << 20   // bytes of the one-time and fallback keys of all devices of a user
+	maxUserIdentity   = 2 << 20   // bytes of the identity keys of all devices of a user
 )
 
 // The refusals of this package.

@@ -211,11 +211,11 @@ func (s *Service) Delivered(ctx context.Context, user id.UserID, device id.Devic
 	return nil
 }
 
-// Prune removes what nobody waits for any longer: the oldest messages for devices that do not come, and
-// what is kept of remote users who share no room with anyone here. Call it every hour or so.
+// Prune removes what nobody waits for any longer: the oldest messages for devices that do not come, keys of backups that
+// were deleted, and what is kept of remote users who share no room with anyone here. Call it every hour or so.
 func (s *Service) Prune(ctx context.Context) error {
 	forget := s.Store.Update(ctx, func(tx *store.Tx) error { return tx.OneTimeKeys.ForgetClaimed(maxClaimed) })
-	if err := errors.Join(s.pruneInboxes(ctx), s.pruneStrangers(ctx), forget); err != nil {
+	if err := errors.Join(s.pruneInboxes(ctx), s.pruneStrangers(ctx), s.pruneBackups(ctx), forget); err != nil {
 		return fmt.Errorf("prune keys: %w", err)
 	}
 	return nil

@@ -60,6 +60,9 @@ func (s *Service) Upload(ctx context.Context, user id.UserID, device id.DeviceID
 				return err
 			}
 		}
+		if err := checkKeyQuota(tx, user, device, checked); err != nil {
+			return err
+		}
 		now, err := tx.OneTimeKeys.Counts(user, device)
 		counts = now.OneTime
 		return err
@@ -68,6 +71,32 @@ func (s *Service) Upload(ctx context.Context, user id.UserID, device id.DeviceID
 		return nil, fmt.Errorf("upload keys: %w", err)
 	}
 	return counts, nil
+}
+
+// checkKeyQuota refuses an upload by which a user's devices have too much.
+func checkKeyQuota(tx *store.Tx, user id.UserID, device id.DeviceID, u checkedUpload) error {
+	if u.identity != nil {
+		size, err := tx.DeviceKeys.Size(user)
+		if err != nil {
+			return err
+		}
+		if size > maxUserIdentity {
+			return fmt.Errorf("%w: the identity keys of all devices of a user have at most %d bytes", ErrTooLarge, maxUserIdentity)
+		}
+	}
+	if len(u.oneTime)+len(u.fallback) == 0 {
+		return nil
+	}
+	size, fallback, err := tx.OneTimeKeys.Size(user, device)
+	switch {
+	case err != nil:
+		return err
+	case size > maxUserKeys:
+		return fmt.Errorf("%w: the one-time and fallback keys of all devices of a user have at most %d bytes", ErrTooLarge, maxUserKeys)
+	case fallback > maxFallbackKeys:
+		return fmt.Errorf("%w: a device has fallback keys of at most %d algorithms", ErrTooLarge, maxFallbackKeys)
+	}
+	return nil
 }
 
 func orNotFound(err error, what string) error {

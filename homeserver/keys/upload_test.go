@@ -312,3 +312,41 @@ func TestOurFaultsAreNotTheirs(t *testing.T) {
 		}
 	})
 }
+
+// Many small limits make one large: all devices of a user together have one as well.
+func TestKeysOfAUserAreBoundedInBytes(t *testing.T) {
+	each(t, func(f *fixture) {
+		ctx := f.Context()
+		large := func(n int) keys.Upload {
+			u := keys.Upload{OneTime: map[string]json.RawMessage{}}
+			for i := range n {
+				u.OneTime[fmt.Sprint("a:k", i)] = json.RawMessage(`"` + strings.Repeat("x", 4000) + `"`)
+			}
+			return u
+		}
+		f.addDevice(alice, "OTHER")
+		_, err := f.Upload(ctx, alice, "A", large(900))
+		f.must(err)
+		_, err = f.Upload(ctx, alice, "OTHER", large(200))
+		f.wants(err, keys.ErrTooLarge)
+		_, err = f.Upload(ctx, alice, "OTHER", large(100))
+		f.must(err)
+		for i := range 17 {
+			_, err = f.Upload(ctx, alice, "A", keys.Upload{Fallback: map[string]json.RawMessage{fmt.Sprintf("a%d:k", i): json.RawMessage(`"x"`)}})
+			if i < 16 {
+				f.must(err)
+			}
+		}
+		f.wants(err, keys.ErrTooLarge)
+
+		err = nil
+		for i := 0; i < 100 && err == nil; i++ {
+			device := id.DeviceID(fmt.Sprint("D", i))
+			f.addDevice(alice, device)
+			if _, err = f.Upload(ctx, alice, device, keys.Upload{DeviceKeys: identity(alice, device, strings.Repeat("x", 30<<10))}); err != nil && i < 60 {
+				f.Errorf("the keys of %d devices are too much", i)
+			}
+		}
+		f.wants(err, keys.ErrTooLarge)
+	})
+}

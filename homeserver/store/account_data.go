@@ -26,16 +26,25 @@ func (s AccountData) Get(user id.UserID, room id.RoomID, typ string) (json.RawMe
 	return json.RawMessage(content), ok, err
 }
 
-// Set logs and writes a piece of account data. Of a user who has been erased nothing is kept: requests that came in before
+// Set logs, counts and writes a piece of account data. Of a user who has been erased nothing is kept: requests that came in before
 // may still be on their way.
 func (s AccountData) Set(user id.UserID, room id.RoomID, typ string, content json.RawMessage) {
 	change := stream.Change{Kind: stream.AccountData, Room: room, User: user, Wake: []id.UserID{user}}
 	s.tx.Log(change, func(p stream.Position) error {
-		_, err := s.tx.exec(`INSERT INTO account_data (user_id, room_id, type, content, position) SELECT ?, ?, ?, ?, ?
+		size, former := len(room)+len(typ)+len(content), 0
+		_, err := s.tx.row([]any{&former}, `SELECT octet_length(room_id) + octet_length(type) + octet_length(content) FROM account_data
+			WHERE user_id = ? AND room_id = ? AND type = ?`, string(user), string(room), typ)
+		if err != nil {
+			return err
+		}
+		n, err := s.tx.exec(`INSERT INTO account_data (user_id, room_id, type, content, position) SELECT ?, ?, ?, ?, ?
 			WHERE NOT EXISTS (SELECT 1 FROM users WHERE user_id = ? AND erased)
 			ON CONFLICT (user_id, room_id, type) DO UPDATE SET content = excluded.content, position = excluded.position`,
 			string(user), string(room), typ, string(content), int64(p), string(user))
-		return err
+		if err != nil || n == 0 {
+			return err
+		}
+		return s.tx.Stored.add(user, StoredAccountData, size-former)
 	})
 }
 
@@ -73,6 +82,8 @@ func (s AccountData) list(where string, args ...any) ([]AccountDatum, error) {
 
 // DeleteUser removes all account data of a user, without a word in the log.
 func (s AccountData) DeleteUser(user id.UserID) error {
-	_, err := s.tx.exec(`DELETE FROM account_data WHERE user_id = ?`, string(user))
-	return err
+	if _, err := s.tx.exec(`DELETE FROM account_data WHERE user_id = ?`, string(user)); err != nil {
+		return err
+	}
+	return s.tx.Stored.clear(user, StoredAccountData)
 }

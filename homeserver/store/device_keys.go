@@ -27,6 +27,13 @@ func (s DeviceKeys) Get(user id.UserID, device id.DeviceID) ([]byte, error) {
 	return keys, err
 }
 
+// Size is how many bytes the identity keys of a user's devices have.
+func (s DeviceKeys) Size(user id.UserID) (int, error) {
+	var n int
+	_, err := s.tx.row([]any{&n}, `SELECT coalesce(sum(octet_length(keys)), 0) FROM device_keys WHERE user_id = ?`, string(user))
+	return n, err
+}
+
 // ByUsers reads the identity keys of all devices of users, in order of users and devices.
 func (s DeviceKeys) ByUsers(users []id.UserID) ([]IdentityKeys, error) {
 	var out []IdentityKeys

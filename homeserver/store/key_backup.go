@@ -29,6 +29,7 @@ type BackupKey struct {
 	ForwardedCount    int64
 	IsVerified        bool
 	SessionData       json.RawMessage
+	Size              int // of the session data; only from Find, which does not read it
 }
 
 // KeyBackups are the users' backups of session keys.
@@ -66,11 +67,10 @@ func (s KeyBackups) Insert(user id.UserID, algorithm string, authData json.RawMe
 	return version, err
 }
 
-// Versions is how many versions a user ever had.
-func (s KeyBackups) Versions(user id.UserID) (int, error) {
-	var n int
-	_, err := s.tx.row([]any{&n}, `SELECT count(*) FROM key_backups WHERE user_id = ?`, string(user))
-	return n, err
+// Versions is how many versions a user ever had, and how many are not deleted.
+func (s KeyBackups) Versions(user id.UserID) (ever, kept int, err error) {
+	_, err = s.tx.row([]any{&ever, &kept}, `SELECT count(*), count(CASE WHEN deleted THEN NULL ELSE 1 END) FROM key_backups WHERE user_id = ?`, string(user))
+	return ever, kept, err
 }
 
 // SetAuthData replaces the auth data of a version.
@@ -88,11 +88,8 @@ func (s KeyBackups) SetKeyCount(user id.UserID, version, keys int64) (int64, err
 	return etag, err
 }
 
-// Delete marks a version as deleted and removes its keys.
+// Delete marks a version as deleted. Its keys are there until DeleteKeys removes them.
 func (s KeyBackups) Delete(user id.UserID, version int64) error {
-	if _, err := s.DeleteKeys(user, version, "", ""); err != nil {
-		return err
-	}
 	_, err := s.tx.exec(`UPDATE key_backups SET deleted = TRUE, keys = 0, auth_data = ? WHERE user_id = ? AND version = ?`, []byte("{}"), string(user), version)
 	return err
 }
@@ -102,24 +99,55 @@ func (s KeyBackups) DeleteUser(user id.UserID) error {
 	if _, err := s.tx.exec(`DELETE FROM key_backup_keys WHERE user_id = ?`, string(user)); err != nil {
 		return err
 	}
-	_, err := s.tx.exec(`DELETE FROM key_backups WHERE user_id = ?`, string(user))
-	return err
+	if _, err := s.tx.exec(`DELETE FROM key_backups WHERE user_id = ?`, string(user)); err != nil {
+		return err
+	}
+	return s.tx.Stored.clear(user, StoredKeyBackup)
+}
+
+// Remains lists deleted versions that still have keys.
+func (s KeyBackups) Remains(limit int) ([]KeyBackup, error) {
+	var out []KeyBackup
+	err := s.tx.query(func(rows *sql.Rows) error {
+		var b KeyBackup
+		if err := rows.Scan(&b.User, &b.Version); err != nil {
+			return err
+		}
+		out = append(out, b)
+		return nil
+	}, `SELECT user_id, version FROM key_backups AS b WHERE deleted AND EXISTS (
+		SELECT 1 FROM key_backup_keys AS k WHERE k.user_id = b.user_id AND k.version = b.version) LIMIT ?`, limit)
+	return out, err
 }
 
 const backupKeyColumns = `room_id, session_id, first_message_index, forwarded_count, is_verified, session_data`
 
-// Keys reads the keys of a version: all, those of a room, or of one session of it.
-func (s KeyBackups) Keys(user id.UserID, version int64, room id.RoomID, session string) ([]BackupKey, error) {
+// Keys reads keys of a version in order of rooms and sessions, at most limit: of all, those of a room, or of one session of
+// it, those behind after, which may be empty.
+func (s KeyBackups) Keys(user id.UserID, version int64, room id.RoomID, session string, after BackupKey, limit int) ([]BackupKey, error) {
 	where, args := backupKeyFilter(user, version, room, session)
 	var out []BackupKey
-	err := s.collect(&out, `SELECT `+backupKeyColumns+` FROM key_backup_keys `+where+` ORDER BY room_id, session_id`, args...)
+	err := s.collect(&out, `SELECT `+backupKeyColumns+` FROM key_backup_keys `+where+` AND (room_id, session_id) > (?, ?)
+		ORDER BY room_id, session_id LIMIT ?`, append(args, string(after.Room), after.Session, limit)...)
 	return out, err
 }
 
-// DeleteKeys removes keys of a version as Keys selects them, and returns how many.
-func (s KeyBackups) DeleteKeys(user id.UserID, version int64, room id.RoomID, session string) (int64, error) {
+// DeleteKeys removes keys of a version as Keys selects them, at most limit, and returns how many.
+func (s KeyBackups) DeleteKeys(user id.UserID, version int64, room id.RoomID, session string, limit int) (int64, error) {
 	where, args := backupKeyFilter(user, version, room, session)
-	return s.tx.exec(`DELETE FROM key_backup_keys `+where, args...)
+	n, size := int64(0), 0
+	err := s.tx.query(func(rows *sql.Rows) error {
+		var one int
+		err := rows.Scan(&one)
+		n++
+		size += one
+		return err
+	}, `DELETE FROM key_backup_keys `+where+` AND (room_id, session_id) IN (SELECT room_id, session_id FROM key_backup_keys `+where+` LIMIT ?)
+		RETURNING octet_length(session_data)`, append(append(args[:len(args):len(args)], args...), limit)...)
+	if err != nil {
+		return 0, err
+	}
+	return n, s.tx.Stored.add(user, StoredKeyBackup, -size)
 }
 
 func backupKeyFilter(user id.UserID, version int64, room id.RoomID, session string) (string, []any) {
@@ -133,7 +161,7 @@ func backupKeyFilter(user id.UserID, version int64, room id.RoomID, session stri
 	return where, args
 }
 
-// Find reads those of the keys named that are there.
+// Find reads those of the keys named that are there, without their session data.
 func (s KeyBackups) Find(user id.UserID, version int64, keys []BackupKey) ([]BackupKey, error) {
 	var out []BackupKey
 	for chunk := range slices.Chunk(keys, 500) {
@@ -141,7 +169,14 @@ func (s KeyBackups) Find(user id.UserID, version int64, keys []BackupKey) ([]Bac
 		for i, k := range chunk {
 			names[i] = []string{string(k.Room), k.Session}
 		}
-		err := s.collect(&out, `SELECT `+backupKeyColumns+` FROM key_backup_keys
+		err := s.tx.query(func(rows *sql.Rows) error {
+			var k BackupKey
+			if err := rows.Scan(&k.Room, &k.Session, &k.FirstMessageIndex, &k.ForwardedCount, &k.IsVerified, &k.Size); err != nil {
+				return err
+			}
+			out = append(out, k)
+			return nil
+		}, `SELECT room_id, session_id, first_message_index, forwarded_count, is_verified, octet_length(session_data) FROM key_backup_keys
 			WHERE user_id = ? AND version = ? AND (room_id, session_id) IN (VALUES ?)`, string(user), version, bun.In(names))
 		if err != nil {
 			return nil, err
@@ -162,8 +197,8 @@ func (s KeyBackups) collect(into *[]BackupKey, text string, args ...any) error {
 	}, text, args...)
 }
 
-// SetKeys writes keys in place of those that are there. No key may occur twice.
-func (s KeyBackups) SetKeys(user id.UserID, version int64, keys []BackupKey) error {
+// SetKeys writes keys in place of those that are there, by which so many bytes more are kept. No key may occur twice.
+func (s KeyBackups) SetKeys(user id.UserID, version int64, keys []BackupKey, more int) error {
 	for chunk := range slices.Chunk(keys, 50) {
 		args := make([]any, 0, 8*len(chunk))
 		for _, k := range chunk {
@@ -176,5 +211,5 @@ func (s KeyBackups) SetKeys(user id.UserID, version int64, keys []BackupKey) err
 			return err
 		}
 	}
-	return nil
+	return s.tx.Stored.add(user, StoredKeyBackup, more)
 }

@@ -99,6 +99,15 @@ func (s OneTimeKeys) readCounts(user id.UserID, device id.DeviceID) (KeyCounts, 
 	return counts, err
 }
 
+// Size is how many bytes the one-time and fallback keys of a user have, and how many fallback keys a device has.
+func (s OneTimeKeys) Size(user id.UserID, device id.DeviceID) (size, fallback int, err error) {
+	_, err = s.tx.row([]any{&size, &fallback}, `SELECT
+		(SELECT coalesce(sum(octet_length(key)), 0) FROM one_time_keys WHERE user_id = ?) +
+		(SELECT coalesce(sum(octet_length(key)), 0) FROM fallback_keys WHERE user_id = ?),
+		(SELECT count(*) FROM fallback_keys WHERE user_id = ? AND device_id = ?)`, string(user), string(user), string(user), string(device))
+	return size, fallback, err
+}
+
 // touch logs that the counts of a device change.
 func (s OneTimeKeys) touch(user id.UserID, device id.DeviceID) {
 	var at stream.Position

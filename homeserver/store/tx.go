@@ -38,6 +38,7 @@ type Tx struct {
 	Errands      Errands
 	Invites      Invites
 	AccountData  AccountData
+	Stored       Stored
 	Filters      Filters
 	ServerKeys   ServerKeys
 	Destinations Destinations
@@ -74,6 +75,7 @@ func newTx(ctx context.Context, db *DB, c *conn, writable bool) *Tx {
 	tx.Errands = Errands{tx}
 	tx.Invites = Invites{tx}
 	tx.AccountData = AccountData{tx}
+	tx.Stored = Stored{tx}
 	tx.Filters = Filters{tx}
 	tx.ServerKeys = ServerKeys{tx}
 	tx.Destinations = Destinations{tx}

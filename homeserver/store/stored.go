@@ -1,0 +1,44 @@
+package store
+
+import "github.com/securecomm/securecomm/homeserver/id"
+
+// The kinds of what is counted in bytes for each user.
+const (
+	StoredAccountData = "account_data"
+	StoredKeyBackup   = "key_backup"
+)
+
+// Stored is how many bytes are kept for each user, so that a quota costs no look at all that is kept.
+type Stored struct{ tx *Tx }
+
+// Bytes is how many bytes of a kind are kept for a user.
+func (s Stored) Bytes(user id.UserID, kind string) (int64, error) {
+	var n int64
+	_, err := s.tx.row([]any{&n}, `SELECT bytes FROM stored_bytes WHERE user_id = ? AND kind = ?`, string(user), kind)
+	return n, err
+}
+
+// Hold is Bytes; other processes that Hold the same wait until this transaction ends, so that what is read from here on is
+// not changed by them.
+func (s Stored) Hold(user id.UserID, kind string) (int64, error) {
+	var n int64
+	_, err := s.tx.row([]any{&n}, `INSERT INTO stored_bytes (user_id, kind, bytes) VALUES (?, ?, 0)
+		ON CONFLICT (user_id, kind) DO UPDATE SET bytes = stored_bytes.bytes RETURNING bytes`, string(user), kind)
+	return n, err
+}
+
+// add counts bytes that come or, if negative, go.
+func (s Stored) add(user id.UserID, kind string, bytes int) error {
+	if bytes == 0 {
+		return nil
+	}
+	_, err := s.tx.exec(`INSERT INTO stored_bytes (user_id, kind, bytes) VALUES (?, ?, ?)
+		ON CONFLICT (user_id, kind) DO UPDATE SET bytes = stored_bytes.bytes + excluded.bytes`, string(user), kind, int64(bytes))
+	return err
+}
+
+// clear forgets what is counted of a kind.
+func (s Stored) clear(user id.UserID, kind string) error {
+	_, err := s.tx.exec(`DELETE FROM stored_bytes WHERE user_id = ? AND kind = ?`, string(user), kind)
+	return err
+}
