@@ -76,12 +76,13 @@ func (s *Server) around(api, federation http.Handler) http.Handler {
 			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout)) // tests have no connection
 		}
 		switch path := r.URL.Path; {
-		case s.lookAfter(w, path):
+		case path == livePath || path == readyPath || path == healthPath:
+			s.tellHealth(w, path)
 		case path == "/":
 			s.page(w, r)
 		case path == metricsPath && s.Config.Listen.Metrics == "":
 			metrics.ServeHTTP(w, r)
-		case !s.Store.Owned():
+		case !s.Store.Owned.Load():
 			refuseAll(w)
 		case federation != nil && (strings.HasPrefix(path, "/_matrix/federation/") || strings.HasPrefix(path, "/_matrix/key/")):
 			federation.ServeHTTP(w, r)

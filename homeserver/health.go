@@ -50,7 +50,7 @@ func (s *Server) reasons() []string {
 		return p.reasons
 	}
 	p.reasons = nil
-	if !s.Store.Owned() {
+	if !s.Store.Owned.Load() {
 		p.reasons = append(p.reasons, "another process may be using the database")
 	}
 	if !inTime(s.readable) {
@@ -107,15 +107,11 @@ func (s *Server) mediaWritable(context.Context) error {
 	return err
 }
 
-// lookAfter answers the three paths; false for any other.
-func (s *Server) lookAfter(w http.ResponseWriter, path string) bool {
+// tellHealth answers the three paths.
+func (s *Server) tellHealth(w http.ResponseWriter, path string) {
 	var reasons []string
-	switch path {
-	case livePath:
-	case readyPath, healthPath:
+	if path != livePath {
 		reasons = s.reasons()
-	default:
-		return false
 	}
 	answer := map[string]any{"status": "ok"}
 	w.Header().Set("Content-Type", "application/json")
@@ -128,7 +124,6 @@ func (s *Server) lookAfter(w http.ResponseWriter, path string) bool {
 		w.WriteHeader(http.StatusServiceUnavailable)
 	}
 	_ = json.NewEncoder(w).Encode(answer) // whoever asked has gone
-	return true
 }
 
 // refuseAll answers a request while another process may be using the database.

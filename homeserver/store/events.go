@@ -130,7 +130,7 @@ func (s Events) insert(e *Event, statement string) (err error) {
 		_, err = s.tx.exec(statement, int64(e.NID), string(e.ID), int64(e.Room), position, int64(e.StateBefore), status, int64(e.RedactedBy), e.JSON)
 	}
 	if e.Position != 0 {
-		s.tx.AfterCommit(func() {
+		s.tx.after = append(s.tx.after, func() {
 			s.tx.db.cache.events.Set(e.NID, e)
 			s.tx.db.cache.eventIDs.Set(e.ID, e.NID)
 		})

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync/atomic"
 	"time"
 
 	"github.com/securecomm/securecomm/homeserver/stream"
@@ -16,8 +15,7 @@ var ErrOwned = errors.New("another process uses the database")
 // owner is how a process has a database for itself. It holds a lock of PostgreSQL for as long as its connection lives.
 // The zero value belongs to who has not asked for that.
 type owner struct {
-	conn *conn // nil: lost; used by Open, then by keepOwner only
-	held atomic.Bool
+	conn *conn         // nil: lost; used by Open, then by keepOwner only
 	gone chan struct{} // closed once another process has had the database
 }
 
@@ -44,7 +42,7 @@ func (db *DB) own(ctx context.Context) error {
 			}
 		}
 		if err := db.lockOwner(ctx); !errors.Is(err, ErrOwned) {
-			db.owner.held.Store(err == nil)
+			db.Owned.Store(err == nil)
 			return err
 		}
 	}
@@ -57,7 +55,7 @@ func (db *DB) disown() {
 		db.owner.conn.drop()
 		db.owner.conn = nil
 	}
-	db.owner.held.Store(false)
+	db.Owned.Store(false)
 }
 
 // lockOwner takes the lock on a connection of its own.
@@ -131,14 +129,11 @@ func (db *DB) stale() bool {
 		close(db.owner.gone)
 		return true
 	default:
-		db.owner.held.Store(true)
+		db.Owned.Store(true)
 		db.log.Info("the lock on the database is there again")
 	}
 	return false
 }
-
-// Owned says whether this process has the database for itself, which Options.Alone asks for.
-func (db *DB) Owned() bool { return db.owner.gone == nil || db.owner.held.Load() }
 
 // Disowned is closed once another process has used the database since this one began: what this one remembers is stale.
 // It is nil without Options.Alone, and with SQLite.

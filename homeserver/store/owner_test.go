@@ -16,7 +16,7 @@ import (
 func TestDisowned(t *testing.T) {
 	address := storetest.Postgres(t)
 	db, err := openAlone(t, address)
-	if err != nil || !db.Owned() {
+	if err != nil || !db.Owned.Load() {
 		t.Fatal(err)
 	}
 	release := storetest.TakeLock(t, address, 7305502)
@@ -26,7 +26,7 @@ func TestDisowned(t *testing.T) {
 	}
 	release()
 	<-db.Disowned()
-	if db.Owned() {
+	if db.Owned.Load() {
 		t.Error("the database is still taken for one's own")
 	}
 }

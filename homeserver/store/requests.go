@@ -36,7 +36,7 @@ func (s Requests) Insert(k RequestKey, answer string, at time.Time) (bool, error
 	n, err := s.tx.exec(`INSERT INTO transactions (user_id, device_id, scope, txn_id, answer, at) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
 		string(k.User), string(k.Device), k.Scope, k.TxnID, answer, at.UnixMilli())
 	if n == 1 {
-		s.tx.AfterCommit(func() { s.tx.db.cache.requests.Set(answer, k) })
+		s.tx.after = append(s.tx.after, func() { s.tx.db.cache.requests.Set(answer, k) })
 	}
 	return n == 1, err
 }

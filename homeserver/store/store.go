@@ -32,6 +32,8 @@ type Options struct {
 type DB struct {
 	// Hub tells of every committed change.
 	Hub *stream.Hub
+	// Owned says whether this process has the database for itself, if Options.Alone asks for that; else it is set.
+	Owned atomic.Bool
 
 	log      *slog.Logger
 	postgres bool
@@ -78,6 +80,7 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 		db.log = slog.Default()
 	}
 	db.begin = begins(db.postgres)
+	db.Owned.Store(!o.Alone || !db.postgres)
 	readers := o.Readers
 	if readers <= 0 {
 		readers = defaultReaders(db.postgres)

@@ -208,7 +208,9 @@ func (db *DB) transact(batch []*job) error {
 		}
 	}
 	if len(changes) > 0 {
-		db.Note(faultWriting, nil)
+		if db.faults.any.Load() {
+			db.Note(faultWriting, nil)
+		}
 		db.Hub.Publish(upto, changes)
 	}
 	return nil
