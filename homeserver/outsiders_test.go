@@ -41,3 +41,14 @@ func TestInvitesOfOutsidersAreNotSigned(t *testing.T) {
 		}
 	})
 }
+
+// TestInvitesTellOfTheRoomByWholeEvents: who is invited can check what they are told of the room.
+func TestInvitesTellOfTheRoomByWholeEvents(t *testing.T) {
+	hstest.EachWithPeer(t, func(t *testing.T, s *hstest.Server, peer *hstest.Peer) {
+		alice := s.Register("alice")
+		for _, version := range []string{"10", "11", "12"} {
+			room := alice.CreateRoom(map[string]any{"preset": "private_chat", "room_version": version, "name": "Plans", "topic": "What comes"})
+			alice.Must("POST", "/v3/rooms/"+string(room)+"/invite", map[string]any{"user_id": peer.User("bob")}, nil)
+		}
+	})
+}

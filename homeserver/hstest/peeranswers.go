@@ -92,14 +92,29 @@ func (p *Peer) known(roomID id.RoomID) *Room {
 	return p.rooms[roomID]
 }
 
-// invited signs whatever invite it is given.
+// invited signs whatever invite it is given, if what it is told of the room are events of the room's version, and
+// m.room.create among them.
 func (p *Peer) invited(w http.ResponseWriter, r *http.Request) {
 	var body struct {
-		Version id.RoomVersion  `json:"room_version"`
-		Event   json.RawMessage `json:"event"`
+		Version id.RoomVersion    `json:"room_version"`
+		Event   json.RawMessage   `json:"event"`
+		State   []json.RawMessage `json:"invite_room_state"`
 	}
 	if json.NewDecoder(r.Body).Decode(&body) == nil {
 		if v, ok := event.VersionOf(body.Version); ok {
+			created := false
+			for _, raw := range body.State {
+				ev, err := event.Parse(v, raw)
+				if err != nil {
+					Answer(400, map[string]any{"errcode": "M_INVALID_PARAM", "error": err.Error()})(w, r)
+					return
+				}
+				created = created || ev.Type == event.TypeCreate
+			}
+			if !created {
+				Answer(400, map[string]any{"errcode": "M_INVALID_PARAM", "error": "m.room.create is missing"})(w, r)
+				return
+			}
 			if ev, err := event.Parse(v, body.Event); err == nil {
 				if ev, err = ev.Sign(p.Name, p.Key); err == nil {
 					Answer(200, map[string]any{"event": json.RawMessage(ev.JSON)})(w, r)

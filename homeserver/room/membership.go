@@ -209,15 +209,13 @@ func (d *draft) stripped(ctx context.Context, member *event.Event) (json.RawMess
 	return json.Marshal(append(parts, member.SyncJSON(nil)))
 }
 
-// strippedPDUs is the stripped state for another server: m.room.create is the whole event, which lets the other server
-// check the room's ID and version (Server-Server API, "Inviting to a room").
+// strippedPDUs is the stripped state for another server: whole events, by which it can check the room's ID and version
+// and who said what (Server-Server API v1.16, "Inviting to a room").
 func (d *draft) strippedPDUs(ctx context.Context, sender id.UserID) ([]json.RawMessage, error) {
 	events, err := d.strippedEvents(ctx, sender)
 	out := make([]json.RawMessage, len(events))
 	for i, ev := range events {
-		if out[i] = ev.StrippedJSON(); ev.Type == event.TypeCreate {
-			out[i] = ev.JSON
-		}
+		out[i] = ev.JSON
 	}
 	return out, err
 }
