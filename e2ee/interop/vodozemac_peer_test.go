@@ -166,7 +166,7 @@ func (o *their) name() string { return string(o.at.user) + " " + string(o.at.dev
 func (o *their) try(name string, with args, value any) error {
 	o.h.t.Helper()
 	with["machine"] = o.name()
-	return o.p.try("machine."+name, with, value)
+	return o.p.Try("machine."+name, with, value)
 }
 
 func (o *their) do(name string, with args, value any) {

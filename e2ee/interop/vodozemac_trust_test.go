@@ -294,9 +294,9 @@ func TestVodozemacBackup(t *testing.T) {
 	sealed, err := key.Public().Encrypt([]byte(secret))
 	must(t, err)
 	var text string
-	p.do("machine.pkDecrypt", args{"key": encode(key.Bytes()), "data": sealed}, &text)
+	p.Do("machine.pkDecrypt", args{"key": encode(key.Bytes()), "data": sealed}, &text)
 	var back backup.Data
-	p.do("machine.pkEncrypt", args{"key": key.Public().String(), "text": secret}, &back)
+	p.Do("machine.pkEncrypt", args{"key": key.Public().String(), "text": secret}, &back)
 	if got, err := key.Decrypt(back); err != nil || string(got) != secret || text != secret {
 		t.Errorf("we read %q, %v, they %q", got, err, text)
 	}
@@ -311,7 +311,7 @@ func TestVodozemacAttachment(t *testing.T) {
 		must(t, err)
 		file.URL = "mxc://one.example/file"
 		var read string
-		p.do("machine.decryptFile", args{"data": encode(sealed.Bytes()), "info": file}, &read)
+		p.Do("machine.decryptFile", args{"data": encode(sealed.Bytes()), "info": file}, &read)
 		if !bytes.Equal(decode(t, read), plaintext) {
 			t.Errorf("they do not read %d bytes", size)
 		}
@@ -319,7 +319,7 @@ func TestVodozemacAttachment(t *testing.T) {
 			Data string
 			Info attachment.File
 		}
-		p.do("machine.encryptFile", args{"data": encode(plaintext)}, &theirs)
+		p.Do("machine.encryptFile", args{"data": encode(plaintext)}, &theirs)
 		var got bytes.Buffer
 		if err := attachment.Decrypt(&got, bytes.NewReader(decode(t, theirs.Data)), theirs.Info); err != nil || !bytes.Equal(got.Bytes(), plaintext) {
 			t.Errorf("we do not read %d bytes: %v", size, err)
