@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -100,6 +101,9 @@ func NewFederating(t testing.TB, options ...Option) *Server {
 	t.Helper()
 	return federating(t, discoverytest.NewCA(t), options)
 }
+
+// WriteTLS writes tls.crt and tls.key for another server on 127.0.0.1 that this one trusts, and ca.crt to trust both by.
+func (s *Server) WriteTLS(dir string) { s.ca.WriteFiles(dir, "127.0.0.1") }
 
 func federating(t testing.TB, ca *discoverytest.CA, options []Option) *Server {
 	t.Helper()
@@ -323,7 +327,7 @@ func (u *User) Await(what string, seen func(answer []byte) bool) {
 	since := ""
 	for range 120 {
 		var answer json.RawMessage
-		u.Must("GET", "/v3/sync?timeout=1000&since="+since, nil, &answer)
+		u.Must("GET", "/v3/sync?timeout=1000"+since, nil, &answer)
 		if seen(answer) {
 			return
 		}
@@ -333,7 +337,7 @@ func (u *User) Await(what string, seen func(answer []byte) bool) {
 		if err := json.Unmarshal(answer, &next); err != nil {
 			u.Server.t.Fatal(err)
 		}
-		since = next.Batch
+		since = "&since=" + url.QueryEscape(next.Batch)
 	}
 	u.Server.t.Fatalf("%s never sees %s", u.ID, what)
 }
