@@ -46,6 +46,7 @@ var layers = []layer{
 	{path: "clientapi"},
 	{path: "config", only: []string{"homeserver/id"}},
 	{path: "homeserver"},
+	{path: "homeserver/interop", only: []string{}},
 	{path: "e2ee/", only: []string{"homeserver/id", "homeserver/canonicaljson", "e2ee/"}},
 	{path: "e2ee", only: []string{"homeserver/id", "homeserver/canonicaljson", "e2ee/"}},
 	{path: "cli/client", only: []string{"homeserver/id"}},
