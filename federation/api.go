@@ -72,6 +72,8 @@ type API struct {
 
 	flights singleflight.Group // transactions under way
 	kept    chan struct{}      // has something while a unit waits that retry has not looked at
+	mu      sync.Mutex         // over ended, and the beginning of work
+	ended   bool
 	working sync.WaitGroup
 	once    sync.Once
 	ctx     context.Context
@@ -131,11 +133,24 @@ func (a *API) stranger(r *http.Request) string {
 	return r.RemoteAddr
 }
 
-// Close ends the work on transactions whose senders have gone, and waits for it. No requests may come any more.
+// Close ends the work on transactions whose senders have gone, and waits for it. What comes later is not begun.
 func (a *API) Close() {
 	a.start()
 	a.cancel()
+	a.mu.Lock()
+	a.ended = true
+	a.mu.Unlock()
 	a.working.Wait()
+}
+
+// begin says whether work may begin that Close waits for; a.working.Done ends it.
+func (a *API) begin() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.ended {
+		a.working.Add(1)
+	}
+	return !a.ended
 }
 
 const (

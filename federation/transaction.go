@@ -63,7 +63,9 @@ func (a *API) send(c *call) (any, error) {
 			return nil, context.Canceled // the other server has gone already
 		}
 		defer c.work.end()
-		a.working.Add(1)
+		if !a.begin() {
+			return nil, context.Canceled // the server ends: it comes again
+		}
 		defer a.working.Done()
 		ctx, cancel := context.WithTimeout(a.ctx, transactionTimeout)
 		defer cancel()
