@@ -224,10 +224,11 @@ func TestTheDataIsPrivate(t *testing.T) {
 			t.Errorf("%s: %v, %v", file, info.Mode(), err)
 		}
 	}
-	if err := os.Chmod(s.Config.Server.DataDir, 0o750); err != nil {
+	c := *s.Config
+	c.Server.DataDir = t.TempDir()
+	if err := os.Chmod(c.Server.DataDir, 0o750); err != nil {
 		t.Fatal(err)
 	}
-	c := *s.Config
 	c.Database.URL = config.DatabaseURL("sqlite://" + filepath.Join(t.TempDir(), "other.db"))
 	again, err := New(context.Background(), &c, s.Log)
 	if err != nil {
