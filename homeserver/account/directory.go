@@ -47,7 +47,10 @@ func (s *Service) Search(ctx context.Context, searcher id.UserID, term string, l
 		for _, row := range local {
 			c := candidate{Found: Found{User: row.User}}
 			c.fit(row.Folded, term)
-			all = append(all, c)
+			// Who searches by a piece of an ID looks for others; oneself is found by name, or by all of the ID.
+			if row.User != searcher || c.rank == exactly || strings.Contains(row.Folded, term) {
+				all = append(all, c)
+			}
 		}
 		strangers, more, err := searchStrangers(ctx, tx, searcher, term)
 		if err != nil {

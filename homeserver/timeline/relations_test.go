@@ -269,6 +269,11 @@ func TestSearch(t *testing.T) {
 			q.From = found.Next
 		}
 		w.equal("no more pages", found.Next, "")
+		full := search("bob", timeline.Search{Term: "MESSAGE 2", Filter: &filter.RoomEvents{Events: filter.Events{Limit: new(1)}}})
+		after := search("bob", timeline.Search{Term: "MESSAGE 2", From: full.Next})
+		if full.Next == "" || after.Count != 1 || len(after.Results) != 0 || after.Next != "" {
+			w.Errorf("a full page leads to %q, with %d of %d, and on to %q", full.Next, len(after.Results), after.Count, after.Next)
+		}
 		w.equal("context", w.bodies(found.Results[0].Context.Before)+w.bodies(found.Results[0].Context.After), "[join @bob:one.test][Message number 1]")
 		w.say(roomID, "alice", "at the cafe\u0301")
 		if found = search("bob", timeline.Search{Term: "caf\u00e9"}); found.Count != 1 {

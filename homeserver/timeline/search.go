@@ -124,7 +124,8 @@ func (s *Service) Search(ctx context.Context, r Reader, q Search) (*Found, error
 	q.sort(found)
 	out.Count = len(found)
 	found = found[min(skip, len(found)):]
-	if n := q.page(found); n > 0 && n < len(found) {
+	// A full page is followed by another one, which may be empty: clients look for the token.
+	if n := q.page(found); n > 0 && (n < len(found) || n == q.Filter.Count(DefaultLimit, maxResults)) {
 		found, out.Next = found[:n], "o"+strconv.Itoa(skip+n)
 	} else if n == 0 {
 		found = nil
