@@ -106,6 +106,18 @@ func (e *Engine) look(ctx context.Context, l *live, see func(*draft) error) erro
 	return see(d)
 }
 
+// lookIn is look for a room that need not be known here; then nothing is seen.
+func (e *Engine) lookIn(ctx context.Context, roomID id.RoomID, see func(*draft) error) error {
+	l, err := e.live(ctx, roomID)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return e.look(ctx, l, see)
+}
+
 // build makes, signs and authorizes an event on top of the draft.
 func (d *draft) build(ctx context.Context, p event.Proto) (event.Verified, error) {
 	p.RoomID = d.room.ID

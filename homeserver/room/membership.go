@@ -364,20 +364,9 @@ func (e *Engine) Join(ctx context.Context, c Change) error {
 }
 
 // inRoom says whether any local user is joined to a room.
-func (e *Engine) inRoom(ctx context.Context, roomID id.RoomID) (bool, error) {
-	l, err := e.live(ctx, roomID)
-	if errors.Is(err, ErrNotFound) {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if err := e.load(ctx, l); err != nil {
-		return false, err
-	}
-	return len(l.local) > 0, nil
+func (e *Engine) inRoom(ctx context.Context, roomID id.RoomID) (in bool, err error) {
+	err = e.lookIn(ctx, roomID, func(d *draft) error { in = len(d.local) > 0; return nil })
+	return in, err
 }
 
 // Leave takes a local user out of a room, or declines an invite or takes back a knock. A room known only from an

@@ -35,28 +35,20 @@ func (e *Engine) Known(ctx context.Context, roomID id.RoomID, user id.UserID) ([
 	if err != nil {
 		return nil, err
 	}
-	l, err := e.live(ctx, roomID)
-	if errors.Is(err, ErrNotFound) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if err := e.load(ctx, l); err != nil {
-		return nil, err
-	}
-	counts := l.servers
-	servers := slices.SortedFunc(maps.Keys(counts), func(a, b id.ServerName) int {
-		return cmp.Or(cmp.Compare(counts[b], counts[a]), cmp.Compare(a, b))
+	remembered, err := e.remembered(ctx, roomID)
+	return e.helpful(via, remembered), err
+}
+
+// remembered are the servers that had most users in a room when this server last knew.
+func (e *Engine) remembered(ctx context.Context, roomID id.RoomID) (servers []id.ServerName, err error) {
+	err = e.lookIn(ctx, roomID, func(d *draft) error {
+		servers = slices.SortedFunc(maps.Keys(d.servers), func(a, b id.ServerName) int {
+			return cmp.Or(cmp.Compare(d.servers[b], d.servers[a]), cmp.Compare(a, b))
+		})
+		return nil
 	})
-	servers = slices.DeleteFunc(servers, func(s id.ServerName) bool { return s == e.Server || s == via })
-	servers = servers[:min(len(servers), maxRemembered)]
-	if via != "" && via != e.Server {
-		servers = slices.Insert(servers, 0, via)
-	}
-	return servers, nil
+	servers = slices.DeleteFunc(servers, func(s id.ServerName) bool { return s == e.Server })
+	return servers[:min(len(servers), maxRemembered)], err
 }
 
 // viaOf is the server through which a user was invited to a room that this server is not in, or knocked.
@@ -83,21 +75,29 @@ func (e *Engine) viaOf(ctx context.Context, roomID id.RoomID, user id.UserID) (v
 // it by, then those that were named, then those known from before. The one that made the room may have left it long ago,
 // so it is asked only if no other is known.
 func (e *Engine) helpers(ctx context.Context, c Change) ([]id.ServerName, error) {
-	known, err := e.Known(ctx, c.Room, c.Sender)
+	via, err := e.viaOf(ctx, c.Room, c.Sender)
 	if err != nil {
 		return nil, err
 	}
-	first := min(len(known), 1)
-	var out []id.ServerName
-	for _, s := range slices.Concat(known[:first], c.Via, known[first:]) {
-		if s != e.Server && !slices.Contains(out, s) && len(out) < maxVia {
-			out = append(out, s)
-		}
+	remembered, err := e.remembered(ctx, c.Room)
+	if err != nil {
+		return nil, err
 	}
+	out := e.helpful(via, c.Via, remembered)
 	if s := c.Room.Server(); len(out) == 0 && s != "" && s != e.Server {
 		out = append(out, s)
 	}
 	return out, nil
+}
+
+// helpful are the servers, each once and without this one, that are to be asked in this order, and not more than can be.
+func (e *Engine) helpful(via id.ServerName, lists ...[]id.ServerName) (out []id.ServerName) {
+	for _, s := range slices.Concat(append([][]id.ServerName{{via}}, lists...)...) {
+		if s != "" && s != e.Server && !slices.Contains(out, s) && len(out) < maxVia {
+			out = append(out, s)
+		}
+	}
+	return out
 }
 
 // throughOne does something about a room through one of the servers that may know it. Error: errNobodyToAsk.

@@ -279,15 +279,8 @@ func (e *Engine) early(ctx context.Context, from id.RoomID) ([]newcomer, error) 
 	if err != nil || to == "" {
 		return nil, err
 	}
-	l, err := e.live(ctx, to)
-	if errors.Is(err, ErrNotFound) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
 	var out []newcomer
-	err = e.look(ctx, l, func(d *draft) error {
+	err = e.lookIn(ctx, to, func(d *draft) error {
 		if predecessor(d.known[event.StateKeyTuple{Type: event.TypeCreate}]) == from {
 			for _, user := range d.local[:min(len(d.local), maxEarly)] {
 				out = append(out, newcomer{user, from, to})
@@ -300,14 +293,7 @@ func (e *Engine) early(ctx context.Context, from id.RoomID) ([]newcomer, error) 
 
 // replacement is the room that an m.room.tombstone says a room is replaced by; empty if it has none, or is not known.
 func (e *Engine) replacement(ctx context.Context, roomID id.RoomID) (to id.RoomID, err error) {
-	l, err := e.live(ctx, roomID)
-	if errors.Is(err, ErrNotFound) {
-		return "", nil
-	}
-	if err != nil {
-		return "", err
-	}
-	err = e.look(ctx, l, func(d *draft) error {
+	err = e.lookIn(ctx, roomID, func(d *draft) error {
 		t := event.StateKeyTuple{Type: typeTombstone}
 		state, err := e.lookUp(ctx, &d.face, []event.StateKeyTuple{t})
 		if err == nil && state[t] != nil {
