@@ -47,7 +47,7 @@ func TestStateWithoutAWayBack(t *testing.T) {
 			{"m.room.join_rules", content{"join_rule": "restricted", "allow": []any{}}, true},
 			{"m.room.join_rules", content{"join_rule": "my.own.rule"}, true},
 			{"m.room.join_rules", content{}, false},
-			{"m.room.join_rules", content{"join_rule": "restricted", "allow": "all"}, false},
+			{"m.room.join_rules", content{"join_rule": "restricted", "allow": "all"}, true}, // lets nobody in, until it is set anew
 			{"m.room.power_levels", content{"users": []any{}}, false},
 			{"m.room.power_levels", content{"users": content{string(alice.ID): "100"}}, false},
 			{"m.room.name", content{"name": 5}, true}, // can be set again

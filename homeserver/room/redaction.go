@@ -32,7 +32,7 @@ func (d *draft) sendRedaction(ctx context.Context, a *addition) error {
 	}
 	powerless := d.auth.UserLevel(a.ev.Sender) < d.auth.Levels().Redact()
 	switch {
-	case target == nil && (powerless || !d.room.Version.RedactionAuth):
+	case target == nil && powerless:
 		return fmt.Errorf("%w: %s, which is to be redacted", ErrEventNotFound, a.ev.Redacts)
 	case target == nil:
 		return nil

@@ -72,18 +72,19 @@ func (e *Engine) viaOf(ctx context.Context, roomID id.RoomID, user id.UserID) (v
 }
 
 // helpers are the servers to turn to about a room that this server is not in: first the one that the user came to know
-// it by, then those that were named, then those known from before. The one that made the room may have left it long ago,
-// so it is asked only if no other is known.
+// it by, then those that were named; if there are none, those known from before. The one that made the room may have left
+// it long ago, so it is asked only if no other is known.
 func (e *Engine) helpers(ctx context.Context, c Change) ([]id.ServerName, error) {
 	via, err := e.viaOf(ctx, c.Room, c.Sender)
 	if err != nil {
 		return nil, err
 	}
-	remembered, err := e.remembered(ctx, c.Room)
-	if err != nil {
-		return nil, err
+	out := e.helpful(via, c.Via)
+	if len(out) == 0 {
+		if out, err = e.remembered(ctx, c.Room); err != nil {
+			return nil, err
+		}
 	}
-	out := e.helpful(via, c.Via, remembered)
 	if s := c.Room.Server(); len(out) == 0 && s != "" && s != e.Server {
 		out = append(out, s)
 	}
