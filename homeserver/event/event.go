@@ -86,5 +86,12 @@ func (e *Event) Tuple() StateKeyTuple {
 	return StateKeyTuple{e.Type, *e.StateKey}
 }
 
+// Outline is the event without its content and what it follows, for who keeps very many. Its membership is known.
+func (e *Event) Outline() *Event {
+	out := *e
+	out.Content, out.JSON, out.PrevEvents = nil, nil, nil
+	return &out
+}
+
 // Membership is the membership in the content of an m.room.member; empty if there is none.
 func (e *Event) Membership() string { return e.membership }

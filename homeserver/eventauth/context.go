@@ -129,7 +129,11 @@ type Cache struct {
 	levels    map[id.EventID]*PowerLevels
 	joinRules map[id.EventID]string
 	absent    *PowerLevels // what holds where there is no m.room.power_levels
+	size      int          // of what levels and join rules were parsed from
 }
+
+// maxCached is the length in bytes of the power levels and join rules that a Cache remembers at a time.
+const maxCached = 4 << 20
 
 // Context is NewContext for one of many states; it reports whether the state has an m.room.create.
 func (c *Cache) Context(state State, create *event.Event) (Context, bool) {
@@ -149,7 +153,10 @@ func (c *Cache) Context(state State, create *event.Event) (Context, bool) {
 		ctx.levels = c.absent
 	}
 	if e := state.Get(event.TypeJoinRules, ""); e != nil {
-		ctx.joinRule = remember(&c.joinRules, e, parseJoinRule)
+		ctx.joinRule = remember(&c.joinRules, e, func(e *event.Event) string {
+			c.fit(e)
+			return parseJoinRule(e)
+		})
 	}
 	return ctx, create != nil
 }
@@ -157,9 +164,19 @@ func (c *Cache) Context(state State, create *event.Event) (Context, bool) {
 // Levels are the levels of an m.room.power_levels.
 func (c *Cache) Levels(e *event.Event) *PowerLevels {
 	return remember(&c.levels, e, func(e *event.Event) *PowerLevels {
+		c.fit(e)
 		levels, _ := ParsePowerLevels(e.Version, e.Content)
 		return levels
 	})
+}
+
+// fit forgets what was remembered if there is no room for what is parsed from one more event.
+func (c *Cache) fit(e *event.Event) {
+	if c.size += len(e.Content); c.size > maxCached {
+		clear(c.levels)
+		clear(c.joinRules)
+		c.size = len(e.Content)
+	}
 }
 
 func remember[T any](known *map[id.EventID]T, e *event.Event, parse func(*event.Event) T) T {

@@ -100,10 +100,9 @@ func (g *authGraph) add(s *eventSource, events []*store.Event) error {
 			break
 		}
 		var err error
-		if level, err = s.tx.Events.ByID(wanted...); err != nil {
+		if level, err = s.readByID(wanted); err != nil {
 			return err
 		}
-		s.loaded += len(level)
 	}
 	for _, ev := range events {
 		g.place(ev, found)
@@ -188,11 +187,10 @@ func (g *authGraph) cover(s *eventSource, m store.StateMap) error {
 			nids = append(nids, now)
 		}
 	})
-	events, err := s.tx.Events.ByNID(nids...)
+	events, err := s.readByNID(nids)
 	if err != nil {
 		return err
 	}
-	s.loaded += len(events)
 	if err := g.add(s, events); err != nil {
 		return err
 	}

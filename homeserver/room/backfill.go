@@ -144,14 +144,14 @@ func (p *past) take(ctx context.Context, events []event.Verified) (int, error) {
 		return 0, err
 	}
 	err := p.e.Store.View(ctx, func(tx *store.Tx) error {
-		if err := p.findStates(tx); err != nil || len(p.before) > 0 {
+		if err := p.findStates(ctx, tx); err != nil || len(p.before) > 0 {
 			return err
 		}
 		if found, err := p.assume(tx); err != nil || !found {
 			return err
 		}
 		p.guess = true
-		return p.findStates(tx)
+		return p.findStates(ctx, tx)
 	})
 	if err != nil {
 		return 0, err

@@ -32,6 +32,7 @@ type draft struct {
 	summaryChanged bool
 	knownOwned     bool
 	ends           endChanges
+	steps          int  // that behindAll took last
 	tie            *tie // what the event that was built last ties together, where that is not all
 
 	after  *outcome // of the last one before it that was not committed then; nil if there was none

@@ -15,8 +15,9 @@ import (
 // event with messages have one in common. An event of ours ties a few ends together. The state before it is what these
 // resolve to, since that is what other servers find; the rest stay ends, and go on to have a say in the current state.
 //
-// Nothing is forgotten: where ends with different states are many, the states of all but the newest are resolved into
-// one that speaks for them in the resolutions to come, as if an event had tied them together, until they are named.
+// Nothing is forgotten: where ends with different states are many, or much differs between them, the states of all but the
+// newest are resolved into one that speaks for them in the resolutions to come, as if an event had tied them together,
+// until they are named.
 
 const (
 	// maxPrev is how many ends one of our events ties together.
@@ -26,6 +27,9 @@ const (
 	maxFurther = 50000
 	// maxStates is how many different states the further ends may have before they are resolved into one.
 	maxStates = 40
+	// maxTogether is how many steps it may take to resolve the states of all ends before those of the older ones are
+	// resolved into one: what differs counts for each state.
+	maxTogether = 10000
 	// maxMerged is how many resolutions are remembered for each room.
 	maxMerged = 8
 )
@@ -156,10 +160,11 @@ func (d *draft) behindAll(ctx context.Context, ends []store.Extremity) (store.St
 	if d.merged == nil {
 		d.merged = &merged{}
 	}
+	d.steps = 0
 	return d.merged.resolve(states, func() (out store.StateMap, err error) {
 		// What is queued is handed in by itself: it may yet fail, and is not to be remembered.
 		err = d.e.Store.Glance(ctx, func(tx *store.Tx) error {
-			out, err = d.e.resolve(tx, d.room, states, d.uncommitted()...)
+			out, d.steps, err = d.e.resolveMeasured(ctx, tx, d.room, states, d.uncommitted()...)
 			return err
 		})
 		return out, err
@@ -309,6 +314,11 @@ func (d *draft) follow(ctx context.Context, a *addition) error {
 	if err != nil {
 		return err
 	}
+	if d.steps > maxTogether {
+		if err := d.foldOlder(ctx); err != nil {
+			return err
+		}
+	}
 	sets, err := d.moveTo(ctx, current)
 	if err != nil {
 		return err
@@ -374,6 +384,22 @@ func (d *draft) bound(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// foldOlder lets one state speak for all ends but the newest, so that the resolutions to come are of few states.
+func (d *draft) foldOlder(ctx context.Context) error {
+	if len(d.differing()) < 3 {
+		return nil
+	}
+	older := d.head.Extremities[:len(d.head.Extremities)-1]
+	d.further = append(slices.Clip(d.further), older...)
+	d.ends.added = append(d.ends.added, older...)
+	d.head.Extremities, d.apart = slices.Clone(d.head.Extremities[len(older):]), nil
+	m, err := d.behindAll(ctx, d.standing())
+	if err != nil {
+		return err
+	}
+	return d.fold(ctx, m)
 }
 
 // fold lets one state speak for all further ends.

@@ -418,6 +418,54 @@ func TestManyStatesAreFolded(t *testing.T) {
 	})
 }
 
+// TestMuchDifferenceIsFolded: messages fork from all over the past of a room of which many things were set since. What
+// differs between their states counts for each of these, so that they are folded before they are many.
+func TestMuchDifferenceIsFolded(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		one, two := pair(t, db)
+		f := fork(t, one, two, "11")
+		f.set(event.TypeMember, "@mallory:two.test", `{"membership":"ban"}`)
+		const n = 900
+		for i := range n {
+			f.set("test.piece", fmt.Sprint(i), `{"set":true}`)
+		}
+		past := f.timeline()
+		for i := range 24 {
+			f.deliver(f.message(past[len(past)-n+i*n/24].ID, "@bob:two.test", fmt.Sprint(i)))
+		}
+		f.view(func(tx *store.Tx, r *store.Room) error {
+			further, err := tx.Rooms.Ends(r.NID)
+			head, headErr := tx.Rooms.Head(r.NID)
+			states := map[store.StateNID]bool{}
+			for _, x := range append(further, head.Extremities...) {
+				states[x.State] = true
+			}
+			if len(states) > 12 || len(further)+len(head.Extremities) < 24 {
+				t.Errorf("%d ends have %d states", len(further)+len(head.Extremities), len(states))
+			}
+			m, mapErr := tx.States.Map(head.State)
+			state, stateErr := tx.States.Events(m)
+			set := 0
+			for _, ev := range state {
+				if ev.Type == "test.piece" {
+					set++
+				}
+			}
+			if set != n {
+				t.Errorf("%d of %d pieces are left", set, n)
+			}
+			return errors.Join(err, headErr, mapErr, stateErr)
+		})
+		f.us = again(one)
+		for i := range 3 {
+			f.say(fmt.Sprint(i))
+		}
+		if m, _, err := f.us.MembershipOf(context.Background(), f.room, "@mallory:two.test"); err != nil || m != "ban" {
+			t.Errorf("mallory's membership is %q, %v", m, err)
+		}
+	})
+}
+
 // again is the engine as it is after a restart.
 func again(e *room.Engine) *room.Engine {
 	return &room.Engine{Store: e.Store, Server: e.Server, Key: e.Key, Remote: e.Remote, Log: e.Log, DefaultVersion: e.DefaultVersion}

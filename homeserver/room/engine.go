@@ -56,6 +56,7 @@ type Engine struct {
 	Followed func(ctx context.Context, user id.UserID, from, to id.RoomID, replaced bool) error
 
 	invites inviting
+	heavy   heavy
 
 	mu       sync.Mutex
 	rooms    map[id.RoomID]*live

@@ -1,7 +1,8 @@
 package room
 
 import (
-	"errors"
+	"cmp"
+	"slices"
 
 	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/id"
@@ -9,7 +10,8 @@ import (
 	"github.com/securecomm/securecomm/homeserver/store"
 )
 
-// eventSource reads events for state resolution as it asks for them.
+// eventSource reads events for state resolution as it asks for them. It holds no reader of the database while it does not
+// read, and keeps of large events only the outline, since there may be very many.
 type eventSource struct {
 	tx     *store.Tx
 	graph  *authGraph // locked
@@ -17,8 +19,16 @@ type eventSource struct {
 	byNID  map[store.EventNID]*store.Event
 	fresh  map[id.EventID]bool // not in the database yet
 	loaded int                 // how many events were read
+	effort func(n int) error   // is told of the work that comes; nil if nobody wants to know
 	err    error
 }
+
+const (
+	// maxKept is the size in bytes of the events that are kept whole.
+	maxKept = 2 << 10
+	// readAtOnce is how many events are read at a time.
+	readAtOnce = 200
+)
 
 func newSource(tx *store.Tx, g *authGraph, fresh []*store.Event) *eventSource {
 	s := &eventSource{tx: tx, graph: g, events: map[id.EventID]*store.Event{}, byNID: map[store.EventNID]*store.Event{}, fresh: map[id.EventID]bool{}}
@@ -28,9 +38,54 @@ func newSource(tx *store.Tx, g *authGraph, fresh []*store.Event) *eventSource {
 	return s
 }
 
+// work tells of work that comes.
+func (s *eventSource) work(n int) {
+	if s.effort != nil && s.err == nil {
+		s.err = s.effort(n)
+	}
+}
+
+// note keeps the first error.
+func (s *eventSource) note(err error) { s.err = cmp.Or(s.err, err) }
+
+// outline is what is kept of a stored event.
+func outline(ev *store.Event) *store.Event {
+	if len(ev.JSON) <= maxKept {
+		return ev
+	}
+	return &store.Event{Event: ev.Outline(), NID: ev.NID, Room: ev.Room, Position: ev.Position, StateBefore: ev.StateBefore, Rejected: ev.Rejected, SoftFailed: ev.SoftFailed}
+}
+
+// read reads events a few at a time and keeps their outlines.
+func read[K comparable](s *eventSource, by func(...K) ([]*store.Event, error), keys []K) (out []*store.Event, err error) {
+	for some := range slices.Chunk(keys, readAtOnce) {
+		s.work(len(some))
+		if s.err != nil {
+			return nil, s.err
+		}
+		list, err := by(some...)
+		s.tx.Rest()
+		if err != nil {
+			return nil, err
+		}
+		for _, ev := range list {
+			out = append(out, outline(ev))
+		}
+	}
+	s.loaded += len(out)
+	return out, nil
+}
+
+func (s *eventSource) readByID(ids []id.EventID) ([]*store.Event, error) {
+	return read(s, s.tx.Events.ByID, ids)
+}
+
+func (s *eventSource) readByNID(nids []store.EventNID) ([]*store.Event, error) {
+	return read(s, s.tx.Events.ByNID, nids)
+}
+
 func (s *eventSource) keep(list []*store.Event, err error) {
-	s.err = errors.Join(s.err, err)
-	s.loaded += len(list)
+	s.note(err)
 	for _, ev := range list {
 		s.events[ev.ID], s.byNID[ev.NID] = ev, ev
 	}
@@ -45,7 +100,7 @@ func (s *eventSource) readNIDs(nids []store.EventNID) {
 			missing = append(missing, nid)
 		}
 	}
-	s.keep(s.tx.Events.ByNID(missing...))
+	s.keep(s.readByNID(missing))
 }
 
 // sets are some pieces of states by names, and the numbers of the pieces.
@@ -60,7 +115,9 @@ func (s *eventSource) sets(states []store.StateMap, keys map[int64]bool) ([]map[
 			}
 		}
 	}
+	s.work(len(nids))
 	tuples, err := s.tx.States.Tuples(list)
+	s.tx.Rest()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -80,7 +137,7 @@ func (s *eventSource) sets(states []store.StateMap, keys map[int64]bool) ([]map[
 			}
 		}
 	}
-	return sets, numbers, errors.Join(s.err, s.graph.add(s, events))
+	return sets, numbers, cmp.Or(s.err, s.graph.add(s, events))
 }
 
 func (s *eventSource) find(eventID id.EventID) *store.Event {
@@ -100,7 +157,7 @@ func (s *eventSource) Expect(ids []id.EventID) {
 			missing = append(missing, i)
 		}
 	}
-	s.keep(s.tx.Events.ByID(missing...))
+	s.keep(s.readByID(missing))
 }
 
 // Place is where an event stands among those that authorize others.
@@ -113,7 +170,7 @@ func (s *eventSource) Place(eventID id.EventID) (stateres.Place, bool) {
 		return stateres.Place{}, false
 	}
 	if !s.fresh[eventID] {
-		s.err = errors.Join(s.err, s.graph.add(s, []*store.Event{ev}))
+		s.note(s.graph.add(s, []*store.Event{ev}))
 		return s.graph.stands(eventID)
 	}
 	p := stateres.Place{Rank: 1, Auth: ev.AuthEvents}
@@ -129,10 +186,21 @@ func (s *eventSource) Place(eventID id.EventID) (stateres.Place, bool) {
 
 // Event is nil if the event is missing.
 func (s *eventSource) Event(eventID id.EventID) *event.Event {
-	if ev := s.find(eventID); ev != nil {
+	ev := s.find(eventID)
+	if ev == nil {
+		return nil
+	}
+	s.work(1)
+	if ev.JSON != nil || s.err != nil {
 		return ev.Event
 	}
-	return nil
+	whole, err := s.tx.Events.Get(eventID)
+	s.tx.Rest()
+	if err != nil || whole == nil {
+		s.note(err)
+		return ev.Event
+	}
+	return whole.Event
 }
 
 // Rejected reports whether the event was rejected when it was received.
@@ -150,7 +218,8 @@ type common struct {
 
 func (c *common) nid(t event.StateKeyTuple) store.EventNID {
 	key, err := c.source.tx.States.FindKey(t)
-	c.source.err = errors.Join(c.source.err, err)
+	c.source.tx.Rest()
+	c.source.note(err)
 	if key == 0 || c.apart[key] {
 		return 0
 	}
@@ -185,7 +254,7 @@ func (c *common) Expect(tuples []event.StateKeyTuple) {
 func (c *common) Leads(to []id.EventID) map[id.EventID]bool {
 	g := c.source.graph
 	if err := g.cover(c.source, c.state); err != nil {
-		c.source.err = errors.Join(c.source.err, err)
+		c.source.note(err)
 		return nil
 	}
 	return g.leads(to, func(key int64, nid store.EventNID) bool { return !c.apart[key] && c.state.Get(key) == nid })

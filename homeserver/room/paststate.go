@@ -14,14 +14,14 @@ import (
 
 // findStates works out the states before and behind the events, from the oldest to the newest. Those of which it can't
 // be known are left out.
-func (p *past) findStates(tx *store.Tx) error {
+func (p *past) findStates(ctx context.Context, tx *store.Tx) error {
 	p.before, p.soft = map[id.EventID]store.StateMap{}, map[id.EventID]bool{}
 	if p.behind == nil {
 		p.behind = map[id.EventID]store.StateMap{}
 	}
 	for _, v := range slices.Backward(p.events) {
 		ev := v.Event()
-		before, found, err := p.stateBefore(tx, ev)
+		before, found, err := p.stateBefore(ctx, tx, ev)
 		if err != nil {
 			return fmt.Errorf("find the state before %s: %w", ev.ID, err)
 		}
@@ -40,7 +40,7 @@ func (p *past) findStates(tx *store.Tx) error {
 	return nil
 }
 
-func (p *past) stateBefore(tx *store.Tx, ev *event.Event) (store.StateMap, bool, error) {
+func (p *past) stateBefore(ctx context.Context, tx *store.Tx, ev *event.Event) (store.StateMap, bool, error) {
 	if ev.Type == event.TypeCreate {
 		return store.StateMap{}, true, nil
 	}
@@ -62,7 +62,7 @@ func (p *past) stateBefore(tx *store.Tx, ev *event.Event) (store.StateMap, bool,
 		}
 		states = append(states, m)
 	}
-	m, err := p.e.resolve(tx, p.l.room, states)
+	m, err := p.e.resolve(ctx, tx, p.l.room, states)
 	return m, len(states) > 0, err
 }
 

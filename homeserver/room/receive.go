@@ -268,7 +268,7 @@ func (e *Engine) stateBefore(ctx context.Context, origin id.ServerName, room *st
 // stateAfterAll is the state after events, resolved with other states.
 func (e *Engine) stateAfterAll(ctx context.Context, room *store.Room, prev []*store.Event, states []store.StateMap) (store.StateMap, error) {
 	var out store.StateMap
-	err := e.Store.View(ctx, func(tx *store.Tx) error {
+	err := e.Store.Glance(ctx, func(tx *store.Tx) error {
 		for _, p := range prev {
 			m, err := stateAfter(tx, p)
 			if err != nil {
@@ -277,7 +277,7 @@ func (e *Engine) stateAfterAll(ctx context.Context, room *store.Room, prev []*st
 			states = append(states, m)
 		}
 		var err error
-		out, err = e.resolve(tx, room, states)
+		out, err = e.resolve(ctx, tx, room, states)
 		return err
 	})
 	return out, err

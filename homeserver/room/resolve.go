@@ -1,6 +1,7 @@
 package room
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -10,19 +11,32 @@ import (
 	"github.com/securecomm/securecomm/homeserver/store"
 )
 
-// resolve finds the one state that several agree upon. Events that are not in the database yet may be handed in.
-func (e *Engine) resolve(tx *store.Tx, room *store.Room, states []store.StateMap, fresh ...*store.Event) (store.StateMap, error) {
+// resolve finds the one state that several agree upon. Events that are not in the database yet may be handed in. A large
+// resolution may have to wait, without a reader of the database.
+func (e *Engine) resolve(ctx context.Context, tx *store.Tx, room *store.Room, states []store.StateMap, fresh ...*store.Event) (store.StateMap, error) {
+	out, _, err := e.resolveMeasured(ctx, tx, room, states, fresh...)
+	return out, err
+}
+
+// resolveMeasured is resolve; it also says how many steps it took.
+func (e *Engine) resolveMeasured(ctx context.Context, tx *store.Tx, room *store.Room, states []store.StateMap, fresh ...*store.Event) (store.StateMap, int, error) {
 	states = distinct(states)
 	switch len(states) {
 	case 0:
-		return store.StateMap{}, nil
+		return store.StateMap{}, 0, nil
 	case 1:
-		return states[0], nil
+		return states[0], 0, nil
 	}
+	tx.Rest()
 	g := e.graph(room.NID)
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return newSource(tx, g, fresh).resolve(room.Version, states)
+	turn := e.heavy.turn(room.NID)
+	defer turn.end()
+	s := newSource(tx, g, fresh)
+	s.effort = func(n int) error { return turn.work(ctx, n, tx.Rest) }
+	out, err := s.resolve(room.Version, states)
+	return out, turn.steps, err
 }
 
 // resolve looks at what differs between states and what authorizes that, not at what they have in common.

@@ -21,7 +21,8 @@ type graph struct {
 type vertex struct {
 	id     id.EventID
 	place  Place
-	event  *event.Event // once read
+	event  *event.Event // once read, or its outline
+	large  bool         // event is the outline
 	auth   []node       // its auth events, once opened
 	opened bool
 }
@@ -73,7 +74,7 @@ func (g *graph) read(nodes []node) bool {
 	g.events.Expect(ids)
 	complete := true
 	for _, n := range nodes {
-		if g.at(n) == nil {
+		if g.outline(n) == nil {
 			g.missing = append(g.missing, g.nodes[n].id)
 			complete = false
 		}
@@ -81,13 +82,32 @@ func (g *graph) read(nodes []node) bool {
 	return complete
 }
 
+// maxKept is the size in bytes of the events that are kept while a resolution lasts. Larger ones are asked for each time
+// that their content matters: there may be very many, as large as whoever sends them likes.
+const maxKept = 2 << 10
+
 // at is the event of a node; nil if it can't be read, which is not so for those that read found.
 func (g *graph) at(n node) *event.Event {
 	v := &g.nodes[n]
-	if v.event == nil {
-		v.event = g.events.Event(v.id)
+	if v.event != nil && !v.large {
+		return v.event
 	}
-	return v.event
+	e := g.events.Event(v.id)
+	if e == nil || len(e.JSON) <= maxKept {
+		v.event = e
+	} else if v.event == nil {
+		v.event, v.large = e.Outline(), true
+	}
+	return e
+}
+
+// outline is the event of a node, perhaps without its content.
+func (g *graph) outline(n node) *event.Event {
+	if e := g.nodes[n].event; e != nil {
+		return e
+	}
+	g.at(n)
+	return g.nodes[n].event
 }
 
 func (g *graph) rank(n node) int64 { return g.nodes[n].place.Rank }

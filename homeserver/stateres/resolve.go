@@ -152,8 +152,8 @@ func (s view) Get(typ, stateKey string) *event.Event {
 		return e
 	}
 	for _, n := range s.auth {
-		if e := s.at(n); e != nil && e.StateKeyIs(typ, stateKey) && !s.events.Rejected(e.ID) {
-			return e
+		if e := s.outline(n); e != nil && e.StateKeyIs(typ, stateKey) && !s.events.Rejected(e.ID) {
+			return s.at(n)
 		}
 	}
 	return nil

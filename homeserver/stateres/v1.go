@@ -27,7 +27,7 @@ func (r *resolver) resolveV1(sets []map[event.StateKeyTuple]id.EventID) (map[eve
 	}
 	for _, eventIDs := range conflicted {
 		for _, n := range r.findAll(eventIDs) {
-			if key := r.at(n).Tuple(); !slices.Contains(disputes[key], n) {
+			if key := r.outline(n).Tuple(); !slices.Contains(disputes[key], n) {
 				disputes[key] = append(disputes[key], n)
 			}
 		}
@@ -65,7 +65,7 @@ func (r *resolver) resolveV1(sets []map[event.StateKeyTuple]id.EventID) (map[eve
 // sortByDepth sorts by ascending depth, then descending SHA-1 of the event ID.
 func (r *resolver) sortByDepth(nodes []node) {
 	slices.SortFunc(nodes, func(a, b node) int {
-		x, y := r.at(a), r.at(b)
+		x, y := r.outline(a), r.outline(b)
 		if c := cmp.Compare(x.Depth, y.Depth); c != 0 {
 			return c
 		}

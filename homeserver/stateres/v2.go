@@ -59,7 +59,7 @@ func (r *resolver) powerEvents(full []node) (power, rest []node) {
 	}
 	var picked collection
 	for _, n := range full {
-		if isPower(r.at(n)) {
+		if isPower(r.outline(n)) {
 			r.reach([]node{n}, func(n node) bool { return conflicted.has(n) && picked.add(n) })
 		}
 	}
@@ -85,8 +85,8 @@ func isPower(e *event.Event) bool {
 // ranked is an event with its place among events that are equal by topology.
 type ranked struct {
 	node  node
-	event *event.Event
-	rank  int64 // lower comes first
+	event *event.Event // its outline
+	rank  int64        // lower comes first
 }
 
 func compare(a, b ranked) int {
@@ -144,7 +144,7 @@ func (r *resolver) sortByPower(power []node) []node {
 
 // rankByPower ranks by the sender's power level in the event's own auth events, the greatest first.
 func (r *resolver) rankByPower(n node) ranked {
-	e := r.at(n)
+	e := r.outline(n)
 	return ranked{node: n, event: e, rank: -r.senderLevel(n, e)}
 }
 
@@ -162,8 +162,8 @@ type authState struct {
 // Get implements eventauth.State.
 func (s authState) Get(typ, stateKey string) *event.Event {
 	for _, n := range s.auth {
-		if e := s.at(n); e != nil && e.StateKeyIs(typ, stateKey) {
-			return e
+		if e := s.outline(n); e != nil && e.StateKeyIs(typ, stateKey) {
+			return s.at(n)
 		}
 	}
 	return nil
@@ -177,7 +177,7 @@ func (r *resolver) sortByMainline(rest []node) []node {
 	}
 	order := make([]ranked, 0, len(rest))
 	for _, n := range rest {
-		order = append(order, ranked{node: n, event: r.at(n), rank: line.of(n)})
+		order = append(order, ranked{node: n, event: r.outline(n), rank: line.of(n)})
 	}
 	slices.SortFunc(order, compare)
 	sorted := make([]node, len(order))

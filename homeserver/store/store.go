@@ -247,6 +247,14 @@ func (tx *Tx) open() error {
 	return nil
 }
 
+// Rest gives a reader's connection back to the others until the next query, which then sees a newer snapshot. It is for
+// who has long to think and reads what does not change. A writer keeps its own.
+func (tx *Tx) Rest() {
+	if !tx.writable {
+		tx.release()
+	}
+}
+
 func (tx *Tx) release() {
 	if tx.conn != nil {
 		tx.conn.exec("ROLLBACK")
