@@ -79,3 +79,18 @@ func TestRedactedStateIsGone(t *testing.T) {
 		}
 	})
 }
+
+// What a moderator redacts may be here no more than its ID: the servers that have it hear of the redaction all the same.
+func TestRedactionsOfTheUnknownGoOut(t *testing.T) {
+	hstest.EachWithPeer(t, func(t *testing.T, s *hstest.Server, peer *hstest.Peer) {
+		alice := s.Register("alice")
+		roomID := alice.CreateRoom(map[string]any{"preset": "public_chat"})
+		room := peer.Join(roomID, peer.User("eve"))
+		unknown := room.Message("never sent to this server")
+		var answer struct {
+			ID id.EventID `json:"event_id"`
+		}
+		alice.Must("PUT", "/v3/rooms/"+string(roomID)+"/redact/"+string(unknown.ID)+"/1", nil, &answer)
+		peer.Await("the redaction", func() bool { return room.Known(answer.ID) != nil })
+	})
+}

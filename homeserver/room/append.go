@@ -116,6 +116,9 @@ func (a *addition) write(tx *store.Tx) error {
 		if err := tx.Events.InsertAside(a.ev); err != nil {
 			return err
 		}
+		if !a.aside {
+			tx.Outbox.AddWithheld(a.servers, a.ev.NID) // others may have what it redacts
+		}
 	case a.past:
 		if err := tx.Events.Prepend(a.ev); err != nil {
 			return err

@@ -28,6 +28,16 @@ func (s Outbox) AddEvent(servers []id.ServerName, p stream.Position, event Event
 	return s.add(servers, p, event, nil)
 }
 
+// AddWithheld queues an event for servers that has no place in the log.
+func (s Outbox) AddWithheld(servers []id.ServerName, event EventNID) {
+	if len(servers) == 0 {
+		return
+	}
+	s.tx.Log(stream.Change{Kind: stream.Outbound, Servers: servers}, func(p stream.Position) error {
+		return s.add(servers, p, event, nil)
+	})
+}
+
 // add queues an event for servers, whose edu is nil, or a data unit.
 func (s Outbox) add(servers []id.ServerName, p stream.Position, event EventNID, edu any) error {
 	for left := servers; len(left) > 0; {
