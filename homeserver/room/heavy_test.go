@@ -2,6 +2,7 @@ package room
 
 import (
 	"context"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -52,7 +53,7 @@ func TestLargeResolutionsHoldNobodyUp(t *testing.T) {
 				}
 			})
 		}
-		for waiting := 0; waiting < len(outcomes) && ctx.Err() == nil; time.Sleep(time.Millisecond) {
+		for waiting := 0; waiting < len(outcomes) && ctx.Err() == nil; runtime.Gosched() {
 			e.heavy.mu.Lock()
 			waiting = len(e.heavy.waiting)
 			e.heavy.mu.Unlock()
