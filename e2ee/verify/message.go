@@ -32,13 +32,25 @@ const (
 	CodeAccepted   = "m.accepted"
 )
 
-// The one choice of algorithms that is spoken here, and that all current clients speak.
+// MsgType is the msgtype of the message that asks in a room; there it takes the place of TypeRequest.
+const MsgType = TypeRequest
+
+// The one choice of algorithms that is spoken here, and that all current clients speak; of the codes that authenticate
+// messages, older clients know only the one with a mistake in its base64.
 const (
 	method       = "m.sas.v1"
 	keyAgreement = "curve25519-hkdf-sha256"
 	hash         = "sha256"
 	macMethod    = "hkdf-hmac-sha256.v2"
+	oldMACMethod = "hkdf-hmac-sha256"
 )
+
+// macMethods are the codes that are known here, the best first: the old one is used only where the other side knows no
+// better one.
+var macMethods = []string{macMethod, oldMACMethod}
+
+// reference is the relation of a room's event to the request.
+const reference = "m.reference"
 
 // maxContent is the largest content in bytes that is looked at, maxMACs how many keys one message may prove.
 const (
@@ -46,7 +58,7 @@ const (
 	maxMACs    = 20
 )
 
-// Message is what is to be sent to the other device.
+// Message is what is to be sent to the other device, or into the room.
 type Message struct {
 	Type    string
 	Content json.RawMessage
@@ -54,7 +66,8 @@ type Message struct {
 
 // content has the properties of all messages; each has some of them.
 type content struct {
-	Transaction string      `json:"transaction_id"`
+	Transaction string      `json:"transaction_id,omitempty"` // of messages to devices
+	RelatesTo   *relation   `json:"m.relates_to,omitempty"`   // of events in a room
 	From        id.DeviceID `json:"from_device,omitempty"`
 	Methods     []string    `json:"methods,omitempty"`
 	Timestamp   int64       `json:"timestamp,omitempty"`
@@ -76,6 +89,16 @@ type content struct {
 
 	Code   string `json:"code,omitempty"`
 	Reason string `json:"reason,omitempty"`
+
+	// Of a request in a room.
+	MsgType string    `json:"msgtype,omitempty"`
+	Body    string    `json:"body,omitempty"`
+	To      id.UserID `json:"to,omitempty"`
+}
+
+type relation struct {
+	Type  string     `json:"rel_type"`
+	Event id.EventID `json:"event_id"`
 }
 
 func (c content) message(kind string) Message {
@@ -119,17 +142,35 @@ func (e *Cancelled) Error() string {
 // parse reads a content.
 func parse(raw json.RawMessage) (content, error) {
 	var c content
-	if len(raw) > maxContent || json.Unmarshal(raw, &c) != nil || c.Transaction == "" || len(c.Transaction) > 255 || len(c.From) > 255 {
+	if len(raw) > maxContent || json.Unmarshal(raw, &c) != nil || len(c.Transaction) > 255 || len(c.From) > 255 {
 		return content{}, fmt.Errorf("reading a message of a verification: %w", &Cancelled{Code: CodeMalformed})
 	}
 	return c, nil
 }
 
-// Transaction is the transaction that a message belongs to; empty if it is malformed.
-func Transaction(raw json.RawMessage) string {
+// InRoom is the event of the request that a room's event of a verification belongs to; empty if there is none.
+func InRoom(raw json.RawMessage) id.EventID {
+	c, err := parse(raw)
+	if err != nil || c.RelatesTo == nil || c.RelatesTo.Type != reference || len(c.RelatesTo.Event) > 255 {
+		return ""
+	}
+	return c.RelatesTo.Event
+}
+
+// Asks reads a message that asks in a room: whom, and from which device. It is asked for by nobody else.
+func Asks(raw json.RawMessage) (to id.UserID, from id.DeviceID, ok bool) {
+	c, err := parse(raw)
+	if err != nil || c.MsgType != MsgType || c.To == "" || c.From == "" {
+		return "", "", false
+	}
+	return c.To, c.From, true
+}
+
+// From is the device that a message names as its sender; empty if it names none.
+func From(raw json.RawMessage) id.DeviceID {
 	c, err := parse(raw)
 	if err != nil {
 		return ""
 	}
-	return c.Transaction
+	return c.From
 }

@@ -106,10 +106,38 @@ func (s *Session) check(c *content) ([]Message, string) {
 	return []Message{s.content().message(TypeDone)}, ""
 }
 
-// mac is hkdf-hmac-sha256.v2.
+// mac is hkdf-hmac-sha256.v2, or hkdf-hmac-sha256.
 func (s *Session) mac(from, to Party, what, value string) string {
 	info := "MATRIX_KEY_VERIFICATION_MAC" + string(from.User) + string(from.Device) + string(to.User) + string(to.Device) + s.transaction + what
-	return wire.Base64(wire.HMAC(wire.Derive(s.shared, nil, info, wire.KeySize), []byte(value)))
+	sum := wire.HMAC(wire.Derive(s.shared, nil, info, wire.KeySize), []byte(value))
+	if s.macMethod == oldMACMethod {
+		return oldBase64(sum)
+	}
+	return wire.Base64(sum)
+}
+
+const base64Alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+
+// oldBase64 is how libolm encoded a code: within one buffer, so that from the fourth byte on it read what it had written
+// itself (Client-Server API, "MAC calculation").
+func oldBase64(sum []byte) string {
+	size := len(sum)
+	buffer := append(slices.Clone(sum), make([]byte, (size+2)/3*4-size)...)
+	out := 0
+	for in := 0; in < size; in += 3 {
+		bits, digits := 0, min(size-in, 3)+1
+		for i := range 3 {
+			bits <<= 8
+			if in+i < size {
+				bits |= int(buffer[in+i])
+			}
+		}
+		for i := range digits {
+			buffer[out+i] = base64Alphabet[bits>>(18-6*i)&63]
+		}
+		out += digits
+	}
+	return string(buffer[:out])
 }
 
 func sameMAC(theirs, ours string) bool {

@@ -45,7 +45,10 @@ const (
 // Session is one conversation. It belongs to one goroutine.
 type Session struct {
 	own, other  Party
-	transaction string
+	transaction string // in a room, the event of the request
+	room        bool
+	macMethod   string
+	expires     time.Time
 	state       state
 	weStarted   bool
 	start       []byte // the content of m.key.verification.start, canonical
@@ -60,39 +63,71 @@ type Session struct {
 	theirsDone  bool
 }
 
-func newSession(own Party, other Party, transaction string) *Session {
+func newSession(own Party, other Party, transaction string, asked time.Time) *Session {
 	private, err := ecdh.X25519().GenerateKey(rand.Reader)
 	if err != nil {
 		panic("no random numbers: " + err.Error()) // crypto/rand never fails on supported systems
 	}
-	return &Session{own: own, other: other, transaction: transaction, private: private, public: wire.Base64(private.PublicKey().Bytes())}
+	return &Session{own: own, other: other, transaction: transaction, expires: asked.Add(Freshness),
+		private: private, public: wire.Base64(private.PublicKey().Bytes())}
 }
 
 // Request asks a user's devices for a conversation; the message goes to all of them. Whichever answers first is the
 // other side.
 func Request(own Party, user id.UserID, now time.Time) (*Session, Message) {
-	s := newSession(own, Party{User: user}, rand.Text())
+	s := newSession(own, Party{User: user}, rand.Text(), now)
 	c := s.content()
 	c.From, c.Methods, c.Timestamp = own.Device, []string{method}, now.UnixMilli()
 	return s, c.message(TypeRequest)
 }
 
+// RequestInRoom asks a user in a room that they share. Sent has to follow.
+func RequestInRoom(own Party, user id.UserID, now time.Time) (*Session, Message) {
+	s := newSession(own, Party{User: user}, "", now)
+	s.room = true
+	c := content{From: own.Device, Methods: []string{method}, MsgType: MsgType, To: user,
+		Body: string(own.User) + " asks to verify each other's keys, which your client can not do in a room."}
+	return s, c.message("m.room.message")
+}
+
+// Sent says which event the request in a room became.
+func (s *Session) Sent(event id.EventID) { s.transaction = string(event) }
+
 // Accept takes a request of a user. Requests that are too old, or from the future, are refused.
 func Accept(own Party, sender id.UserID, request json.RawMessage, now time.Time) (*Session, Message, error) {
 	c, err := parse(request)
+	if err == nil && c.Transaction == "" {
+		err = fmt.Errorf("accepting a verification: %w", &Cancelled{Code: CodeMalformed})
+	}
 	if err != nil {
 		return nil, Message{}, err
 	}
-	age := now.Sub(time.UnixMilli(c.Timestamp))
+	return accept(own, sender, &c, newSession(own, Party{sender, c.From}, c.Transaction, time.UnixMilli(c.Timestamp)), now)
+}
+
+// AcceptInRoom takes a request of a user in a room: an event, and when its server says that it was sent.
+func AcceptInRoom(own Party, sender id.UserID, event id.EventID, request json.RawMessage, at, now time.Time) (*Session, Message, error) {
+	c, err := parse(request)
+	if err == nil && (c.MsgType != MsgType || c.To != own.User || sender == own.User || event == "" || len(event) > 255) {
+		err = fmt.Errorf("accepting a verification: %w", &Cancelled{Code: CodeMalformed})
+	}
+	if err != nil {
+		return nil, Message{}, err
+	}
+	s := newSession(own, Party{sender, c.From}, string(event), at)
+	s.room = true
+	return accept(own, sender, &c, s, now)
+}
+
+func accept(own Party, sender id.UserID, c *content, s *Session, now time.Time) (*Session, Message, error) {
 	switch {
 	case c.From == "" || sender == own.User && c.From == own.Device:
 		return nil, Message{}, fmt.Errorf("accepting a verification: %w", &Cancelled{Code: CodeMalformed})
-	case age > Freshness || age < -maxAhead:
+	case !now.Before(s.expires) || s.expires.Sub(now) > Freshness+maxAhead:
 		return nil, Message{}, fmt.Errorf("accepting a verification: %w", &Cancelled{Code: CodeTimeout})
 	case !slices.Contains(c.Methods, method):
 		return nil, Message{}, fmt.Errorf("accepting a verification: %w", &Cancelled{Code: CodeMethod})
 	}
-	s := newSession(own, Party{sender, c.From}, c.Transaction)
 	s.state = awaitStart
 	ready := s.content()
 	ready.From, ready.Methods = own.Device, []string{method}
@@ -102,8 +137,11 @@ func Accept(own Party, sender id.UserID, request json.RawMessage, now time.Time)
 // Other is the other side; without a device until one has answered.
 func (s *Session) Other() Party { return s.other }
 
-// ID is the transaction's ID.
+// ID is the transaction's ID; in a room it is the event of the request.
 func (s *Session) ID() string { return s.transaction }
+
+// Expires is when the conversation has taken too long.
+func (s *Session) Expires() time.Time { return s.expires }
 
 // Comparable says that the users can compare the texts now.
 func (s *Session) Comparable() bool { return s.shared != nil && s.state == awaitUser }
@@ -117,7 +155,26 @@ func (s *Session) Ended() bool { return s.state == ended }
 // Proven are the keys that the other side has proven to hold the same of, once their proof was checked.
 func (s *Session) Proven() []id.KeyID { return s.proven }
 
-func (s *Session) content() content { return content{Transaction: s.transaction} }
+func (s *Session) content() content {
+	if s.room {
+		return content{RelatesTo: &relation{reference, id.EventID(s.transaction)}}
+	}
+	return content{Transaction: s.transaction}
+}
+
+// Abandon ends a conversation in a room of which nothing is known here any more.
+func Abandon(request id.EventID) Message {
+	s := Session{room: true, transaction: string(request)}
+	return s.Cancel(CodeUser)
+}
+
+// belongs says whether a content is one of this conversation.
+func (s *Session) belongs(c *content) bool {
+	if s.room {
+		return c.RelatesTo != nil && c.RelatesTo.Type == reference && string(c.RelatesTo.Event) == s.transaction && s.transaction != ""
+	}
+	return c.Transaction == s.transaction
+}
 
 // Taken tells the devices that were asked too that another one has taken the request.
 func Taken(transaction string) Message {
@@ -142,7 +199,7 @@ func (s *Session) Handle(kind string, raw json.RawMessage) (answers []Message, e
 		return nil, nil
 	}
 	c, err := parse(raw)
-	if err == nil && c.Transaction != s.transaction {
+	if err == nil && !s.belongs(&c) {
 		return nil, nil // of another conversation
 	}
 	if err == nil && kind == TypeCancel {
@@ -164,6 +221,8 @@ func (s *Session) advance(kind string, c *content, raw json.RawMessage) (answers
 	switch {
 	case kind == TypeReady && s.state == awaitReady:
 		return s.ready(c)
+	case kind == TypeReady && s.room && c.From != s.other.Device:
+		return nil, "" // another device of theirs was slower; in a room everybody hears everything
 	case kind == TypeStart && s.state == awaitStart, kind == TypeStart && s.state == awaitAccept && s.yields(c):
 		return s.started(c, raw)
 	case kind == TypeStart && s.state == awaitAccept:
@@ -190,7 +249,7 @@ func (s *Session) advance(kind string, c *content, raw json.RawMessage) (answers
 // Start begins the comparison from the side that was asked, if the asking one does not.
 func (s *Session) Start() Message {
 	c := s.content()
-	c.From, c.Method, c.Agreements, c.Hashes, c.MACMethods = s.own.Device, method, []string{keyAgreement}, []string{hash}, []string{macMethod}
+	c.From, c.Method, c.Agreements, c.Hashes, c.MACMethods = s.own.Device, method, []string{keyAgreement}, []string{hash}, macMethods
 	c.Texts = []string{"decimal", "emoji"}
 	m := c.message(TypeStart)
 	s.start, s.weStarted, s.state = canonical(m.Content), true, awaitAccept
@@ -218,16 +277,17 @@ func (s *Session) yields(c *content) bool {
 
 func (s *Session) started(c *content, raw json.RawMessage) ([]Message, string) {
 	s.start = canonical(raw)
+	known := slices.IndexFunc(macMethods, func(m string) bool { return slices.Contains(c.MACMethods, m) })
 	switch {
 	case s.start == nil || c.From != s.other.Device:
 		return nil, CodeMalformed
 	case c.Method != method || !slices.Contains(c.Agreements, keyAgreement) || !slices.Contains(c.Hashes, hash) ||
-		!slices.Contains(c.MACMethods, macMethod) || !slices.Contains(c.Texts, "decimal"):
+		known < 0 || !slices.Contains(c.Texts, "decimal"):
 		return nil, CodeMethod
 	}
-	s.weStarted, s.state = false, awaitKey
+	s.weStarted, s.state, s.macMethod = false, awaitKey, macMethods[known]
 	a := s.content()
-	a.Agreement, a.Hash, a.MACMethod, a.Texts = keyAgreement, hash, macMethod, []string{"decimal"}
+	a.Agreement, a.Hash, a.MACMethod, a.Texts = keyAgreement, hash, s.macMethod, []string{"decimal"}
 	if slices.Contains(c.Texts, "emoji") {
 		a.Texts = append(a.Texts, "emoji")
 	}
@@ -236,10 +296,10 @@ func (s *Session) started(c *content, raw json.RawMessage) ([]Message, string) {
 }
 
 func (s *Session) accepted(c *content) ([]Message, string) {
-	if c.Agreement != keyAgreement || c.Hash != hash || c.MACMethod != macMethod || !slices.Contains(c.Texts, "decimal") {
+	if c.Agreement != keyAgreement || c.Hash != hash || !slices.Contains(macMethods, c.MACMethod) || !slices.Contains(c.Texts, "decimal") {
 		return nil, CodeMethod
 	}
-	s.commitment, s.state = c.Commitment, awaitKey
+	s.commitment, s.macMethod, s.state = c.Commitment, c.MACMethod, awaitKey
 	return []Message{s.key()}, ""
 }
 

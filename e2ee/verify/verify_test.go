@@ -2,9 +2,12 @@ package verify
 
 import (
 	"bytes"
+	"cmp"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -27,6 +30,18 @@ type talk struct {
 	errA      error
 	errB      error
 	intercept func(to *Session, m Message) Message
+}
+
+// beginInRoom is begin in a room, where the request is the event $request.
+func beginInRoom(t *testing.T) *talk {
+	t.Helper()
+	a, request := RequestInRoom(alice, bob.User, time.Now())
+	a.Sent("$request")
+	b, ready, err := AcceptInRoom(bob, alice.User, "$request", request.Content, time.Now(), time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &talk{t: t, a: a, b: b, toA: []Message{ready}}
 }
 
 func begin(t *testing.T) *talk {
@@ -90,7 +105,12 @@ func (k *talk) wantCode(err error, code string) {
 }
 
 func TestBothAgree(t *testing.T) {
-	k := begin(t)
+	for name, begin := range map[string]func(*testing.T) *talk{"to devices": begin, "in a room": beginInRoom} {
+		t.Run(name, func(t *testing.T) { bothAgree(t, begin(t)) })
+	}
+}
+
+func bothAgree(t *testing.T, k *talk) {
 	k.run()
 	if !k.a.Comparable() || !k.b.Comparable() || k.a.Other() != bob || k.b.Other() != alice {
 		t.Fatalf("%v, %v", k.errA, k.errB)
@@ -154,7 +174,7 @@ func TestOtherKeys(t *testing.T) {
 // TestSomebodyBetween exchanges the public keys on their way.
 func TestSomebodyBetween(t *testing.T) {
 	k := begin(t)
-	mallory := newSession(alice, bob, "")
+	mallory := newSession(alice, bob, "", time.Now())
 	k.intercept = func(to *Session, m Message) Message {
 		if m.Type == TypeKey {
 			m.Content = bytes.Replace(bytes.Replace(m.Content, []byte(k.a.public), []byte(mallory.public), 1), []byte(k.b.public), []byte(mallory.public), 1)
@@ -193,7 +213,7 @@ func TestRefusals(t *testing.T) {
 	for what, broken := range map[string]struct{ kind, old, new, code string }{
 		"an unknown method":     {TypeStart, method, "m.other", CodeMethod},
 		"another agreement":     {TypeStart, keyAgreement, "curve25519", CodeMethod},
-		"an older code":         {TypeAccept, macMethod, "hkdf-hmac-sha256", CodeMethod},
+		"an unknown code":       {TypeAccept, macMethod, "hmac-sha256", CodeMethod},
 		"a start of another":    {TypeStart, `"from_device":"A"`, `"from_device":"X"`, CodeMalformed},
 		"a start without sense": {TypeStart, `"from_device":"A"`, `"from_device":5`, CodeMalformed},
 		"a key that is none":    {TypeKey, `"key":"`, `"key":"A`, CodeMalformed},
@@ -226,6 +246,144 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// TestInRoom looks at what goes through a room: no event names a transaction, all name the request, and what names
+// another, or none, is not of this conversation.
+func TestInRoom(t *testing.T) {
+	k := beginInRoom(t)
+	kinds := 0
+	k.intercept = func(to *Session, m Message) Message {
+		kinds++
+		if InRoom(m.Content) != "$request" || bytes.Contains(m.Content, []byte("transaction_id")) {
+			t.Errorf("%s is %s", m.Type, m.Content)
+		}
+		for _, foreign := range []string{
+			strings.Replace(string(m.Content), "$request", "$other", 1),
+			strings.Replace(string(m.Content), reference, "m.thread", 1),
+			`{"transaction_id":"$request","code":"m.user"}`,
+		} {
+			if answers, err := to.Handle(TypeCancel, json.RawMessage(foreign)); answers != nil || err != nil || to.Ended() {
+				t.Errorf("%s is taken: %v, %v", foreign, answers, err)
+			}
+		}
+		return m
+	}
+	k.run()
+	k.confirm(bobKeys, aliceKeys)
+	if !k.a.Done() || !k.b.Done() || kinds != 9 {
+		t.Errorf("%v, %v after %d events", k.errA, k.errB, kinds)
+	}
+
+	// A second device of theirs that answers too is not heard.
+	k = beginInRoom(t)
+	k.run()
+	if answers, err := k.a.Handle(TypeReady, json.RawMessage(`{"from_device":"B2","methods":["m.sas.v1"],"m.relates_to":{"rel_type":"m.reference","event_id":"$request"}}`)); answers != nil || err != nil || !k.a.Comparable() {
+		t.Errorf("a second device: %v, %v", answers, err)
+	}
+	// A conversation over messages to devices is not one in a room.
+	k = begin(t)
+	k.intercept = func(to *Session, m Message) Message {
+		return Message{m.Type, bytes.Replace(m.Content, []byte(`"transaction_id":"`+k.a.ID()+`"`), []byte(`"m.relates_to":{"rel_type":"m.reference","event_id":"`+k.a.ID()+`"}`), 1)}
+	}
+	k.run()
+	if k.a.Comparable() || k.b.Comparable() {
+		t.Error("events of a room are taken for messages to a device")
+	}
+}
+
+func TestRequestsInRoom(t *testing.T) {
+	now := time.Now()
+	_, request := RequestInRoom(alice, bob.User, now)
+	if request.Type != "m.room.message" {
+		t.Errorf("it is %s", request.Type)
+	}
+	if to, from, ok := Asks(request.Content); !ok || to != bob.User || from != alice.Device || From(request.Content) != alice.Device {
+		t.Errorf("asks %s from %s, %v", to, from, ok)
+	}
+	for what, c := range map[string]struct {
+		own    Party
+		sender id.UserID
+		event  id.EventID
+		at     time.Time
+		old    string
+		new    string
+		code   string
+	}{
+		"it is for somebody else": {own: Party{"@carol:h", "C"}, code: CodeMalformed},
+		"it is one's own":         {own: bob, sender: bob.User, code: CodeMalformed},
+		"it is no event":          {own: bob, event: "-", code: CodeMalformed},
+		"it is too old":           {own: bob, at: now.Add(-Freshness), code: CodeTimeout},
+		"it is from the future":   {own: bob, at: now.Add(maxAhead + time.Second), code: CodeTimeout},
+		"it has another method":   {own: bob, old: method, new: "m.other", code: CodeMethod},
+		"it is another message":   {own: bob, old: MsgType, new: "m.text", code: CodeMalformed},
+		"it names no device":      {own: bob, old: `"from_device":"A"`, new: `"from_device":""`, code: CodeMalformed},
+	} {
+		event := map[bool]id.EventID{true: "", false: "$request"}[c.event == "-"]
+		content := json.RawMessage(strings.Replace(string(request.Content), c.old, c.new, 1))
+		sender, at := cmp.Or(c.sender, alice.User), c.at
+		if at.IsZero() {
+			at = now
+		}
+		_, _, err := AcceptInRoom(c.own, sender, event, content, at, now)
+		var cancelled *Cancelled
+		if !errors.As(err, &cancelled) || cancelled.Code != c.code {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	at := now.Add(-time.Minute)
+	s, _, err := AcceptInRoom(bob, alice.User, "$request", request.Content, at, now)
+	if err != nil || !s.Expires().Equal(at.Add(Freshness)) {
+		t.Errorf("%v, it ends %v", err, s.Expires())
+	}
+}
+
+// TestOldCodes has one side offer, or choose, the old code only; both go by it, and else by the new one.
+func TestOldCodes(t *testing.T) {
+	both := `["` + macMethod + `","` + oldMACMethod + `"]`
+	for _, c := range []struct{ kind, old, new, used string }{
+		{"", "", "", macMethod},
+		{TypeStart, both, `["` + oldMACMethod + `","` + macMethod + `"]`, macMethod},
+		{TypeStart, both, `["` + oldMACMethod + `"]`, oldMACMethod},
+		{TypeAccept, macMethod, oldMACMethod, oldMACMethod},
+	} {
+		k := begin(t)
+		k.intercept = func(to *Session, m Message) Message {
+			if m.Type == c.kind {
+				if !bytes.Contains(m.Content, []byte(c.old)) {
+					t.Errorf("%s is %s", m.Type, m.Content)
+				}
+				m.Content = bytes.Replace(m.Content, []byte(c.old), []byte(c.new), 1)
+				if m.Type == TypeStart { // as if alice had sent it so
+					k.a.start = canonical(m.Content)
+				} else {
+					k.b.macMethod = c.used
+				}
+			}
+			return m
+		}
+		k.run()
+		k.confirm(bobKeys, aliceKeys)
+		if !k.a.Done() || !k.b.Done() || k.a.macMethod != c.used || k.b.macMethod != c.used {
+			t.Errorf("%+v: %v, %v, by %s and %s", c, k.errA, k.errB, k.a.macMethod, k.b.macMethod)
+		}
+	}
+}
+
+// TestOldBase64 has codes that libolm made, as they were meant and as it wrote them.
+func TestOldBase64(t *testing.T) {
+	for meant, written := range map[string]string{
+		"hVlmvInYESuI3ZxkOFhMriVqnGbLO730fDkftLY20kk": "hVlmbYnYblmIbG1JYkcxSllrY3hTbGxyWTNoVGJHeHk",
+		"OeM9u7ZpmsLEKpU9/65aDcvWUXtuqSkoopEkjGfz1Lk": "OeM9ObZpWnDEbkRFYmtSRlltdFNSbGx0ZEZOU2JHeDA",
+	} {
+		sum, err := base64.RawStdEncoding.DecodeString(meant)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := oldBase64(sum); got != written {
+			t.Errorf("%s is written %s, not %s", meant, got, written)
+		}
+	}
+}
+
 // FuzzMessages gives one side any messages in any order; it never is through without the other's proof.
 func FuzzMessages(f *testing.F) {
 	a, request := Request(alice, bob.User, time.Now())
@@ -234,7 +392,7 @@ func FuzzMessages(f *testing.F) {
 	f.Add(TypeRequest, []byte(request.Content), TypeMAC, []byte(`{"transaction_id":"x","mac":{},"keys":""}`))
 	f.Add(TypeReady, []byte(`{"transaction_id":"x","from_device":"A","methods":["m.sas.v1"]}`), TypeDone, []byte(`{"transaction_id":"x"}`))
 	f.Fuzz(func(t *testing.T, kind1 string, raw1 []byte, kind2 string, raw2 []byte) {
-		for _, s := range []*Session{newSession(bob, alice, Transaction(raw1)), newSession(bob, alice, a.transaction)} {
+		for _, s := range []*Session{newSession(bob, alice, "x", time.Now()), newSession(bob, alice, a.transaction, time.Now())} {
 			s.state = awaitStart
 			for _, m := range []Message{{kind1, raw1}, {kind2, raw2}, {kind1, raw1}} {
 				answers, err := s.Handle(m.Type, m.Content)
