@@ -42,6 +42,7 @@ func (a *app) chat() *cobra.Command {
 				if err != nil {
 					return err
 				}
+				a.chatting = true
 				t := &talk{app: a, s: s, room: room, options: kind.options(), history: history, seen: map[id.EventID]bool{}}
 				return t.run(cmd.Context(), limit)
 			})
@@ -64,6 +65,13 @@ type talk struct {
 	seen    map[id.EventID]bool
 	order   []id.EventID   // of seen, oldest first
 	pending []client.Event // could not be decrypted yet
+	asker   id.UserID      // who asked last for a verification
+	quit    bool
+
+	lines    chan string
+	arrivals chan arrival
+	outages  chan error
+	ended    chan error
 }
 
 // arrival is one answer of the server, and where to tell that it was taken in.
@@ -78,31 +86,32 @@ func (t *talk) run(ctx context.Context, limit int) error {
 	if err := t.begin(ctx, limit); err != nil {
 		return err
 	}
-	lines, arrivals, outages, ended := make(chan string), make(chan arrival), make(chan error), make(chan error, 1)
-	go t.readLines(ctx, lines)
+	t.lines, t.arrivals, t.outages, t.ended = make(chan string), make(chan arrival), make(chan error), make(chan error, 1)
+	go t.readLines(ctx, t.lines)
 	request := client.SyncRequest{Since: t.s.since(), Timeout: chatPoll, Filter: chatFilter(t.room)}
-	go t.follow(ctx, request, arrivals, outages, ended)
-	for {
+	go t.follow(ctx, request, t.arrivals, t.outages, t.ended)
+	for !t.quit {
 		select {
-		case line, ok := <-lines:
+		case line, ok := <-t.lines:
 			if !ok || line == "/quit" {
 				return nil
 			}
 			if err := t.enter(ctx, line); err != nil {
 				return err
 			}
-		case got := <-arrivals:
+		case got := <-t.arrivals:
 			err := t.take(ctx, got.answer)
 			got.done <- err
 			if err != nil {
 				return err
 			}
-		case err := <-outages:
+		case err := <-t.outages:
 			t.app.note("Waiting for the server: %v", err)
-		case err := <-ended:
+		case err := <-t.ended:
 			return err
 		}
 	}
+	return nil
 }
 
 // begin shows what was said before.
@@ -154,8 +163,8 @@ func (t *talk) follow(ctx context.Context, request client.SyncRequest, arrivals 
 	})
 }
 
-func chatFilter(room id.RoomID) json.RawMessage {
-	name, err := json.Marshal([]id.RoomID{room})
+func chatFilter(rooms ...id.RoomID) json.RawMessage {
+	name, err := json.Marshal(append([]id.RoomID{}, rooms...))
 	if err != nil {
 		return catchUpFilter
 	}
@@ -296,6 +305,9 @@ func (t *talk) retryPending() error {
 			still = append(still, e)
 			continue
 		}
+		if !ok || m.Kind == "other" {
+			continue
+		}
 		if err := t.showNew(m); err != nil {
 			return err
 		}
@@ -305,6 +317,9 @@ func (t *talk) retryPending() error {
 }
 
 func (t *talk) showNew(m message) error {
+	if m.asksMe {
+		t.asker = m.Sender
+	}
 	if err := t.app.show(m); err != nil {
 		return err
 	}

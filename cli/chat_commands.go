@@ -12,6 +12,7 @@ const chatCommands = `  /upload FILE            send a file
   /download EVENT [FILE]  fetch the file of a message, and decrypt it
   /members                who is in the room
   /invite USER            invite somebody
+  /verify [USER]          compare keys with who asks for it, or ask
   /me TEXT                say what you do
   /help                   this list
   /quit                   end the chat`
@@ -36,6 +37,8 @@ func (t *talk) enter(ctx context.Context, line string) error {
 		err = t.members(ctx)
 	case "invite":
 		err = t.invite(ctx, arg)
+	case "verify":
+		err = t.verify(ctx, arg)
 	case "help":
 		t.app.note(chatCommands)
 	default:

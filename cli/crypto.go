@@ -133,14 +133,14 @@ func (s *session) seal(ctx context.Context, room id.RoomID, kind string, content
 		return nil, err
 	}
 	withheld, err := s.machine.ShareRoomKey(room, e2ee.Sharing{
-		Members: readers.users, Visibility: readers.visibility, VerifiedOnly: options.verifiedOnly,
+		Members: readers.users, Visibility: readers.visibility, VerifiedOnly: options.verifiedOnly, Verifying: options.verifying,
 		MaxMessages: facts.RotateMessages, MaxAge: time.Duration(facts.RotateMS) * time.Millisecond,
 	})
 	if err != nil {
 		return nil, err
 	}
 	for _, w := range withheld {
-		if w.User == s.me.User && w.Reason == e2ee.ReasonNotOwned {
+		if w.User == s.me.User && w.Reason == e2ee.ReasonNotOwned || options.verifying != "" {
 			continue // the user's own unverified sessions are listed by "devices", not with every message
 		}
 		s.app.note("Warning: device %s of %s can't read this: %s", w.Device, w.User, w.Reason)
@@ -168,6 +168,7 @@ func (s *session) unseal(m *message, e client.Event) {
 		s.app.note("Warning: this profile was put back from an older copy. Keys that were used already are given up; what you " +
 			"send from now on has new ones. Better log in anew, and restore your key backup.")
 	}
-	m.Type, m.Content, m.Device = got.Type, got.Content, got.Device
+	m.Type, m.Device = got.Type, got.Device
 	m.Trust, m.Reason = got.Trust.Level, string(got.Trust.Reason)
+	m.Content, m.related = withRelation(got.Content, e.Content)
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/securecomm/securecomm/cli/client"
 	"github.com/securecomm/securecomm/e2ee"
+	"github.com/securecomm/securecomm/e2ee/verify"
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/spf13/cobra"
 )
@@ -24,7 +25,7 @@ const (
 
 // message is one message as the commands show it, in text and in JSON.
 type message struct {
-	Kind      string          `json:"kind"` // "message", "file", "member" or "other"
+	Kind      string          `json:"kind"` // "message", "file", "member", "verification" or "other"
 	ID        id.EventID      `json:"event_id,omitempty"`
 	Room      id.RoomID       `json:"room_id"`
 	Sender    id.UserID       `json:"sender"`
@@ -39,7 +40,11 @@ type message struct {
 	State     string          `json:"state"`
 	Error     string          `json:"error,omitempty"`
 
-	undecryptable bool // may be decryptable later, when its key arrives
+	To id.UserID `json:"to,omitempty"` // whom a verification is asked of
+
+	undecryptable bool       // may be decryptable later, when its key arrives
+	related       e2ee.Level // how far its relation to another message is to be trusted
+	asksMe        bool       // it asks this user for a verification that can still take place
 }
 
 // describe fills what follows from type and content.
@@ -65,6 +70,9 @@ func (m *message) describe(stateKey *string) {
 		}
 	case m.Type == "m.room.message" && content.MsgType == "m.emote":
 		m.Kind, m.Body = "message", "* "+content.Body
+	case m.Type == "m.room.message" && content.MsgType == verify.MsgType:
+		m.Kind, m.Body = "verification", "" // what it says is for clients that don't know what it is
+		m.To, _, _ = verify.Asks(m.Content)
 	case m.Type == "m.room.message" && content.Body != "":
 		m.Kind, m.Body = "message", content.Body
 	case m.Type == "m.room.member" && stateKey != nil:
@@ -92,7 +100,11 @@ func isFile(msgType string) bool {
 
 // line is the message as text.
 func (a *app) line(m message) text {
-	line := compose("%s  %s  %s", time.UnixMilli(m.Time).Local().Format("2006-01-02 15:04"), m.Sender, a.lock(m))
+	line := compose("%s  %s", time.UnixMilli(m.Time).Local().Format("2006-01-02 15:04"), m.Sender)
+	if m.Kind == "verification" {
+		return line + a.asks(m) // who it is will be seen, so that there is nothing to be marked
+	}
+	line += compose("  %s", a.lock(m))
 	switch m.Kind {
 	case "file":
 		line += compose("  %s  %s", lines(m.Body), m.ID)
@@ -110,6 +122,19 @@ func (a *app) line(m message) text {
 		line += "  (sent)"
 	}
 	return line
+}
+
+// asks is a request for a verification as text.
+func (a *app) asks(m message) text {
+	switch {
+	case m.To == "":
+		return "  (asks for a verification that makes no sense)"
+	case !m.asksMe:
+		return compose("  (asked %s to compare keys)", m.To)
+	case a.chatting:
+		return "  asks you to compare keys: /verify begins"
+	}
+	return compose("  asks you to compare keys: securecomm keys verify %s --live", m.Sender)
 }
 
 // lock shows how far a message is to be trusted: as a colour, or as a word where there are no colours.

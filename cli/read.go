@@ -93,7 +93,7 @@ func (s *session) latest(ctx context.Context, room id.RoomID, from string, limit
 			return nil, "", err
 		}
 		for _, e := range page.Chunk {
-			if m, ok := s.decode(room, e); ok && (all || m.Kind == "message" || m.Kind == "file") {
+			if m, ok := s.decode(room, e); ok && (all || m.Kind == "message" || m.Kind == "file" || m.Kind == "verification") {
 				found = append(found, e)
 			}
 		}

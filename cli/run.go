@@ -33,6 +33,7 @@ type app struct {
 	out, err io.Writer
 	env      []string
 	noting   sync.Mutex // notes come from several goroutines
+	chatting bool       // other commands can't use the profile meanwhile
 
 	home    string
 	profile string

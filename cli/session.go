@@ -11,6 +11,7 @@ import (
 
 	"github.com/securecomm/securecomm/cli/client"
 	"github.com/securecomm/securecomm/e2ee"
+	"github.com/securecomm/securecomm/e2ee/verify"
 	"github.com/securecomm/securecomm/homeserver/id"
 )
 
@@ -26,7 +27,7 @@ type session struct {
 	roomFacts map[id.RoomID]roomFacts
 	audiences map[id.RoomID]audience
 
-	collecting bool // messages of verifications, for verifyLive
+	collecting bool // messages of verifications, for live
 	collected  []e2ee.Verification
 }
 
@@ -134,6 +135,7 @@ func (s *session) take(ctx context.Context, answer *client.SyncAnswer) error {
 // sendOptions is how a message is to be sent.
 type sendOptions struct {
 	verifiedOnly bool
+	verifying    id.UserID // whose devices have to be able to read it, since it is about their verification
 }
 
 // send sends a message, encrypted if the room is.
@@ -193,8 +195,15 @@ func (s *session) decode(room id.RoomID, e client.Event) (m message, ok bool) {
 	}
 	if !m.undecryptable {
 		m.describe(e.StateKey)
+		m.asksMe = m.To == s.me.User && m.Sender != s.me.User && fresh(m.Time)
 	}
 	return m, true
+}
+
+// fresh says whether a verification that was asked for then can still take place.
+func fresh(millis int64) bool {
+	age := time.Since(time.UnixMilli(millis))
+	return age < verify.Freshness && age > -verify.MaxAhead
 }
 
 // memberViews lists a room's members.

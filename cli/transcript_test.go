@@ -85,10 +85,10 @@ func capture(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile("stdout")))
 }
 
-// field sets a variable to a field of the last output's JSON: field KEY NAME
+// field sets a variable to a field of the last output's JSON, or of the first object in it: field KEY NAME
 func field(ts *testscript.TestScript, _ bool, args []string) {
 	var document map[string]any
-	ts.Check(json.Unmarshal([]byte(ts.ReadFile("stdout")), &document))
+	ts.Check(json.NewDecoder(strings.NewReader(strings.TrimLeft(ts.ReadFile("stdout"), "["))).Decode(&document))
 	value, ok := document[args[0]]
 	if !ok {
 		ts.Fatalf("there is no field %s", args[0])

@@ -27,43 +27,63 @@ func (s *session) verification(v e2ee.Verification) {
 	}
 }
 
-// live is one verification in which both users look at their screens.
+// live is one verification in which both users look at their screens: in a room with another user, by messages to devices
+// among the own ones.
 type live struct {
 	*session
 	user     id.UserID
 	talk     *verify.Session
-	asked    bool // we have asked; else the other side has
+	room     id.RoomID // where it takes place; none if by messages to devices
+	asked    bool      // we have asked; else the other side has
 	expected verify.Keys
+	hearing  // of rooms
+
+	next    func(context.Context, time.Duration) error           // waits for an answer of the server and takes it in
+	confirm func(ctx context.Context, what string) (bool, error) // asks the user
 }
 
-// verifyLive verifies a user by a short text that both users compare. It ends after ten minutes at the latest.
+// verifyLive verifies a user by a short text that both users compare.
 func (s *session) verifyLive(ctx context.Context, user id.UserID) error {
-	ctx, cancel := context.WithTimeout(ctx, verify.Freshness)
-	defer cancel()
-	s.collecting = true
-	defer func() { s.collecting, s.collected = false, nil }()
-	l := &live{session: s, user: user}
-	err := l.run(ctx)
-	if err != nil && l.talk != nil && !l.talk.Ended() {
-		code := verify.CodeUser
-		if errors.Is(err, context.DeadlineExceeded) {
-			code = verify.CodeTimeout
-		}
-		// The context may be what ended it; the other side should hear of it all the same.
-		goodbye, cancel := context.WithTimeout(context.WithoutCancel(ctx), cancelPatience)
-		defer cancel()
-		err = errors.Join(err, l.send(goodbye, l.talk.Cancel(code)))
+	l := &live{session: s, user: user, hearing: newHearing()}
+	l.next = l.sync
+	l.confirm = func(_ context.Context, what string) (bool, error) { return s.app.confirm(what) }
+	l.collecting = true
+	defer func() { l.collecting, l.collected = false, nil }()
+	if err := l.catchUp(ctx); err != nil {
+		return err
 	}
-	return err
+	if user != s.me.User {
+		if err := l.findRooms(ctx); err != nil {
+			return err
+		}
+	}
+	return l.run(ctx)
+}
+
+// run is the verification. It ends ten minutes after it was asked for at the latest.
+func (l *live) run(ctx context.Context) error {
+	err := l.converse(ctx)
+	if err == nil || l.talk == nil || l.talk.Ended() {
+		return err
+	}
+	code := verify.CodeUser
+	if !time.Now().Before(l.talk.Expires()) {
+		code = verify.CodeTimeout
+		err = &verify.Cancelled{Code: code}
+	}
+	// The context may be what ended it; the other side should hear of it all the same.
+	goodbye, cancel := context.WithTimeout(context.WithoutCancel(ctx), cancelPatience)
+	defer cancel()
+	return errors.Join(err, l.send(goodbye, l.talk.Cancel(code)))
 }
 
 const cancelPatience = 5 * time.Second
 
-func (l *live) run(ctx context.Context) error {
-	if err := l.catchUp(ctx); err != nil {
+func (l *live) converse(ctx context.Context) error {
+	if err := l.learnUsers(ctx, []id.UserID{l.me.User, l.user}); err != nil {
 		return err
 	}
-	if err := l.learnUsers(ctx, []id.UserID{l.me.User, l.user}); err != nil {
+	if err := l.listen(ctx); err != nil {
 		return err
 	}
 	if err := l.answer(ctx); err != nil {
@@ -75,30 +95,37 @@ func (l *live) run(ctx context.Context) error {
 		}
 	}
 	for l.talk.Proven() == nil {
-		if l.talk.Comparable() && l.expected == nil {
-			if err := l.compare(ctx); err != nil {
-				return err
-			}
-			continue
-		}
-		answer, err := l.client.Sync(ctx, client.SyncRequest{Since: l.since(), Filter: catchUpFilter, Timeout: chatPoll})
-		if err != nil {
-			return err
-		}
-		if err := l.take(ctx, answer); err != nil {
-			return err
-		}
-		if err := l.answer(ctx); err != nil {
+		if err := l.step(ctx); err != nil {
 			return err
 		}
 	}
 	return l.trust(ctx)
 }
 
+// step has the users compare if they can, else waits for what comes.
+func (l *live) step(ctx context.Context) error {
+	ctx, cancel := context.WithDeadline(ctx, l.talk.Expires())
+	defer cancel()
+	if l.talk.Comparable() && l.expected == nil {
+		return l.compare(ctx)
+	}
+	if err := l.next(ctx, chatPoll); err != nil {
+		return err
+	}
+	return l.answer(ctx)
+}
+
 func (l *live) own() verify.Party { return verify.Party{User: l.me.User, Device: l.me.Device} }
 
-// ask asks all devices of the user.
+// ask asks the user: another one in a room, if there is a way to one, else all devices.
 func (l *live) ask(ctx context.Context) error {
+	room, err := l.roomToAsk(ctx)
+	if err != nil {
+		return err
+	}
+	if room != "" {
+		return l.askInRoom(ctx, room)
+	}
 	talk, request := verify.Request(l.own(), l.user, time.Now())
 	l.talk, l.asked = talk, true
 	l.app.note("Asked %s; waiting for the other side to accept.", l.user)
@@ -110,45 +137,59 @@ func (l *live) answer(ctx context.Context) error {
 	came := l.collected
 	l.collected = nil
 	for _, v := range came {
-		if v.Sender != l.user {
-			continue
+		if err := l.toDevice(ctx, v); err != nil {
+			return err
 		}
-		if v.Type == verify.TypeRequest {
-			if err := l.asking(ctx, v.Content); err != nil {
-				return err
-			}
-			continue
+	}
+	return l.answerRooms(ctx)
+}
+
+// toDevice takes a message to this device.
+func (l *live) toDevice(ctx context.Context, v e2ee.Verification) error {
+	if v.Sender != l.user {
+		return nil
+	}
+	if v.Type == verify.TypeRequest {
+		talk, ready, err := verify.Accept(l.own(), l.user, v.Content, time.Now())
+		if err != nil {
+			return nil // too old, or nothing that could be answered
 		}
-		if l.talk == nil {
-			continue // of a conversation that is over
-		}
-		waiting := l.talk.Other().Device == ""
-		answers, failed := l.talk.Handle(v.Type, v.Content)
-		if err := l.send(ctx, answers...); err != nil || failed != nil {
-			return errors.Join(failed, err)
-		}
-		if waiting && l.talk.Other().Device != "" {
-			if err := l.tellOthers(ctx); err != nil {
-				return err
-			}
-		}
+		return l.asking(ctx, talk, ready, "")
+	}
+	if l.talk == nil || l.room != "" {
+		return nil // of a conversation that is over
+	}
+	waiting := l.talk.Other().Device == ""
+	if err := l.handle(ctx, v.Type, v.Content); err != nil {
+		return err
+	}
+	if waiting && l.talk.Other().Device != "" {
+		return l.tellOthers(ctx)
 	}
 	return nil
 }
 
-// asking takes a request of the other side. If both have asked, the one of the smaller user, or device, counts.
-func (l *live) asking(ctx context.Context, request json.RawMessage) error {
+// handle takes a message of the conversation, and sends the answers.
+func (l *live) handle(ctx context.Context, kind string, content json.RawMessage) error {
+	answers, failed := l.talk.Handle(kind, content)
+	return errors.Join(failed, l.send(ctx, answers...))
+}
+
+// asking takes a request of the other side. If both have asked, the one of the smaller user, or device, counts. There is
+// never more than one conversation.
+func (l *live) asking(ctx context.Context, talk *verify.Session, ready verify.Message, room id.RoomID) error {
 	if l.talk != nil && (l.expected != nil || l.talk.Comparable()) {
 		return nil
-	}
-	talk, ready, err := verify.Accept(l.own(), l.user, request, time.Now())
-	if err != nil {
-		return nil // too old, or nothing that could be answered
 	}
 	if l.asked && cmp.Or(cmp.Compare(l.user, l.me.User), cmp.Compare(talk.Other().Device, l.me.Device)) > 0 {
 		return nil
 	}
-	l.talk, l.asked = talk, false
+	if l.talk != nil {
+		if err := l.send(ctx, l.talk.Cancel(verify.CodeUser)); err != nil {
+			return err
+		}
+	}
+	l.talk, l.room, l.asked, l.ready = talk, room, false, false
 	l.app.note("%s asked; comparing.", l.user)
 	return l.send(ctx, ready)
 }
@@ -162,12 +203,15 @@ func (l *live) compare(ctx context.Context) error {
 	}
 	l.app.note("The other screen has to show, over a channel where you know who it is:\n\n    %s\n\n    or, as numbers: %d %d %d\n",
 		strings.Join(pictures, "   "), numbers[0], numbers[1], numbers[2])
-	same, err := l.app.confirm("Is it the same?")
+	same, err := l.confirm(ctx, "Is it the same?")
 	if err != nil {
 		return err
 	}
 	if !same {
 		return errors.Join(l.send(ctx, l.talk.Cancel(verify.CodeText)), &verify.Cancelled{Code: verify.CodeText})
+	}
+	if err := l.answer(ctx); err != nil || ctx.Err() != nil {
+		return errors.Join(err, ctx.Err()) // it was cancelled meanwhile, or took too long
 	}
 	own, err := l.machine.VerificationKeys(l.me.User, l.me.Device)
 	if err != nil {
@@ -202,9 +246,15 @@ func (l *live) trust(ctx context.Context) error {
 	return nil
 }
 
-// send sends to the other device, or as long as it is not known which that is, to all of the user.
+// send sends into the room, or to the other device; as long as it is not known which that is, to all of the user.
 func (l *live) send(ctx context.Context, messages ...verify.Message) error {
 	for _, m := range messages {
+		if l.room != "" {
+			if err := l.sendInRoom(ctx, m); err != nil {
+				return err
+			}
+			continue
+		}
 		to := []id.DeviceID{l.talk.Other().Device}
 		if to[0] == "" {
 			var err error

@@ -32,6 +32,11 @@ type Sharing struct {
 	MaxMessages  int64         // rotation_period_msgs; 0 for the default
 	MaxAge       time.Duration // rotation_period_ms; 0 for the default
 	VerifiedOnly bool          // leave out devices that are not verified
+
+	// Verifying is a user whose devices get the key though they are red, but for blocked ones: what is sent is the
+	// verification by which that can change (Client-Server API, "Key verification framework"). The key is changed before
+	// anything else is sent.
+	Verifying id.UserID
 }
 
 // Withheld is a device that does not get the key, and why.
@@ -115,6 +120,8 @@ func (t *txn) audience(s Sharing) (devices []*deviceRecord, refused []Withheld, 
 			switch {
 			case d.Trust == Blocked:
 				refused = append(refused, Withheld{DeviceRef{user, device}, withheldBlocked, trust.Reason})
+			case user == s.Verifying:
+				devices = append(devices, d)
 			case trust.Level == Red, s.VerifiedOnly && trust.Level != Green:
 				refused = append(refused, Withheld{DeviceRef{user, device}, withheldUnverified, trust.Reason})
 			default:

@@ -56,6 +56,11 @@ type JoinedRoom struct {
 	Ephemeral struct {
 		Events Events `json:"events"`
 	} `json:"ephemeral"`
+	Summary struct {
+		Heroes  []id.UserID `json:"m.heroes"`
+		Joined  int         `json:"m.joined_member_count"`
+		Invited int         `json:"m.invited_member_count"`
+	} `json:"summary"`
 }
 
 // InvitedRoom is what an invited user may see of a room.

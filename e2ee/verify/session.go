@@ -22,10 +22,11 @@ type Party struct {
 	Device id.DeviceID
 }
 
-// Freshness is how old or how far ahead a request may be, by the clocks of both sides.
+// Freshness is how old a request may be, and how long a conversation may take from there; MaxAhead is how far the clock
+// of the other side may be ahead.
 const (
 	Freshness = 10 * time.Minute
-	maxAhead  = 5 * time.Minute
+	MaxAhead  = 5 * time.Minute
 )
 
 // state is what is waited for.
@@ -123,7 +124,7 @@ func accept(own Party, sender id.UserID, c *content, s *Session, now time.Time) 
 	switch {
 	case c.From == "" || sender == own.User && c.From == own.Device:
 		return nil, Message{}, fmt.Errorf("accepting a verification: %w", &Cancelled{Code: CodeMalformed})
-	case !now.Before(s.expires) || s.expires.Sub(now) > Freshness+maxAhead:
+	case !now.Before(s.expires) || s.expires.Sub(now) > Freshness+MaxAhead:
 		return nil, Message{}, fmt.Errorf("accepting a verification: %w", &Cancelled{Code: CodeTimeout})
 	case !slices.Contains(c.Methods, method):
 		return nil, Message{}, fmt.Errorf("accepting a verification: %w", &Cancelled{Code: CodeMethod})

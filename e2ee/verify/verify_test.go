@@ -202,7 +202,7 @@ func TestSomebodyBetween(t *testing.T) {
 func TestRefusals(t *testing.T) {
 	now := time.Now()
 	_, request := Request(alice, bob.User, now)
-	for _, late := range []time.Duration{Freshness + time.Minute, -maxAhead - time.Minute} {
+	for _, late := range []time.Duration{Freshness + time.Minute, -MaxAhead - time.Minute} {
 		if _, _, err := Accept(bob, alice.User, request.Content, now.Add(late)); err == nil {
 			t.Errorf("a request %s old is taken", late)
 		}
@@ -312,7 +312,7 @@ func TestRequestsInRoom(t *testing.T) {
 		"it is one's own":         {own: bob, sender: bob.User, code: CodeMalformed},
 		"it is no event":          {own: bob, event: "-", code: CodeMalformed},
 		"it is too old":           {own: bob, at: now.Add(-Freshness), code: CodeTimeout},
-		"it is from the future":   {own: bob, at: now.Add(maxAhead + time.Second), code: CodeTimeout},
+		"it is from the future":   {own: bob, at: now.Add(MaxAhead + time.Second), code: CodeTimeout},
 		"it has another method":   {own: bob, old: method, new: "m.other", code: CodeMethod},
 		"it is another message":   {own: bob, old: MsgType, new: "m.text", code: CodeMalformed},
 		"it names no device":      {own: bob, old: `"from_device":"A"`, new: `"from_device":""`, code: CodeMalformed},

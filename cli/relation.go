@@ -1,0 +1,63 @@
+package cli
+
+import (
+	"encoding/json"
+	"reflect"
+
+	"github.com/securecomm/securecomm/e2ee"
+	"github.com/securecomm/securecomm/homeserver/id"
+)
+
+// relation is how a message belongs to another one (Client-Server API, "Forming relationships between events").
+type relation struct {
+	Type    string     `json:"rel_type"`
+	Event   id.EventID `json:"event_id"`
+	Key     string     `json:"key"`
+	InReply struct {
+		Event id.EventID `json:"event_id"`
+	} `json:"m.in_reply_to"`
+	FallingBack bool `json:"is_falling_back"`
+}
+
+const relatesTo = "m.relates_to"
+
+// relationOf reads the relation of a content; it is empty if there is none.
+func relationOf(content json.RawMessage) (r relation) {
+	var fields struct {
+		Relation relation `json:"m.relates_to"`
+	}
+	if json.Unmarshal(content, &fields) != nil {
+		return relation{}
+	}
+	return fields.Relation
+}
+
+// withRelation gives the decrypted content of an event the relation that stands beside its ciphertext, where it has to be
+// for the servers, and which they could have exchanged. The level is how far it is to be trusted: green if it is in the
+// encrypted content too, red if another one is.
+func withRelation(content, outside json.RawMessage) (json.RawMessage, e2ee.Level) {
+	var inner, outer map[string]json.RawMessage
+	if json.Unmarshal(content, &inner) != nil || inner == nil || json.Unmarshal(outside, &outer) != nil {
+		return content, e2ee.Red
+	}
+	switch in, out := inner[relatesTo], outer[relatesTo]; {
+	case out == nil:
+		return content, e2ee.Green
+	case in != nil && same(in, out):
+		return content, e2ee.Green
+	case in != nil:
+		return content, e2ee.Red
+	default:
+		inner[relatesTo] = out
+	}
+	joined, err := json.Marshal(inner)
+	if err != nil {
+		return content, e2ee.Red
+	}
+	return joined, e2ee.Yellow
+}
+
+func same(a, b json.RawMessage) bool {
+	var x, y any
+	return json.Unmarshal(a, &x) == nil && json.Unmarshal(b, &y) == nil && reflect.DeepEqual(x, y)
+}
