@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/securecomm/securecomm/cli/client"
+	"github.com/securecomm/securecomm/e2ee/verify"
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/spf13/cobra"
 )
@@ -84,6 +85,7 @@ func (a *app) read() *cobra.Command {
 // where older ones begin.
 func (s *session) latest(ctx context.Context, room id.RoomID, from string, limit int, all bool) ([]message, string, error) {
 	var found []client.Event
+	answered := map[id.EventID][]id.UserID{}
 	for range maxPages {
 		page, err := s.client.Messages(ctx, room, from, min(limit-len(found), pageSize))
 		if err != nil {
@@ -93,8 +95,13 @@ func (s *session) latest(ctx context.Context, room id.RoomID, from string, limit
 			return nil, "", err
 		}
 		for _, e := range page.Chunk {
-			if m, ok := s.decode(room, e); ok && (all || m.Kind == "message" || m.Kind == "file" || m.Kind == "verification") {
+			m, ok := s.decode(room, e)
+			if ok && (all || m.Kind == "message" || m.Kind == "file" || m.Kind == "verification") {
 				found = append(found, e)
+			}
+			if m.Type == verify.TypeReady || m.Type == verify.TypeCancel || m.Type == verify.TypeDone {
+				asked := verify.InRoom(m.Content)
+				answered[asked] = append(answered[asked], m.Sender)
 			}
 		}
 		from = page.End
@@ -106,6 +113,10 @@ func (s *session) latest(ctx context.Context, room id.RoomID, from string, limit
 	messages, err := s.decodeAll(ctx, room, found)
 	if err != nil {
 		return nil, "", err
+	}
+	for i := range messages {
+		m := &messages[i]
+		m.asksMe = m.asksMe && !slices.Contains(answered[m.ID], m.Sender) && !slices.Contains(answered[m.ID], m.To)
 	}
 	return messages, from, s.afterDecrypting(ctx)
 }
