@@ -60,20 +60,23 @@ func candidates(answer *client.SyncAnswer, user id.UserID) []id.RoomID {
 			marked = directOf(e.Content)[user]
 		}
 	}
+	const none = 3
 	rank := func(room id.RoomID) int {
 		summary := answer.Rooms.Join[room].Summary
-		switch pair := summary.Joined+summary.Invited == 2 && slices.Equal(summary.Heroes, []id.UserID{user}); {
+		switch pair := summary.Joined+summary.Invited == 2; {
 		case slices.Contains(marked, room):
 			return 0
-		case pair:
+		case pair && slices.Equal(summary.Heroes, []id.UserID{user}):
 			return 1
+		case pair && len(summary.Heroes) == 0: // it has a name, so that nobody says who is in it
+			return 2
 		}
-		return 2
+		return none
 	}
 	rooms := slices.SortedFunc(maps.Keys(answer.Rooms.Join), func(x, y id.RoomID) int {
 		return cmp.Or(cmp.Compare(rank(x), rank(y)), cmp.Compare(x, y))
 	})
-	rooms = slices.DeleteFunc(rooms, func(room id.RoomID) bool { return rank(room) == 2 })
+	rooms = slices.DeleteFunc(rooms, func(room id.RoomID) bool { return rank(room) == none })
 	return rooms[:min(len(rooms), maxCandidates)]
 }
 
