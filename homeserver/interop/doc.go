@@ -2,6 +2,7 @@
 // people use them. What these found once stays found.
 //
 //   - browser_test.go: the newest matrix-js-sdk with its Rust crypto, in headless Chromium.
+//   - verification_test.go: the same against the terminal client, by emoji in a room.
 //   - nio_test.go: matrix-nio; commander_test.go: matrix-commander on top of it.
 //   - synapse_test.go: Synapse as a federated server, in rooms of several versions.
 //

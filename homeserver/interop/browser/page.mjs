@@ -160,10 +160,18 @@ export async function confirm() {
   await globalThis.verified;
 }
 
-export async function trusts({ user }) {
-  return (await client.getCrypto().getUserVerificationStatus(user)).isCrossSigningVerified();
+// mismatch says that the other side shows something else.
+export async function mismatch() {
+  (await globalThis.sas).mismatch();
+  await globalThis.verified.catch(() => {});
+}
+
+// trusts says whether a user is verified; where that is expected, it waits for the signature to come back.
+export async function trusts({ user, expected }) {
+  const look = async () => (await client.getCrypto().getUserVerificationStatus(user)).isCrossSigningVerified();
+  return expected ? until(`${user} verified`, look) : look();
 }
 
 globalThis.peer = {
-  login, setUp, create, join, look, awaitMember, send, echoes, awaitMessage, threads, members, verify, emoji, confirm, trusts,
+  login, setUp, create, join, look, awaitMember, send, echoes, awaitMessage, threads, members, verify, emoji, confirm, mismatch, trusts,
 };
