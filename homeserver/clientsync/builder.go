@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"strconv"
 
+	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/filter"
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/pushrule"
@@ -29,7 +30,8 @@ type builder struct {
 	w     *window
 	data  []store.AccountDatum
 	came  []id.UserID // who came to share a room with the user
-	any   bool        // there is something to tell
+	owed  map[store.RoomNID][]event.StateKeyTuple
+	any   bool // there is something to tell
 	seen  map[store.StateNID]string
 	shown int // bytes of events in timelines
 	// events that were looked at for timelines, and their bytes
@@ -79,6 +81,9 @@ func (b *builder) build() error {
 		return err
 	}
 	b.w = w
+	if err := b.findOwed(); err != nil {
+		return err
+	}
 	if err := b.accountData(); err != nil {
 		return err
 	}

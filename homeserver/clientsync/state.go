@@ -108,14 +108,14 @@ func (b *builder) stateName() string {
 }
 
 // stateNeeded finds out what state a client lacks; nil if it lacks none. Whoever takes over the pieces, and then, unless
-// the state is that after the timeline, the timeline's events in order, has the state of the room. For that, the
-// timeline may have to begin later.
+// the state is that after the timeline, the timeline's events in order, has the state of the room, but for what the next
+// answer mends.
 func (b *builder) stateNeeded(v *visit, t *timeline) (*stateNeeded, error) {
 	if v.never || !b.f.Room.State.AllowsRoom(v.roomID) {
 		return nil, nil
 	}
 	n := &stateNeeded{lazy: b.f.Room.State.LazyLoadMembers || b.f.Room.Timeline.LazyLoadMembers}
-	changed := v.fresh || t.limited || t.hid || slices.ContainsFunc(t.events, b.mayChangeState)
+	changed := v.fresh || t.limited || t.hid || len(b.owed[v.room]) > 0 || slices.ContainsFunc(t.events, b.mayChangeState)
 	var end store.StateMap
 	var err error
 	if changed {
@@ -123,7 +123,7 @@ func (b *builder) stateNeeded(v *visit, t *timeline) (*stateNeeded, error) {
 			return nil, err
 		}
 		if !b.r.UseStateAfter {
-			if err = b.beginLater(v, t, end); err != nil {
+			if err = b.mendLosers(v, t, end); err != nil {
 				return nil, err
 			}
 		}
@@ -169,9 +169,10 @@ func (b *builder) stateKnown(v *visit, t *timeline) (store.StateMap, error) {
 	return b.stateAt(v.room, v.stateTo)
 }
 
-// beginLater lets a timeline begin behind the last event in it that sets what another event has set by its end, if that
-// one is no part of it: who took over the earlier one would keep it.
-func (b *builder) beginLater(v *visit, t *timeline, end store.StateMap) error {
+// mendLosers looks for the state events in a timeline that have set, by its end, what another event has that is no part
+// of it: whoever took over the timeline would keep them. One that has lost to an event from before it is shown, and the next
+// answer tells what is so instead. Behind one that was followed by what is not shown, the timeline begins.
+func (b *builder) mendLosers(v *visit, t *timeline, end store.StateMap) error {
 	later := map[event.StateKeyTuple]bool{}
 	for i, ev := range slices.Backward(t.events) {
 		if ev.StateKey == nil || ev.Position > v.stateTo || ev.Outlier() || later[ev.Tuple()] {
@@ -185,11 +186,38 @@ func (b *builder) beginLater(v *visit, t *timeline, end store.StateMap) error {
 		if set != nil && (set.NID == ev.NID || !b.stateAllows(set)) {
 			continue
 		}
+		if set != nil && set.Position < ev.Position && !v.left && len(b.next.Owed) < stream.MaxOwed {
+			b.next.Owed = append(b.next.Owed, int64(ev.NID))
+			continue
+		}
 		t.events, t.limited, t.prev = t.events[i+1:], true, ev.Position
 		if len(t.events) > 0 {
 			t.prev = t.events[0].Position - 1
 		}
 		return nil
+	}
+	return nil
+}
+
+// findOwed finds the pieces of state that the answer before owed the client.
+func (b *builder) findOwed() error {
+	if b.r.Since == nil || len(b.r.Since.Owed) == 0 {
+		return nil
+	}
+	nids := make([]store.EventNID, len(b.r.Since.Owed))
+	for i, n := range b.r.Since.Owed {
+		nids[i] = store.EventNID(n)
+	}
+	list, err := b.tx.Events.ByNID(nids...)
+	if err != nil {
+		return err
+	}
+	b.owed = map[store.RoomNID][]event.StateKeyTuple{}
+	for _, ev := range list {
+		if ev.StateKey != nil && b.p.joined(ev.RoomID) {
+			b.owed[ev.Room] = append(b.owed[ev.Room], ev.Tuple())
+			b.w.room(ev.RoomID)
+		}
 	}
 	return nil
 }
@@ -239,6 +267,15 @@ func (b *builder) compare(v *visit, t *timeline, n *stateNeeded, end store.State
 	}
 	note := func(key int64) {
 		if now := n.value(key); now != before.Get(key) {
+			n.pieces[key], n.changed[key] = now, true
+		}
+	}
+	for _, owed := range b.owed[v.room] {
+		key, err := b.tx.States.FindKey(owed)
+		if err != nil {
+			return err
+		}
+		if now := n.value(key); now != 0 && !touched[key] {
 			n.pieces[key], n.changed[key] = now, true
 		}
 	}

@@ -190,7 +190,7 @@ func (e *Engine) look(ctx context.Context, r *Request) (Answer, error) {
 		return Answer{}, fmt.Errorf("sync of %s: %w", r.User, err)
 	}
 	b.judge()
-	return Answer{Body: b.finish(), Next: now, Empty: !b.any, unanswered: b.unanswered}, nil
+	return Answer{Body: b.finish(), Next: b.next, Empty: !b.any, unanswered: b.unanswered}, nil
 }
 
 // gather reads what there is to tell, up to a position.

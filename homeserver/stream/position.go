@@ -19,22 +19,36 @@ type Token struct {
 	Position Position
 	Volatile int64
 	Epoch    string // empty: from before there were epochs
+	// Owed are events of which the reader was told, but has not yet been told that others take their place: numbers of
+	// state events in timelines that set what the state of their room has from another event.
+	Owed []int64
 }
+
+// MaxOwed is how many events a token may name.
+const MaxOwed = 4
 
 // ErrBadToken is returned by ParseToken for what was not made by Token.String.
 var ErrBadToken = errors.New("not a token of this server")
 
 // maxToken is how long a token may be, in bytes.
-const maxToken = 64
+const maxToken = 160
 
-// String is the token's form on the wire: "s12_3_EPOCH"; "s12" or "s12_3" without an epoch.
+// String is the token's form on the wire: "s12_3_EPOCH", or "s12_3_EPOCH_7.9" with what is owed; "s12" or "s12_3" without
+// an epoch.
 func (t Token) String() string {
 	out := "s" + strconv.FormatInt(int64(t.Position), 10)
-	if t.Volatile != 0 || t.Epoch != "" {
+	if t.Volatile != 0 || t.Epoch != "" || len(t.Owed) > 0 {
 		out += "_" + strconv.FormatInt(t.Volatile, 10)
 	}
-	if t.Epoch != "" {
+	if t.Epoch != "" || len(t.Owed) > 0 {
 		out += "_" + t.Epoch
+	}
+	for i, n := range t.Owed {
+		sign := "."
+		if i == 0 {
+			sign = "_"
+		}
+		out += sign + strconv.FormatInt(n, 10)
 	}
 	return out
 }
@@ -47,12 +61,20 @@ func ParseToken(s string) (Token, error) {
 	}
 	head, tail, split := strings.Cut(rest, "_")
 	tail, epoch, _ := strings.Cut(tail, "_")
+	epoch, names, some := strings.Cut(epoch, "_")
 	p, err := strconv.ParseInt(head, 10, 64)
 	var v int64
 	if err == nil && split {
 		v, err = strconv.ParseInt(tail, 10, 64)
 	}
-	t := Token{Position(p), v, epoch}
+	t := Token{Position: Position(p), Volatile: v, Epoch: epoch}
+	for some && err == nil && len(t.Owed) < MaxOwed {
+		var one string
+		var n int64
+		one, names, some = strings.Cut(names, ".")
+		n, err = strconv.ParseInt(one, 10, 64)
+		t.Owed = append(t.Owed, n)
+	}
 	if err != nil || t.String() != s {
 		return Token{}, fmt.Errorf("%w: %q", ErrBadToken, s)
 	}

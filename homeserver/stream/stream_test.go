@@ -1,6 +1,8 @@
 package stream
 
 import (
+	"math"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -8,12 +10,15 @@ import (
 )
 
 func TestToken(t *testing.T) {
-	for _, want := range []Token{{}, {12, 0, ""}, {12, 34, ""}, {-5, 0, ""}, {12, 0, "EPOCH"}, {12, 34, "EPOCH"}, {-5, 0, "EPOCH"}} {
-		if got, err := ParseToken(want.String()); err != nil || got != want {
+	for _, want := range []Token{
+		{}, {Position: 12}, {Position: 12, Volatile: 34}, {Position: -5}, {Position: 12, Epoch: "EPOCH"}, {Position: 12, Volatile: 34, Epoch: "EPOCH"},
+		{Position: -5, Epoch: "EPOCH"}, {Position: 12, Owed: []int64{7}}, {Position: math.MaxInt64, Volatile: math.MaxInt64, Epoch: "ABCDEFGHIJ", Owed: []int64{1, 2, 3, math.MaxInt64}},
+	} {
+		if got, err := ParseToken(want.String()); err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("%v became %v, %v", want, got, err)
 		}
 	}
-	for _, bad := range []string{"", "s", "12", "s+1", "s01", "s1_", "s1_x", "s1_0", "s1_0_", "s1__E", "s1_E", "s1_2_" + strings.Repeat("E", maxToken), "t1", "s99999999999999999999"} {
+	for _, bad := range []string{"", "s", "12", "s+1", "s01", "s1_", "s1_x", "s1_0", "s1_0_", "s1__E", "s1_E", "s1_0_E_", "s1_0_E_x", "s1_0_E_1.", "s1_0_E_1.2.3.4.5", "s1_0_E_01", "s1_2_" + strings.Repeat("E", maxToken), "t1", "s99999999999999999999"} {
 		if got, err := ParseToken(bad); err == nil {
 			t.Errorf("%q was read as %v", bad, got)
 		}
