@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/securecomm/securecomm/cli/client"
+	"github.com/securecomm/securecomm/e2ee"
 	"github.com/securecomm/securecomm/e2ee/vault"
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/spf13/cobra"
@@ -38,7 +39,8 @@ func (a *app) login() *cobra.Command {
 		Long: "Logs in and makes the keys of this session. USER is @name:server, or a name if --server is\n" +
 			"given. What the session keeps is encrypted: by a key file that only you can read, or by a\n" +
 			"passphrase (--passphrase, or in the file that SECURECOMM_PASSPHRASE_FILE names).\n\n" +
-			"Logging in again as the same user renews a session that has ended and keeps its keys.",
+			"Logging in again as the same user renews a session that has ended and keeps its keys. An\n" +
+			"account that has no cross-signing identity yet gets one.",
 		Example: "  securecomm login @alice:one.example\n  securecomm login alice --server https://matrix.one.example --password-stdin < password",
 		Args:    argCount(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -55,7 +57,8 @@ func (a *app) register() *cobra.Command {
 		Use:   "register USER",
 		Short: "Make an account and log in",
 		Long: "Makes an account on a server that allows it, and logs in. A registration token from the\n" +
-			"server's administrator is given by --token or in SECURECOMM_REGISTRATION_TOKEN.",
+			"server's administrator is given by --token or in SECURECOMM_REGISTRATION_TOKEN.\n\n" +
+			"The account gets a cross-signing identity, which vouches for this session.",
 		Example: "  securecomm register @alice:one.example --token abc123",
 		Args:    argCount(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -133,7 +136,38 @@ func (a *app) enter(ctx context.Context, user string, e entry, register bool) er
 	if err := s.catchUp(ctx); err != nil {
 		return err
 	}
+	if err := s.firstIdentity(ctx, password); err != nil {
+		return err
+	}
 	return a.answer(s.view(), "Logged in as %s on %s (session %s).", got.UserID, base, got.DeviceID)
+}
+
+// firstIdentity makes the user's cross-signing identity if there is none yet, so that others see from the first message on
+// that its owner vouches for this session. The account works without one: only what would end the command is an error.
+func (s *session) firstIdentity(ctx context.Context, password string) error {
+	err := s.learnUsers(ctx, []id.UserID{s.me.User})
+	if err == nil {
+		var own e2ee.Identity
+		if own, err = s.machine.Identity(s.me.User); err == nil && own.Fingerprint != "" {
+			return nil // made by another session, or before this one was renewed
+		}
+	}
+	if err == nil {
+		given := false
+		err = s.bootstrap(ctx, false, func() (string, error) {
+			if given {
+				return "", errors.New("the server did not take the password")
+			}
+			given = true
+			return password, nil
+		})
+	}
+	if err != nil && ctx.Err() == nil {
+		s.app.note("Warning: your cross-signing identity could not be made, so that others can't verify you once for all your sessions: %v\n"+
+			"Make it with \"securecomm keys bootstrap\".", err)
+		return nil
+	}
+	return err
 }
 
 // deviceOf opens the profile if there is one, and answers its device: to log in again as the same user renews

@@ -151,3 +151,58 @@ func TestTokensAreKept(t *testing.T) {
 		t.Errorf("the file shows the tokens: %v", err)
 	}
 }
+
+// TestFirstIdentity logs in to an account without an identity, and to one that has one: the password that was given is
+// used once, and what the server refuses leaves the account as it is, with a word of how to go on.
+func TestFirstIdentity(t *testing.T) {
+	const flows = `{"session":"x","flows":[{"stages":["m.login.password"]}]}`
+	for _, c := range []struct {
+		what    string
+		refusal string // of the upload with the password
+		calls   int
+		note    bool
+	}{
+		{"it is taken", "", 2, false},
+		{"the password is not taken", flows, 2, true},
+		{"it is forbidden", `{"errcode":"M_FORBIDDEN"}`, 2, true},
+	} {
+		s := newSession(t)
+		s.machine = openMachine(t, "@me:h")
+		var notes strings.Builder
+		s.app.err = &notes
+		calls, signed := 0, false
+		s.client = &client.Client{Base: "https://h", HTTP: &http.Client{Transport: answers(func(req *http.Request) (int, string) {
+			switch {
+			case strings.HasSuffix(req.URL.Path, "/signatures/upload"):
+				signed = true
+				return 200, `{"failures":{}}`
+			case !strings.HasSuffix(req.URL.Path, "/device_signing/upload"):
+				return 200, `{"device_keys":{"@me:h":{}}}`
+			}
+			calls++
+			body, err := io.ReadAll(req.Body)
+			if err != nil {
+				t.Error(err)
+			}
+			if given := bytes.Contains(body, []byte(`"password":"secret"`)); given != (calls == 2) {
+				t.Errorf("%s: call %d has the password: %v", c.what, calls, given)
+			}
+			switch {
+			case calls == 1:
+				return 401, flows
+			case c.refusal == flows:
+				return 401, flows
+			case c.refusal != "":
+				return 403, c.refusal
+			}
+			return 200, `{}`
+		})}}
+		if err := s.firstIdentity(t.Context(), "secret"); err != nil {
+			t.Errorf("%s: %v", c.what, err)
+		}
+		if told := strings.Contains(notes.String(), `Make it with "securecomm keys bootstrap".`); told != c.note || calls != c.calls ||
+			s.machine.HasCrossSigning() == c.note || signed == c.note {
+			t.Errorf("%s: %d calls, signed %v, told %q", c.what, calls, signed, notes.String())
+		}
+	}
+}

@@ -103,7 +103,8 @@ func (s *session) keysView(ctx context.Context) (keysView, error) {
 	case own.Verified:
 		v.Status = "verified; its private keys are elsewhere"
 	default:
-		v.Status = "not verified by this session; \"securecomm keys backup restore\" fetches its keys"
+		v.Status = `not verified by this session; "securecomm keys verify ` + string(identifier(string(s.me.User))) +
+			` --live" here and on another of your sessions, or "securecomm keys backup restore", fetches its keys`
 	}
 	return v, nil
 }

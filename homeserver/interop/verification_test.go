@@ -37,7 +37,6 @@ func securecomm(t *testing.T, u *hstest.User) *terminal {
 	}
 	password := "wordpass-" + u.ID.Localpart() + "\n"
 	c.run(password, "login", string(u.ID), "--server", c.url, "--password-stdin")
-	c.run(password, "keys", "bootstrap", "--password-stdin")
 	return c
 }
 
