@@ -102,3 +102,70 @@ func TestAnotherEventIsNotTaken(t *testing.T) {
 		t.Errorf("got %s", e.ID)
 	}
 }
+
+// TestRelated shows edits, reactions and answers: each as what it is, naming what it belongs to, and none better marked
+// than the relation is.
+func TestRelated(t *testing.T) {
+	s := newSession(t)
+	s.machine = openMachine(t, "@me:h")
+	if err := s.pin("!r:h", roomFacts{Encrypted: true, Algorithm: megolm}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.machine.ShareRoomKey("!r:h", e2ee.Sharing{Members: []id.UserID{"@me:h"}}); err != nil {
+		t.Fatal(err)
+	}
+	const (
+		replace  = `"m.relates_to":{"rel_type":"m.replace","event_id":"$a"}`
+		edit     = `{"msgtype":"m.text","body":"* new","m.new_content":{"msgtype":"m.text","body":"new"},` + replace + `}`
+		reaction = `{"m.relates_to":{"rel_type":"m.annotation","event_id":"$a","key":"ok\u001b"}}`
+	)
+	for i, c := range []struct {
+		sealed              bool
+		kind, content, cut  string // cut is taken out of what is encrypted
+		instead             string // and put beside it
+		want                e2ee.Level
+		wantKind, wantShown string
+	}{
+		{true, "m.room.message", edit, "", "", e2ee.Green, "edit", "(edits $a)  new"},
+		{true, "m.room.message", edit, "," + replace, `{` + replace + `}`, e2ee.Yellow, "edit", "(edits $a)  new"},
+		{true, "m.room.message", edit, "", `{"m.relates_to":{"rel_type":"m.replace","event_id":"$b"}}`, e2ee.Red, "edit", "new"},
+		{true, "m.room.message", `{"msgtype":"m.text","body":"* new",` + replace + `}`, "", "", e2ee.Green, "other", ""},
+		{true, "m.room.message", `{"msgtype":"m.text","body":"* new","m.new_content":` + edit + `,` + replace + `}`, "", "", e2ee.Green, "edit", "(edits $a)  * new"},
+		{true, "m.room.message", `{"msgtype":"m.text","body":"x","m.new_content":{"msgtype":"m.file","body":"x","url":"mxc://h/x"},` + replace + `}`, "", "", e2ee.Red, "edit", "(edits $a)"},
+		{false, "m.room.message", edit, "", "", e2ee.Red, "edit", "(edits $a)  new"},
+		{false, "m.reaction", reaction, "", "", e2ee.Red, "reaction", "(reacts to $a with ok)"},
+		{true, "m.reaction", reaction, "", "", e2ee.Green, "reaction", "(reacts to $a with ok)"},
+		{true, "m.room.message", `{"msgtype":"m.text","body":"yes","m.relates_to":{"m.in_reply_to":{"event_id":"$a"}}}`, "", "", e2ee.Green, "message", "(answers $a)  yes"},
+	} {
+		kind, content := c.kind, c.content
+		if c.sealed {
+			sealed, err := s.machine.EncryptRoomEvent("!r:h", kind, json.RawMessage(strings.Replace(content, c.cut, "", 1)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var fields map[string]json.RawMessage
+			if err := json.Unmarshal(sealed, &fields); err != nil {
+				t.Fatal(err)
+			}
+			if c.instead != "" {
+				if err := json.Unmarshal([]byte(c.instead), &fields); err != nil {
+					t.Fatal(err)
+				}
+			}
+			joined, err := json.Marshal(fields)
+			if err != nil {
+				t.Fatal(err)
+			}
+			kind, content = "m.room.encrypted", string(joined)
+		}
+		raw := fmt.Sprintf(`[{"event_id":"$e%d","sender":"@me:h","origin_server_ts":1,"type":%q,"content":%s}]`, i, kind, content)
+		var events client.Events
+		if err := json.Unmarshal([]byte(raw), &events); err != nil || len(events) != 1 {
+			t.Fatalf("%s: %v", raw, err)
+		}
+		m, ok := s.decode("!r:h", events[0])
+		if shown := string(s.app.line(m)); !ok || m.Kind != c.wantKind || m.Trust != c.want || !strings.Contains(shown, c.wantShown) {
+			t.Errorf("%d: %s is %s, %s (%s): %s", i, content, m.Kind, m.Trust, m.Reason, shown)
+		}
+	}
+}

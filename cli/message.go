@@ -25,7 +25,7 @@ const (
 
 // message is one message as the commands show it, in text and in JSON.
 type message struct {
-	Kind      string          `json:"kind"` // "message", "file", "member", "verification" or "other"
+	Kind      string          `json:"kind"` // "message", "edit", "reaction", "file", "member", "verification" or "other"
 	ID        id.EventID      `json:"event_id,omitempty"`
 	Room      id.RoomID       `json:"room_id"`
 	Sender    id.UserID       `json:"sender"`
@@ -40,19 +40,22 @@ type message struct {
 	State     string          `json:"state"`
 	Error     string          `json:"error,omitempty"`
 
-	To id.UserID `json:"to,omitempty"` // whom a verification is asked of
+	To        id.UserID  `json:"to,omitempty"`         // whom a verification is asked of
+	RelatesTo id.EventID `json:"relates_to,omitempty"` // what an edit, a reaction or an answer belongs to
 
 	undecryptable bool       // may be decryptable later, when its key arrives
 	related       e2ee.Level // how far its relation to another message is to be trusted
+	edited        bool       // it is the new content of an edit
 	asksMe        bool       // it asks this user for a verification that can still take place
 }
 
 // describe fills what follows from type and content.
 func (m *message) describe(stateKey *string) {
 	var content struct {
-		MsgType    string `json:"msgtype"`
-		Body       string `json:"body"`
-		Membership string `json:"membership"`
+		MsgType    string          `json:"msgtype"`
+		Body       string          `json:"body"`
+		New        json.RawMessage `json:"m.new_content"`
+		Membership string          `json:"membership"`
 		Info       struct {
 			Size int64 `json:"size"`
 		} `json:"info"`
@@ -61,7 +64,14 @@ func (m *message) describe(stateKey *string) {
 	if json.Unmarshal(m.Content, &content) != nil {
 		return
 	}
+	var relation relation
+	if !m.edited { // the relation of a new content is that of the message that it is for
+		relation = relationOf(m.Content)
+	}
 	switch {
+	case stateKey == nil && (relation.Type == "m.replace" && m.Type == "m.room.message" || relation.Type == "m.annotation" && m.Type == "m.reaction"):
+		m.relate(relation, content.New)
+		return
 	case m.Type == "m.room.message" && isFile(content.MsgType):
 		m.Kind, m.Body = "file", fmt.Sprintf("file %q (%d bytes)", safeLine(content.Body), content.Info.Size)
 		if file, err := parseFile(*m); m.Encrypted && (err != nil || file.File == nil) {
@@ -75,9 +85,36 @@ func (m *message) describe(stateKey *string) {
 		m.To, _, _ = verify.Asks(m.Content)
 	case m.Type == "m.room.message" && content.Body != "":
 		m.Kind, m.Body = "message", content.Body
+		if !relation.FallingBack && stateKey == nil {
+			m.RelatesTo = relation.InReply.Event
+		}
 	case m.Type == "m.room.member" && stateKey != nil:
 		m.Kind, m.Body = "member", *stateKey+" "+memberVerb(content.Membership)
 	}
+}
+
+// maxReaction bounds a reaction in characters; most are one emoji.
+const maxReaction = 32
+
+// relate fills an edit or a reaction. It is shown as what it is beside the message that it belongs to, which stays as it
+// was, and what the servers could have exchanged of it takes its mark.
+func (m *message) relate(relation relation, changed json.RawMessage) {
+	m.RelatesTo = relation.Event
+	if m.Encrypted && m.related == e2ee.Red {
+		m.Trust, m.Reason = e2ee.Red, "a server has exchanged what it belongs to"
+	} else if m.Encrypted && m.related < m.Trust {
+		m.Trust, m.Reason = m.related, "what it belongs to is not encrypted"
+	}
+	if relation.Type == "m.annotation" {
+		key := []rune(relation.Key)
+		m.Kind, m.Body = "reaction", string(key[:min(len(key), maxReaction)])
+		return
+	}
+	after := message{Type: m.Type, Content: changed, Encrypted: m.Encrypted, Trust: m.Trust, Reason: m.Reason, edited: true}
+	if after.describe(nil); after.Kind != "message" && after.Kind != "file" {
+		return // without a new content it changes nothing
+	}
+	m.Kind, m.Body, m.Trust, m.Reason = "edit", after.Body, after.Trust, after.Reason
 }
 
 func memberVerb(membership string) string {
@@ -110,7 +147,14 @@ func (a *app) line(m message) text {
 		line += compose("  %s  %s", lines(m.Body), m.ID)
 	case "other":
 		line += compose("  (%s)", m.Type)
+	case "edit":
+		line += compose("  (edits %s)  %s", m.RelatesTo, lines(m.Body))
+	case "reaction":
+		line += compose("  (reacts to %s with %s)", m.RelatesTo, m.Body)
 	default:
+		if m.RelatesTo != "" {
+			line += compose("  (answers %s)", m.RelatesTo)
+		}
 		line += compose("  %s", lines(m.Body))
 	}
 	switch m.State {

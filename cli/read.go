@@ -31,7 +31,8 @@ func (a *app) read() *cobra.Command {
 		Use:   "read ROOM",
 		Short: "Show the latest messages of a room, decrypted",
 		Long: "Shows the latest messages, the oldest first, each with its lock: green is encrypted by a\n" +
-			"verified device, yellow encrypted by one that is not verified, red anything else.\n\n" +
+			"verified device, yellow encrypted by one that is not verified, red anything else. Edits,\n" +
+			"reactions and answers name the message that they belong to.\n\n" +
 			"Nothing is kept on disk unless you say --history, which keeps the messages shown,\nencrypted; --offline shows what was kept.",
 		Example: "  securecomm read '!abc:one.example'\n  securecomm read '!abc:one.example' --limit 5 --json",
 		Args:    argCount(1, 1),
@@ -96,7 +97,7 @@ func (s *session) latest(ctx context.Context, room id.RoomID, from string, limit
 		}
 		for _, e := range page.Chunk {
 			m, ok := s.decode(room, e)
-			if ok && (all || m.Kind == "message" || m.Kind == "file" || m.Kind == "verification") {
+			if ok && (all || m.Kind != "other" && m.Kind != "member") {
 				found = append(found, e)
 			}
 			if m.Type == verify.TypeReady || m.Type == verify.TypeCancel || m.Type == verify.TypeDone {
