@@ -5,3 +5,6 @@ const PruneInboxesAfter = pruneInboxesAfter
 
 // SetDelivered has a number of bytes been delivered since inboxes were last pruned for it.
 func (s *Service) SetDelivered(n int64) { s.delivered.Store(n) }
+
+// MessageOverhead is what a delivered message counts as, beside its own bytes.
+const MessageOverhead = messageOverhead

@@ -28,12 +28,13 @@ func (s *Service) pruneInboxes(ctx context.Context) error {
 	return err
 }
 
-// pruneInbox looks at twice as many messages as an inbox may hold; what is older goes first in any case.
+// pruneInbox looks at all that waits for a device, which pruneIfFull keeps to a few times what an inbox may hold: whoever
+// sends many small messages must not push out what is older than these.
 func (s *Service) pruneInbox(ctx context.Context, user id.UserID, device id.DeviceID) error {
 	var waiting []store.Waiting
 	known := map[id.UserID]bool{}
 	err := s.Store.View(ctx, func(tx *store.Tx) (err error) {
-		if waiting, err = tx.ToDevice.Inbox(user, device, 2*maxInbox+1); err != nil {
+		if waiting, err = tx.ToDevice.Inbox(user, device); err != nil {
 			return err
 		}
 		sharing, err := tx.Memberships.Sharing(user)
@@ -44,11 +45,6 @@ func (s *Service) pruneInbox(ctx context.Context, user id.UserID, device id.Devi
 	})
 	if err != nil {
 		return err
-	}
-	var oldest stream.Position
-	if len(waiting) > 2*maxInbox {
-		oldest = waiting[2*maxInbox].Position
-		waiting = waiting[:2*maxInbox]
 	}
 	servers := map[id.ServerName]bool{}
 	for u := range known {
@@ -68,14 +64,7 @@ func (s *Service) pruneInbox(ctx context.Context, user id.UserID, device id.Devi
 			return "strangers"
 		}
 	})
-	return s.Store.Update(ctx, func(tx *store.Tx) error {
-		if oldest > 0 {
-			if err := tx.ToDevice.Delete(user, device, oldest); err != nil {
-				return err
-			}
-		}
-		return tx.ToDevice.DeleteSome(user, device, drop)
-	})
+	return s.Store.Update(ctx, func(tx *store.Tx) error { return tx.ToDevice.DeleteSome(user, device, drop) })
 }
 
 // surplus is what has to go of messages, given from the newest to the oldest, so that at most so many of so many bytes in all

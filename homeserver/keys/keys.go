@@ -30,6 +30,7 @@ const (
 	maxInbox          = 20_000    // messages that wait for one device
 	maxInboxBytes     = 32 << 20  // bytes of these messages
 	pruneInboxesAfter = 64 << 20  // bytes that are delivered, if it is not time for it anyway
+	messageOverhead   = 2 << 10   // bytes that a message counts as then, beside its own
 	maxBackupKeys     = 1_000_000 // keys in a backup
 	maxBackupSize     = 256 << 20 // bytes of the keys in all backups of a user
 	maxBackupVersions = 10_000    // that a user may ever make

@@ -153,7 +153,7 @@ func (s *Service) deliver(tx *store.Tx, sender id.UserID, typ string, messages M
 		}
 	}
 	tx.ToDevice.Add(out)
-	tx.AfterCommit(func() { s.delivered.Add(int64(size)) })
+	tx.AfterCommit(func() { s.delivered.Add(int64(size + len(out)*messageOverhead)) })
 	return nil
 }
 

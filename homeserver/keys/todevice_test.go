@@ -130,7 +130,7 @@ func TestInboxesAreBoundedByBytes(t *testing.T) {
 			}
 		}
 		add(33)
-		size := int64(len(`{"sender":"","type":"t","content":{}}`) + len(alice))
+		size := int64(len(`{"sender":"","type":"t","content":{}}`)+len(alice)) + keys.MessageOverhead
 		f.SetDelivered(keys.PruneInboxesAfter - 2*size)
 		f.send("1", message(bob, "B", `{}`))
 		holds("less than has to be delivered", 34)
@@ -193,7 +193,7 @@ func TestStrangersPushNothingOut(t *testing.T) {
 		f.must(f.Prune(f.Context()))
 		left, size := map[id.UserID]int{}, 0
 		f.view(func(tx *store.Tx) error {
-			waiting, err := tx.ToDevice.Inbox(bob, "B", 1000)
+			waiting, err := tx.ToDevice.Inbox(bob, "B")
 			for _, w := range waiting {
 				left[w.Sender]++
 				size += w.Size
@@ -202,6 +202,21 @@ func TestStrangersPushNothingOut(t *testing.T) {
 		})
 		if left[carol] != 5 || left[alice] != 5 || left["@eve:evil3"] != 10 || left["@eve:evil0"] > 2 || size > 32<<20 {
 			f.Errorf("left are %v, %d bytes", left, size)
+		}
+		for range 8 { // many small ones
+			put("@eve:evil4", 5001, 1)
+		}
+		f.must(f.Prune(f.Context()))
+		clear(left)
+		f.view(func(tx *store.Tx) error {
+			waiting, err := tx.ToDevice.Inbox(bob, "B")
+			for _, w := range waiting {
+				left[w.Sender]++
+			}
+			return err
+		})
+		if left[carol] != 5 || left[alice] != 5 || left["@eve:evil4"] > 20_000 {
+			f.Errorf("after many small messages, left are %v", left)
 		}
 	})
 }

@@ -95,11 +95,11 @@ func TestOverfullInboxes(t *testing.T) {
 			t.Fatalf("overfull are %v, %v", over, err)
 		}
 		err = db.Update(ctx, func(tx *store.Tx) error {
-			waiting, err := tx.ToDevice.Inbox(over[0].User, over[0].Device, 7)
+			waiting, err := tx.ToDevice.Inbox(over[0].User, over[0].Device)
 			if err != nil {
 				return err
 			}
-			if len(waiting) != 7 || waiting[0].Position < waiting[6].Position || waiting[0].Sender != "@b:two.test" || waiting[0].Size != 1 {
+			if len(waiting) < 7 || waiting[0].Position < waiting[6].Position || waiting[0].Sender != "@b:two.test" || waiting[0].Size != 1 {
 				t.Errorf("waiting are %v", waiting)
 			}
 			var drop []stream.Position

@@ -108,8 +108,8 @@ func (s ToDevice) Overfull(keep, bytes int) ([]ToDeviceMessage, error) {
 	return out, err
 }
 
-// Inbox lists the messages that wait for a device, the newest first, at most limit.
-func (s ToDevice) Inbox(user id.UserID, device id.DeviceID, limit int) ([]Waiting, error) {
+// Inbox lists the messages that wait for a device, the newest first.
+func (s ToDevice) Inbox(user id.UserID, device id.DeviceID) ([]Waiting, error) {
 	var out []Waiting
 	err := s.tx.query(func(rows *sql.Rows) error {
 		var w Waiting
@@ -118,8 +118,8 @@ func (s ToDevice) Inbox(user id.UserID, device id.DeviceID, limit int) ([]Waitin
 		}
 		out = append(out, w)
 		return nil
-	}, `SELECT sender, position, length(message) FROM to_device WHERE user_id = ? AND device_id = ? ORDER BY position DESC LIMIT ?`,
-		string(user), string(device), limit)
+	}, `SELECT sender, position, length(message) FROM to_device WHERE user_id = ? AND device_id = ? ORDER BY position DESC`,
+		string(user), string(device))
 	return out, err
 }
 
