@@ -16,7 +16,7 @@ var ErrOwned = errors.New("another process uses the database")
 // The zero value belongs to who has not asked for that.
 type owner struct {
 	conn *conn         // nil: lost; used by Open, then by keepOwner only
-	gone chan struct{} // closed once another process has had the database
+	gone chan struct{} // closed once the database is no longer what this process knows
 }
 
 const (
@@ -115,16 +115,18 @@ func (db *DB) keepOwner() {
 	}
 }
 
-// stale says whether another process has begun since this one, which ends then. The lock has just been taken again, and is
+// stale says whether another process has begun since this one, or the database has forgotten something, which ends this
+// one. The lock has just been taken again, and is
 // only held once it is known that none has.
 func (db *DB) stale() bool {
-	var first stream.Position
-	_, err := db.owner.conn.row([]any{&first}, `SELECT max(first) FROM epochs`)
+	var first, last stream.Position
+	_, err := db.owner.conn.row([]any{&first, &last}, `SELECT (SELECT max(first) FROM epochs), (SELECT value FROM counters WHERE name = 'log')`)
 	switch {
 	case err != nil:
 		db.disown()
-	case first != db.epoch.First:
-		db.log.Error("another process has used the database meanwhile")
+	case first != db.epoch.First, last < db.Hub.Current():
+		// Where the log is shorter than it was, the database was put back to an earlier state: positions would come again.
+		db.log.Error("the database is not as this process left it: another one has used it meanwhile, or it has lost what was written last")
 		db.disown()
 		close(db.owner.gone)
 		return true
@@ -135,6 +137,7 @@ func (db *DB) stale() bool {
 	return false
 }
 
-// Disowned is closed once another process has used the database since this one began: what this one remembers is stale.
+// Disowned is closed once another process has used the database since this one began, or it has lost what this one wrote:
+// what this one remembers is stale.
 // It is nil without Options.Alone, and with SQLite.
 func (db *DB) Disowned() <-chan struct{} { return db.owner.gone }

@@ -3,11 +3,14 @@ package store_test
 import (
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"net/url"
 	"os"
+	"runtime"
 	"strings"
 	"testing"
 
+	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/store"
 	"github.com/securecomm/securecomm/homeserver/store/storetest"
 )
@@ -28,6 +31,40 @@ func TestDisowned(t *testing.T) {
 	<-db.Disowned()
 	if db.Owned.Load() {
 		t.Error("the database is still taken for one's own")
+	}
+}
+
+// TestForgetfulDatabase: a database that comes back without what was written last, as a replica that lagged behind does, is
+// no longer what the process knows; positions of the log would come a second time.
+func TestForgetfulDatabase(t *testing.T) {
+	for what, lost := range map[string]int{"nothing": 0, "something": 1} {
+		address := storetest.Postgres(t)
+		db, err := openAlone(t, address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			if err := db.Update(t.Context(), func(tx *store.Tx) error {
+				tx.Outbox.AddEDU([]id.ServerName{"two.test"}, []byte(`{}`))
+				return nil
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		release := storetest.TakeLock(t, address, 7305502, fmt.Sprintf(`UPDATE counters SET value = value - %d WHERE name = 'log'`, lost))
+		for db.Owned.Load() {
+			runtime.Gosched()
+		}
+		release()
+		for lost == 0 && !db.Owned.Load() {
+			runtime.Gosched()
+		}
+		if lost > 0 {
+			<-db.Disowned()
+		}
+		if lost > 0 == db.Owned.Load() {
+			t.Errorf("%s was lost: owned: %v", what, db.Owned.Load())
+		}
 	}
 }
 

@@ -139,8 +139,9 @@ func Copy(t testing.TB, address string) string {
 	return to
 }
 
-// TakeLock ends all connections to a PostgreSQL database and takes an advisory lock in it, until release is called.
-func TakeLock(t testing.TB, address string, lock int64) (release func()) {
+// TakeLock ends all connections to a PostgreSQL database, takes an advisory lock in it, until release is called, and runs
+// statements.
+func TakeLock(t testing.TB, address string, lock int64, statements ...string) (release func()) {
 	t.Helper()
 	db, err := sql.Open("pgx", address)
 	if err != nil {
@@ -152,6 +153,11 @@ func TakeLock(t testing.TB, address string, lock int64) (release func()) {
 			t.Fatal(err)
 		}
 		if err := db.QueryRow(`SELECT pg_try_advisory_lock($1)`, lock).Scan(&taken); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, s := range statements {
+		if _, err := db.Exec(s); err != nil {
 			t.Fatal(err)
 		}
 	}
