@@ -203,7 +203,7 @@ func (e *Engine) startInvites(ctx context.Context, running *sync.WaitGroup) (tim
 		var due []store.PendingInvite
 		servers, senders := e.invites.busy(share)
 		err := e.Store.View(ctx, func(tx *store.Tx) (err error) {
-			due, err = tx.Invites.Due(now, inviteBatch, servers, senders)
+			due, err = tx.Invites.Due(now, inviteLongest, inviteBatch, servers, senders)
 			return err
 		})
 		if err != nil {
