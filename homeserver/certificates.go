@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,6 +35,7 @@ type certificates struct {
 	log        *slog.Logger
 	load       func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 	files      *certificateFiles // nil: they are not in files
+	names      []string          // those that there can be certificates for, if not in files
 	protocols  []string
 	challenges http.Handler
 
@@ -49,6 +52,9 @@ func (c *certificates) config() *tls.Config {
 // get gives the certificate for a client, and tells when that begins to fail, no longer does, or soon will.
 func (c *certificates) get(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	pair, err := c.load(hello)
+	if err != nil && c.files == nil && (hello == nil || !slices.Contains(c.names, strings.ToLower(hello.ServerName))) {
+		return nil, err // whoever connects can ask for any name, or none
+	}
 	if pair != nil && pair.Leaf != nil {
 		c.ends.Store(pair.Leaf.NotAfter.Unix())
 	}
@@ -117,6 +123,7 @@ func (s *Server) loadCertificates() (*certificates, error) {
 			Prompt: autocert.AcceptTOS, Cache: autocert.DirCache(c.ACMEDir()), Email: c.TLS.ACMEEmail,
 			HostPolicy: autocert.HostWhitelist(c.ACMEDomains()...), Client: &acme.Client{DirectoryURL: c.TLS.ACMEDirectory},
 		}
+		out.names = c.ACMEDomains()
 		out.load, out.protocols, out.challenges = m.GetCertificate, []string{acme.ALPNProto}, m.HTTPHandler(nil)
 	}
 	s.certificates.Store(out)

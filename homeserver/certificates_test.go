@@ -1,6 +1,7 @@
 package homeserver
 
 import (
+	"crypto/tls"
 	"os"
 	"path/filepath"
 	"strings"
@@ -9,6 +10,28 @@ import (
 	"github.com/securecomm/securecomm/config"
 	"github.com/securecomm/securecomm/federation/discovery/discoverytest"
 )
+
+// TestStrangersNamesAreNoAlarm: what a client asks for that there can be no certificate for says nothing of those there are.
+func TestStrangersNamesAreNoAlarm(t *testing.T) {
+	s, log := open(t)
+	s.Config.TLS = config.TLS{Mode: config.TLSACME, ACMEDirectory: "https://127.0.0.1:1/directory"}
+	c, err := s.loadCertificates()
+	if err != nil {
+		t.Fatal(err)
+	}
+	log.take()
+	for _, name := range []string{"", "scanner.test"} {
+		if _, err := c.get(&tls.ClientHelloInfo{ServerName: name}); err == nil {
+			t.Errorf("there is a certificate for %q", name)
+		}
+	}
+	if text := log.take(); text != "" {
+		t.Errorf("strangers have the log say\n%s", text)
+	}
+	if _, err := c.get(&tls.ClientHelloInfo{ServerName: s.Config.ACMEDomains()[0]}); err == nil || !strings.Contains(log.take(), "cannot be loaded") {
+		t.Errorf("a failure of our own certificate is not told: %v", err)
+	}
+}
 
 // TestCertificateIsLookedAtAgain has a certificate be replaced, be broken, and be near its end.
 func TestCertificateIsLookedAtAgain(t *testing.T) {

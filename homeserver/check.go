@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/securecomm/securecomm/config"
 	"github.com/securecomm/securecomm/homeserver/store"
@@ -16,7 +17,11 @@ import (
 func Check(ctx context.Context, c *config.Config) error {
 	var errs []error
 	if c.TLS.Mode == config.TLSFiles {
-		if _, err := tls.LoadX509KeyPair(c.TLS.Cert, c.TLS.Key); err != nil {
+		pair, err := tls.LoadX509KeyPair(c.TLS.Cert, c.TLS.Key)
+		if err == nil && time.Now().After(pair.Leaf.NotAfter) {
+			err = fmt.Errorf("the certificate has ended on %s", pair.Leaf.NotAfter.Format(time.DateOnly))
+		}
+		if err != nil {
 			errs = append(errs, fmt.Errorf("tls.cert and tls.key: %w", err))
 		}
 	}
