@@ -10,6 +10,8 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -48,9 +50,21 @@ func (a *app) runServer(ctx context.Context, c *config.Config) (err error) {
 		debug.SetGCPercent(garbagePercent)
 	}
 	log := logger(c, a.err)
+	// From the beginning, and to the end: without a listener the signal would end the process in the middle of its work.
+	var running atomic.Pointer[homeserver.Server]
+	defer onHangup(func() {
+		log.Info("told to reload")
+		if server := running.Load(); server != nil {
+			server.Reload()
+		}
+	})()
 	server, err := homeserver.New(ctx, c, log)
 	if errors.Is(err, homeserver.ErrInUse) {
-		return &failure{code: exitBusy, err: err, hint: "stop the other server first, or give this one a server.data_dir of its own; \"securecomm admin\" talks to the one that runs"}
+		own := "server.data_dir"
+		if !strings.HasPrefix(c.DatabaseURL(), "sqlite:") {
+			own = "database.url"
+		}
+		return &failure{code: exitBusy, err: err, hint: "stop the other server first, or give this one a " + own + " of its own; \"securecomm admin\" talks to the one that runs"}
 	}
 	if err != nil {
 		return &failure{code: exitFailure, err: err, hint: startHint(err)}
@@ -62,10 +76,7 @@ func (a *app) runServer(ctx context.Context, c *config.Config) (err error) {
 	}()
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	defer onHangup(func() {
-		log.Info("told to reload")
-		server.Reload()
-	})()
+	running.Store(server)
 	var failed error
 	err = server.Run(ctx, func(addresses map[string]net.Addr) {
 		// Only now: a new token ends the one before, and a start that fails must not do that.
