@@ -108,8 +108,9 @@ func asFailure(err error) *failure {
 	for _, d := range domainErrors {
 		if errors.Is(err, d.err) {
 			message := err.Error()
-			if d.err == room.ErrUnreachable || d.err == context.DeadlineExceeded {
-				message = d.err.Error() // the whole could name addresses of the network that this server is in
+			switch d.err {
+			case room.ErrUnreachable, context.DeadlineExceeded, store.ErrUnavailable, store.ErrClosed:
+				message = d.err.Error() // the whole could name addresses of the network that this server is in, or statements
 			}
 			return &failure{status: d.status, code: d.code, message: message}
 		}
