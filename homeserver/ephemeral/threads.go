@@ -60,9 +60,9 @@ func inThread(tx *store.Tx, ev *store.Event, thread string) (bool, error) {
 	if thread == "" || ev.RedactedBy != 0 {
 		return true, nil
 	}
-	relType, _ := relation(ev)
 	if thread == MainThread {
-		return relType != threadRelation, nil
+		in, err := ThreadOf(tx, ev)
+		return in == MainThread, err
 	}
 	for range maxHops {
 		relType, to := relation(ev)
