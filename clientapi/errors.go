@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"math/rand/v2"
 	"net/http"
 	"strconv"
 	"time"
@@ -115,6 +116,9 @@ var domainErrors = []struct {
 // retryAfter is when a client may try again what failed for a fault of the database or a disk.
 const retryAfter = 10 * time.Second
 
+// spread makes a time up to twice as long by chance, so that not all who are told one come back at once.
+func spread(d time.Duration) time.Duration { return d + rand.N(d) }
+
 // told is the text of an error for a client. What went wrong on the way to another server, or in the database, is not
 // told: it could name addresses of the network that this one is in, or how things are stored.
 func told(err, as error) string {
@@ -179,8 +183,11 @@ func asFailure(err error) *failure {
 	for _, d := range domainErrors {
 		if errors.Is(err, d.err) {
 			f := &failure{status: d.status, code: d.code, message: told(err, d.err)}
-			if d.status == http.StatusServiceUnavailable {
-				f.after = retryAfter
+			switch d.status {
+			case http.StatusServiceUnavailable:
+				f.after = spread(retryAfter)
+			case http.StatusTooManyRequests:
+				f.after = spread(time.Second)
 			}
 			return f
 		}

@@ -208,7 +208,7 @@ func (p *places) enter(user id.UserID, most int) (leave func(), err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.taken[user] >= most {
-		return nil, &failure{status: http.StatusTooManyRequests, code: "M_LIMIT_EXCEEDED", message: "too many requests of this kind at a time", after: time.Second}
+		return nil, &failure{status: http.StatusTooManyRequests, code: "M_LIMIT_EXCEEDED", message: "too many requests of this kind at a time", after: spread(time.Second)}
 	}
 	if p.taken == nil {
 		p.taken = map[id.UserID]int{}

@@ -2,6 +2,7 @@ package federation
 
 import (
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -108,7 +109,7 @@ func (c *charge) end() {
 }
 
 func tooBusy() error {
-	return &failure{status: http.StatusTooManyRequests, code: "M_LIMIT_EXCEEDED", message: "too much at once", extra: map[string]any{"retry_after_ms": int64(1000)}}
+	return &failure{status: http.StatusTooManyRequests, code: "M_LIMIT_EXCEEDED", message: "too much at once", extra: map[string]any{"retry_after_ms": 1000 + rand.Int64N(1000)}}
 }
 
 // Bodies have bodyTimeout to arrive in, and within that may not pause for longer than bodyPatience, give or take what they
