@@ -59,6 +59,7 @@ func TestSearch(t *testing.T) {
 			}
 		}
 		find(eve, "älice", alice)
+		find(eve, "a\u0308lice", alice) // composed of two
 		find(eve, "100%", alice)
 		find(eve, "10_%")
 		find(eve, "@USER-", alice)

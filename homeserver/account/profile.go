@@ -181,7 +181,7 @@ func checkField(field string, value json.RawMessage) (folded string, remove bool
 	case checkText(*text) != nil:
 		return "", false, checkText(*text)
 	case field == FieldDisplayName:
-		folded = strings.ToLower(*text)
+		folded = fold(*text)
 	}
 	return folded, false, nil
 }

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/text/unicode/norm"
+
 	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/store"
@@ -101,14 +103,16 @@ func (s *Service) PublicRooms(ctx context.Context, server id.ServerName, q Query
 }
 
 // wants says whether a room was asked for: one of the types, and with the search term in its name, topic or alias, in
-// whatever case. The databases know different letters, so they aren't asked.
+// whatever case and however its letters are composed. The databases know different letters, so they aren't asked.
 func (q *Query) wants(r *store.Summary) bool {
 	ofType := q.RoomTypes == nil || slices.ContainsFunc(q.RoomTypes, func(t *string) bool {
 		return t == nil && r.RoomType == "" || t != nil && *t == r.RoomType
 	})
 	return ofType && (q.Search == "" ||
-		strings.Contains(strings.ToLower(r.Name+" "+r.Topic+" "+r.CanonicalAlias), strings.ToLower(q.Search)))
+		strings.Contains(fold(r.Name+" "+r.Topic+" "+r.CanonicalAlias), fold(q.Search)))
 }
+
+func fold(text string) string { return norm.NFC.String(strings.ToLower(text)) }
 
 func entryOf(room *store.Room, s store.Summary) Entry {
 	return Entry{
