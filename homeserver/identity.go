@@ -64,6 +64,9 @@ func (s *Server) claim(ctx context.Context) error {
 	if err != nil && !missing {
 		return fmt.Errorf("the server's signing key: %w", err)
 	}
+	show := func(k sign.Key) string {
+		return string(k.ID) + " " + base64.RawStdEncoding.EncodeToString(k.Public())
+	}
 	_, err = os.Stat(s.inUse())
 	used := err == nil
 	var owner, known string
@@ -85,14 +88,13 @@ func (s *Server) claim(ctx context.Context) error {
 		return err
 	case owner != string(s.Config.Server.Name):
 		return fmt.Errorf("the database belongs to the server %q, not to %q: set server.name to that, or use another database", owner, s.Config.Server.Name)
-	case missing && known == "" && used && len(s.Config.Server.OldKeys) == 0, known != "" && (missing || !strings.HasPrefix(known, string(key.ID)+" ")) && !s.retired(known):
+	case missing && known == "" && used && len(s.Config.Server.OldKeys) == 0, known != "" && (missing || known != show(key)) && !s.retired(known):
 		return s.keyLost(known)
 	}
 	if s.Key, err = sign.LoadOrCreate(s.Config.SigningKeyFile()); err != nil {
 		return fmt.Errorf("the server's signing key: %w", err)
 	}
-	shown := string(s.Key.ID) + " " + base64.RawStdEncoding.EncodeToString(s.Key.Public())
-	if shown != known {
+	if shown := show(s.Key); shown != known {
 		if err := s.Store.Update(ctx, func(tx *store.Tx) error { return tx.SetFact(keyFact, shown) }); err != nil {
 			return err
 		}
