@@ -38,7 +38,7 @@ func (e *Engine) ServerAllowed(ctx context.Context, roomID id.RoomID, server id.
 	if err != nil {
 		return false, err
 	}
-	list, ev, err := e.accessList(ctx, l)
+	list, ev, d, err := e.accessList(ctx, l)
 	if err != nil || ev == nil {
 		return err == nil, err
 	}
@@ -49,18 +49,24 @@ func (e *Engine) ServerAllowed(ctx context.Context, roomID id.RoomID, server id.
 		l.acl = list
 		l.mu.Unlock()
 	}
-	return list.allows(server), nil
+	if list.allows(server) {
+		return true, nil
+	}
+	// What is refused does not come again: the list has to be one that lasts.
+	return false, d.certain(ctx)
 }
 
-// accessList is the room's list as it was last read, and the event that it has to be of; nil if there is none.
-func (e *Engine) accessList(ctx context.Context, l *live) (*acl, *store.Event, error) {
+// accessList is the room's list as it was last read, and the event that it has to be of; nil if there is none. The draft
+// is the look at the room that showed it.
+func (e *Engine) accessList(ctx context.Context, l *live) (*acl, *store.Event, *draft, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if err := e.load(ctx, l); err != nil {
-		return nil, nil, err
+	d, err := e.draft(ctx, l)
+	if err != nil {
+		return nil, nil, nil, err
 	}
-	state, err := e.lookUp(ctx, &l.face, []event.StateKeyTuple{aclTuple})
-	return l.acl, state[aclTuple], err
+	state, err := e.lookUp(ctx, &d.face, []event.StateKeyTuple{aclTuple})
+	return l.acl, state[aclTuple], d, err
 }
 
 // mayTakePart is ServerAllowed as an error.

@@ -106,7 +106,7 @@ func (f *forker) after(tx *store.Tx, ev *store.Event) map[event.StateKeyTuple]id
 	return out
 }
 
-// forge builds an event that follows another one.
+// forge builds an event that follows another one; if the proto names what it follows, it has the state of the other all the same.
 func (f *forker) forge(prev id.EventID, p event.Proto) *event.Event {
 	f.Helper()
 	f.view(func(tx *store.Tx, r *store.Room) error {
@@ -131,7 +131,10 @@ func (f *forker) forge(prev id.EventID, p event.Proto) *event.Event {
 			}
 		}
 		f.clock++
-		p.RoomID, p.PrevEvents, p.Depth, p.OriginServerTS = f.room, []id.EventID{prev}, ev.Depth+1, f.clock
+		p.RoomID, p.Depth, p.OriginServerTS = f.room, ev.Depth+1, f.clock
+		if p.PrevEvents == nil {
+			p.PrevEvents = []id.EventID{prev}
+		}
 		v, err := event.Build(r.Version, p, f.them.Server, f.them.Key)
 		if err != nil {
 			return err

@@ -258,7 +258,7 @@ func (e *Engine) receiveMembership(ctx context.Context, origin id.ServerName, l 
 	}
 	defer done()
 	ev := v.Event()
-	a, err := e.lookAround(ctx, l.room, ev)
+	a, err := e.lookAround(ctx, l, ev)
 	if err = cmp.Or(err, a.foreign); err != nil {
 		return store.StateMap{}, err
 	}

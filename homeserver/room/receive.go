@@ -91,9 +91,40 @@ type around struct {
 	foreign error        // it names events of another room
 }
 
-// lookAround finds what is known around an event. Nobody may tie a room to another one: what an event names has to be of
-// its room, else it is rejected.
-func (e *Engine) lookAround(ctx context.Context, room *store.Room, ev *event.Event) (a around, err error) {
+// lookAround finds what is known around an event, and waits for what of it is about to be written: others are told of that
+// already, and send nothing that we seem to have. Nobody may tie a room to another one: what an event names has to be
+// of its room, else it is rejected.
+func (e *Engine) lookAround(ctx context.Context, l *live, ev *event.Event) (around, error) {
+	l.mu.Lock()
+	queued := slices.Clone(l.queued)
+	l.mu.Unlock()
+	a, err := e.stored(ctx, l.room, ev)
+	if err != nil || len(queued) == 0 {
+		return a, err
+	}
+	wanted := func(add *addition) bool {
+		return slices.Contains(a.missing, add.ev.ID) || slices.Contains(a.noAuth, add.ev.ID)
+	}
+	waited := false
+	for _, d := range queued {
+		if !slices.ContainsFunc(d.additions, wanted) {
+			continue
+		}
+		select {
+		case <-d.result.done: // if it was not written, it is missing
+			waited = true
+		case <-ctx.Done():
+			return a, ctx.Err()
+		}
+	}
+	if waited {
+		return e.stored(ctx, l.room, ev)
+	}
+	return a, nil
+}
+
+// stored is what the database has around an event.
+func (e *Engine) stored(ctx context.Context, room *store.Room, ev *event.Event) (a around, err error) {
 	foreign := func(x *store.Event) bool { return x.Room != room.NID }
 	err = e.Store.View(ctx, func(tx *store.Tx) error {
 		if a.known, err = tx.Events.Get(ev.ID); err != nil {
@@ -139,7 +170,7 @@ func absent(ids []id.EventID, found []*store.Event) []id.EventID {
 // receive takes in one verified event. If deep, the events between it and what is here are fetched first.
 func (e *Engine) receive(ctx context.Context, origin id.ServerName, l *live, v event.Verified, deep bool) error {
 	ev := v.Event()
-	a, err := e.lookAround(ctx, l.room, ev)
+	a, err := e.lookAround(ctx, l, ev)
 	if err != nil {
 		return err
 	}
@@ -161,7 +192,7 @@ func (e *Engine) receive(ctx context.Context, origin id.ServerName, l *live, v e
 		} else if err != nil {
 			e.Log.Info("cannot fetch missing events", "room", l.room.ID, "server", origin, "err", err)
 		}
-		if a, err = e.lookAround(ctx, l.room, ev); err != nil {
+		if a, err = e.lookAround(ctx, l, ev); err != nil {
 			return err
 		}
 		if len(a.missing) > 0 {
@@ -178,7 +209,7 @@ func (e *Engine) receive(ctx context.Context, origin id.ServerName, l *live, v e
 			return fmt.Errorf("find the state before %s: %w", ev.ID, err)
 		}
 		described = append(described, state)
-		if a, err = e.lookAround(ctx, l.room, ev); err != nil {
+		if a, err = e.lookAround(ctx, l, ev); err != nil {
 			return err
 		}
 	}
@@ -186,7 +217,7 @@ func (e *Engine) receive(ctx context.Context, origin id.ServerName, l *live, v e
 		if err := e.fetchAuth(ctx, origin, l.room, ev, a.noAuth); err != nil {
 			return fmt.Errorf("fetch what authorizes %s: %w", ev.ID, err)
 		}
-		if a, err = e.lookAround(ctx, l.room, ev); err != nil {
+		if a, err = e.lookAround(ctx, l, ev); err != nil {
 			return err
 		}
 	}
@@ -290,7 +321,7 @@ func (e *Engine) appendReceived(ctx context.Context, l *live, a arrival) error {
 	l.placing.Lock()
 	defer l.placing.Unlock()
 	// Another server may have handed it in meanwhile.
-	here, err := e.lookAround(ctx, l.room, a.v.Event())
+	here, err := e.lookAround(ctx, l, a.v.Event())
 	if err != nil || here.known != nil && !here.known.Outlier() {
 		return err
 	}

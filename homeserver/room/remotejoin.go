@@ -278,7 +278,7 @@ func (e *Engine) enter(ctx context.Context, room *store.Room, join event.Verifie
 	}
 	l.placing.Lock()
 	defer l.placing.Unlock()
-	around, err := e.lookAround(ctx, room, ev)
+	around, err := e.lookAround(ctx, l, ev)
 	if err = cmp.Or(err, around.foreign); err != nil {
 		return err
 	}
@@ -454,7 +454,7 @@ func (e *Engine) buildInvite(ctx context.Context, l *live, c Change) (invite *ev
 
 // receiveOwn takes in an event of ours that another server has signed too, and delivers it to the others.
 func (e *Engine) receiveOwn(ctx context.Context, l *live, v event.Verified) error {
-	a, err := e.lookAround(ctx, l.room, v.Event())
+	a, err := e.lookAround(ctx, l, v.Event())
 	if err != nil || a.known != nil && !a.known.Outlier() {
 		return err
 	}
