@@ -409,7 +409,10 @@ func (e *Engine) receiveInvite(ctx context.Context, origin id.ServerName, v even
 	}
 	defer done()
 	err = e.receive(ctx, origin, l, v, true)
-	if err == nil || errors.Is(err, ErrForbidden) {
+	if err == nil {
+		return e.notSoftFailed(ctx, ev.ID)
+	}
+	if errors.Is(err, ErrForbidden) {
 		return err
 	}
 	// We vouch for nothing that is not of the room: who can't show what comes before has to be known to be in it.
@@ -430,6 +433,18 @@ func (e *Engine) receiveInvite(ctx context.Context, origin id.ServerName, v even
 		err = fmt.Errorf("%w: the user is joined, as far as is known here", ErrForbidden)
 	}
 	return err
+}
+
+// notSoftFailed checks that the room's current state allowed an event that was taken in: whoever was put out can still build
+// one on what was before.
+func (e *Engine) notSoftFailed(ctx context.Context, eventID id.EventID) error {
+	return e.Store.View(ctx, func(tx *store.Tx) error {
+		ev, err := tx.Events.Get(eventID)
+		if err == nil && ev != nil && ev.SoftFailed {
+			err = fmt.Errorf("%w: the room's current state does not allow %s", ErrForbidden, eventID)
+		}
+		return err
+	})
 }
 
 // keepAside keeps an invite or a knock of a local user in a room that this server is not in, and through which server it

@@ -148,3 +148,29 @@ func TestAccessListThatNeverWas(t *testing.T) {
 		}
 	})
 }
+
+// TestInviteByWhoWasPutOut: an invite that is built on what was before its sender's ban gets no signature of ours.
+func TestInviteByWhoWasPutOut(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		one, two := pair(t, db)
+		err := db.Update(context.Background(), func(tx *store.Tx) error {
+			_, err := tx.Users.Insert(store.User{ID: user("carol")})
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := fork(t, one, two, "11")
+		f.set(event.TypePowerLevels, "", `{"invite":0,"users":{"`+string(user("alice"))+`":100}}`)
+		carol, old := string(user("carol")), f.last()
+		for _, gone := range []string{"@bob:two.test", "@mallory:two.test"} {
+			f.set(event.TypeMember, gone, `{"membership":"ban"}`)
+		}
+		invite := f.forge(old, event.Proto{Type: event.TypeMember, StateKey: &carol, Sender: "@bob:two.test", Content: json.RawMessage(`{"membership":"invite"}`)})
+		for range 2 {
+			if _, err := one.ReceiveInvite(context.Background(), two.Server, f.room, invite.ID, "11", invite.JSON, nil); !errors.Is(err, room.ErrForbidden) {
+				t.Errorf("the invite was answered with %v", err)
+			}
+		}
+	})
+}
