@@ -6,11 +6,11 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/securecomm/securecomm/federation/federationtest"
@@ -179,42 +179,41 @@ func TestTheFullestArrivesLast(t *testing.T) {
 }
 
 func TestTurns(t *testing.T) {
-	turns := turns{most: 3, each: 2, queue: 1}
-	enter := func(who string) func() {
-		t.Helper()
-		leave, err := turns.enter(t.Context(), who)
-		if err != nil {
-			t.Fatal(err)
+	synctest.Test(t, func(t *testing.T) {
+		turns := turns{most: 3, each: 2, queue: 1}
+		enter := func(who string) func() {
+			t.Helper()
+			leave, err := turns.enter(t.Context(), who)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return leave
 		}
-		return leave
-	}
-	leave, _, other := enter("a"), enter("a"), enter("b")
-	entered := make(chan func())
-	go func() {
-		leave, _ := turns.enter(context.Background(), "a")
-		entered <- leave
-	}()
-	for waits := false; !waits; {
-		turns.mu.Lock()
-		waits = turns.waiting["a"] == 1
-		turns.mu.Unlock()
-		runtime.Gosched()
-	}
-	if _, err := turns.enter(t.Context(), "a"); err == nil {
-		t.Error("one more waits than may")
-	}
-	other() // is of no use to who has as many as may be
-	select {
-	case <-entered:
-		t.Error("one server has more turns than may be")
-	default:
-	}
-	enter("c")()
-	leave()
-	(<-entered)()
-	if turns.all != 1 || turns.by["a"] != 1 || len(turns.waiting) != 0 {
-		t.Errorf("in the end: %d, %v, %v wait", turns.all, turns.by, turns.waiting)
-	}
+		leave, _, other := enter("a"), enter("a"), enter("b")
+		entered := make(chan func(), 1)
+		go func() {
+			leave, _ := turns.enter(context.Background(), "a")
+			entered <- leave
+		}()
+		synctest.Wait()
+		if turns.waiting["a"] != 1 {
+			t.Error("one more than may has not to wait")
+		}
+		if _, err := turns.enter(t.Context(), "a"); err == nil {
+			t.Error("one more waits than may")
+		}
+		other() // is of no use to who has as many as may be
+		synctest.Wait()
+		if len(entered) > 0 {
+			t.Error("one server has more turns than may be")
+		}
+		enter("c")()
+		leave()
+		(<-entered)()
+		if turns.all != 1 || turns.by["a"] != 1 || len(turns.waiting) != 0 {
+			t.Errorf("in the end: %d, %v, %v wait", turns.all, turns.by, turns.waiting)
+		}
+	})
 }
 
 // TestAnswersCountUntilTheyAreRead: what one server has been answered and has not read bounds what it is answered.
