@@ -74,6 +74,9 @@ func TestCheckChangesNothing(t *testing.T) {
 		if err := store.Check(t.Context(), address); err != nil {
 			t.Errorf("before it is made: %v", err)
 		}
+		if _, err := os.Stat(address); !strings.HasPrefix(address, "postgres") && !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("it was made by being looked at: %v", err)
+		}
 		storetest.Open(t, address)
 		if err := store.Check(t.Context(), address); err != nil {
 			t.Errorf("once it is made: %v", err)
