@@ -47,7 +47,9 @@ func TestWhatBelongsToARoomFollows(t *testing.T) {
 			here, there := "#"+name+":"+string(one.Name), "#"+name+":"+string(two.Name)
 			old := alice.CreateRoom(content{"preset": "public_chat", "room_version": "10", "room_alias_name": name})
 			bob.Must("POST", "/v3/join/"+string(old)+"?via="+string(one.Name), nil, nil)
-			setState(alice, old, "m.room.power_levels", content{"users": content{string(alice.ID): 100, string(bob.ID): 100}})
+			setState(alice, old, "m.room.power_levels", content{
+				"users": content{string(alice.ID): 100, string(bob.ID): 100}, "events": content{"m.room.tombstone": 100},
+			})
 			bob.Await("that he may", func([]byte) bool {
 				return stateOf(bob, old, "m.room.power_levels").in("users", string(bob.ID)) == 100.0
 			})
