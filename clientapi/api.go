@@ -48,6 +48,7 @@ type API struct {
 	sockets  places
 	syncs    places
 	searches places
+	wholes   places // answers that go out in pieces
 	backups  places
 }
 

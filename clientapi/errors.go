@@ -78,6 +78,7 @@ var domainErrors = []struct {
 	{timeline.ErrForbidden, http.StatusForbidden, "M_FORBIDDEN"},
 	{timeline.ErrNotFound, http.StatusNotFound, "M_NOT_FOUND"},
 	{timeline.ErrBadRequest, http.StatusBadRequest, "M_INVALID_PARAM"},
+	{timeline.ErrTooLarge, http.StatusRequestEntityTooLarge, "M_TOO_LARGE"},
 	{ephemeral.ErrInvalid, http.StatusBadRequest, "M_INVALID_PARAM"},
 	{stream.ErrBadToken, http.StatusBadRequest, "M_INVALID_PARAM"},
 	{filter.ErrInvalid, http.StatusBadRequest, "M_BAD_JSON"},

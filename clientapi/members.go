@@ -27,8 +27,9 @@ func (a *API) members(c *call) (any, error) {
 			return nil, fail(http.StatusBadRequest, "M_INVALID_PARAM", name+" must be join, invite, leave, ban or knock")
 		}
 	}
-	chunk, err := a.Timeline.Members(c.Request().Context(), roomID, c.reader(), q)
-	return map[string]any{"chunk": chunk}, err
+	return a.inPieces(c, `{"chunk":[`, "]}", func(w *pieces) error {
+		return a.Timeline.Members(c.Request().Context(), roomID, c.reader(), q, w.items)
+	})
 }
 
 func (a *API) joinedMembers(c *call) (any, error) {
@@ -36,6 +37,7 @@ func (a *API) joinedMembers(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	joined, err := a.Timeline.JoinedMembers(c.Request().Context(), roomID, c.reader())
-	return map[string]any{"joined": joined}, err
+	return a.inPieces(c, `{"joined":{`, "}}", func(w *pieces) error {
+		return a.Timeline.JoinedMembers(c.Request().Context(), roomID, c.reader(), w.member)
+	})
 }

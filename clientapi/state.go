@@ -21,7 +21,9 @@ func (a *API) state(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return a.Timeline.State(c.Request().Context(), roomID, c.reader())
+	return a.inPieces(c, "[", "]", func(w *pieces) error {
+		return a.Timeline.State(c.Request().Context(), roomID, c.reader(), w.items)
+	})
 }
 
 func (a *API) stateEvent(c *call) (any, error) {

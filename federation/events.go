@@ -38,7 +38,7 @@ func (a *API) eventAuth(c *call) (any, error) {
 		return nil, err
 	}
 	chain, err := a.Rooms.AuthChain(c.Request().Context(), c.Origin, room, eventID)
-	return map[string]any{"auth_chain": list(chain, storedJSON)}, err
+	return &large{events: []eventList{{"auth_chain", chain}}}, err
 }
 
 func (a *API) backfill(c *call) (any, error) {
@@ -97,7 +97,7 @@ func (a *API) stateAt(c *call) (state, auth []*store.Event, err error) {
 
 func (a *API) state(c *call) (any, error) {
 	state, auth, err := a.stateAt(c)
-	return map[string]any{"pdus": list(state, storedJSON), "auth_chain": list(auth, storedJSON)}, err
+	return &large{events: []eventList{{"pdus", state}, {"auth_chain", auth}}}, err
 }
 
 func (a *API) stateIDs(c *call) (any, error) {

@@ -26,6 +26,10 @@ func (a *API) membershipRoutes() []route {
 func inPair(handle func(*call) (any, error)) func(*call) (any, error) {
 	return func(c *call) (any, error) {
 		answer, err := handle(c)
+		if whole, ok := answer.(*large); ok && err == nil {
+			whole.before, whole.behind = "[200,", "]"
+			return whole, nil
+		}
 		if answer == nil {
 			answer = object{}
 		}
@@ -91,9 +95,11 @@ func (a *API) sendJoin(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return map[string]any{
-		"origin": a.Server, "event": json.RawMessage(joined.Event.JSON), "members_omitted": omit, "servers_in_room": joined.Servers,
-		"state": list(joined.State, storedJSON), "auth_chain": list(joined.AuthChain, storedJSON),
+	return &large{
+		rest: map[string]any{
+			"origin": a.Server, "event": json.RawMessage(joined.Event.JSON), "members_omitted": omit, "servers_in_room": joined.Servers,
+		},
+		events: []eventList{{"state", joined.State}, {"auth_chain", joined.AuthChain}},
 	}, nil
 }
 

@@ -141,6 +141,9 @@ func (a *API) handle(k *call, r route) (err error) {
 	if err != nil || k.Response().Committed {
 		return err
 	}
+	if whole, ok := answer.(*large); ok {
+		return a.answerLarge(k, whole, cost)
+	}
 	return k.answer(answer, cost)
 }
 

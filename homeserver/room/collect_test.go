@@ -41,11 +41,16 @@ func (l *link) SendJoin(ctx context.Context, _ id.ServerName, join *event.Event)
 		return nil, err
 	}
 	out := &room.Joined{Event: answer.Event.JSON}
-	for _, ev := range answer.State {
-		out.State = append(out.State, ev.JSON)
-	}
-	for _, ev := range answer.AuthChain {
-		out.AuthChain = append(out.AuthChain, ev.JSON)
+	for list, into := range map[*[]*store.Event]*[]json.RawMessage{&answer.State: &out.State, &answer.AuthChain: &out.AuthChain} {
+		err := l.to.EachWhole(ctx, *list, func(events []*store.Event) error {
+			for _, ev := range events {
+				*into = append(*into, ev.JSON)
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
 	}
 	return out, nil
 }

@@ -141,7 +141,7 @@ func (e *Engine) ReceiveJoin(ctx context.Context, origin id.ServerName, roomID i
 	}
 	answer := &JoinAnswer{Event: v.Event()}
 	err = e.Store.View(ctx, func(tx *store.Tx) error {
-		if answer.State, err = tx.States.Events(before); err != nil {
+		if answer.State, err = stateOutlines(tx, before); err != nil {
 			return err
 		}
 		servers := map[id.ServerName]bool{}
@@ -167,7 +167,8 @@ func (e *Engine) ReceiveJoin(ctx context.Context, origin id.ServerName, roomID i
 	return answer, err
 }
 
-// authChain is everything that authorizes some events, without the events themselves unless they authorize each other.
+// authChain are outlines of everything that authorizes some events, without the events themselves unless they authorize
+// each other.
 func authChain(tx *store.Tx, of []*store.Event) ([]*store.Event, error) {
 	seen := map[id.EventID]bool{}
 	var out []*store.Event
@@ -183,7 +184,7 @@ func authChain(tx *store.Tx, of []*store.Event) ([]*store.Event, error) {
 			}
 		}
 		var err error
-		if level, err = tx.Events.ByID(next...); err != nil {
+		if level, err = outlines(tx.Events.ByID, next); err != nil {
 			return nil, err
 		}
 		out = append(out, level...)

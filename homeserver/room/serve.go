@@ -41,7 +41,58 @@ func (e *Engine) served(ctx context.Context, origin id.ServerName, roomID id.Roo
 	return l.room, nil
 }
 
-// StateAt is the state of a room before an event and everything that authorizes it, for another server in the room.
+// outlines reads what events are without their contents, some at a time: whole rooms of them are too large to be held.
+func outlines[K comparable](by func(...K) ([]*store.Event, error), keys []K) ([]*store.Event, error) {
+	out := make([]*store.Event, 0, len(keys))
+	for some := range slices.Chunk(keys, readAtOnce) {
+		list, err := by(some...)
+		if err != nil {
+			return nil, err
+		}
+		for _, ev := range list {
+			out = append(out, &store.Event{Event: ev.Outline(), NID: ev.NID, Room: ev.Room, Position: ev.Position, StateBefore: ev.StateBefore, Rejected: ev.Rejected, SoftFailed: ev.SoftFailed})
+		}
+	}
+	return out, nil
+}
+
+// stateOutlines are outlines of the events of a state, in order of their numbers.
+func stateOutlines(tx *store.Tx, m store.StateMap) ([]*store.Event, error) {
+	nids := make([]store.EventNID, 0, m.Len())
+	for _, nid := range m.All {
+		nids = append(nids, nid)
+	}
+	slices.Sort(nids)
+	return outlines(tx.Events.ByNID, nids)
+}
+
+// wholeAtOnce is how many events EachWhole reads at a time.
+const wholeAtOnce = 50
+
+// EachWhole reads events of which only outlines are known and hands them on some at a time.
+func (e *Engine) EachWhole(ctx context.Context, outlines []*store.Event, each func([]*store.Event) error) error {
+	for some := range slices.Chunk(outlines, wholeAtOnce) {
+		nids := make([]store.EventNID, len(some))
+		for i, ev := range some {
+			nids[i] = ev.NID
+		}
+		var list []*store.Event
+		err := e.Store.Glance(ctx, func(tx *store.Tx) (err error) {
+			list, err = tx.Events.ByNID(nids...)
+			return err
+		})
+		if err == nil {
+			err = each(list)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// StateAt is the state of a room before an event and everything that authorizes it, as outlines, for another server in the
+// room.
 func (e *Engine) StateAt(ctx context.Context, origin id.ServerName, roomID id.RoomID, at id.EventID) (state, auth []*store.Event, err error) {
 	room, err := e.served(ctx, origin, roomID)
 	if err != nil {
@@ -56,7 +107,7 @@ func (e *Engine) StateAt(ctx context.Context, origin id.ServerName, roomID id.Ro
 		if err != nil {
 			return err
 		}
-		if state, err = tx.States.Events(m); err != nil {
+		if state, err = stateOutlines(tx, m); err != nil {
 			return err
 		}
 		auth, err = authChain(tx, state)
@@ -77,7 +128,7 @@ func placed(tx *store.Tx, room *store.Room, at id.EventID) (*store.Event, error)
 	return ev, nil
 }
 
-// AuthChain is everything that authorizes an event, for another server in its room.
+// AuthChain are outlines of everything that authorizes an event, for another server in its room.
 func (e *Engine) AuthChain(ctx context.Context, origin id.ServerName, roomID id.RoomID, of id.EventID) ([]*store.Event, error) {
 	room, err := e.served(ctx, origin, roomID)
 	if err != nil {

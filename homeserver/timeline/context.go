@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"slices"
 
 	"github.com/securecomm/securecomm/homeserver/event"
@@ -65,7 +66,7 @@ func (v *View) context(ev *store.Event, before, after int, f *filter.RoomEvents)
 }
 
 // contextState encodes the state behind the newest of some events; only of the members who sent them if the client
-// loads members lazily.
+// loads members lazily, or if all would be too much.
 func (v *View) contextState(events []*store.Event, f *filter.RoomEvents) ([]json.RawMessage, error) {
 	newest := slices.MaxFunc(events, func(a, b *store.Event) int { return cmp.Compare(a.Position, b.Position) })
 	state := v.state
@@ -79,9 +80,15 @@ func (v *View) contextState(events []*store.Event, f *filter.RoomEvents) ([]json
 	for _, ev := range events {
 		senders[ev.Sender] = true
 	}
-	found, err := v.stateEvents(state, func(t event.StateKeyTuple) bool {
-		return f == nil || !f.LazyLoadMembers || t.Type != event.TypeMember || senders[id.UserID(t.StateKey)]
-	})
+	some := func(t event.StateKeyTuple) bool { return !isMember(t) || senders[id.UserID(t.StateKey)] }
+	want := everything
+	if f != nil && f.LazyLoadMembers {
+		want = some
+	}
+	found, err := v.stateEvents(state, want)
+	if errors.Is(err, ErrTooLarge) {
+		found, err = v.stateEvents(state, some)
+	}
 	if err != nil {
 		return nil, err
 	}

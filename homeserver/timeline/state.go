@@ -12,15 +12,19 @@ import (
 	"github.com/securecomm/securecomm/homeserver/stream"
 )
 
-// stateEvents reads the events of a state whose names are wanted, in order of their numbers.
-func (v *View) stateEvents(state store.StateMap, want func(event.StateKeyTuple) bool) ([]*store.Event, error) {
+// stateStep is how many events of a state are read at a time: each may be of 64 KB.
+const stateStep = 50
+
+// eachOfState reads the events of a state whose names are wanted, in order of their numbers, some at a time: there may be
+// very many. No reader of the database is held while they are handed on.
+func (v *View) eachOfState(state store.StateMap, want func(event.StateKeyTuple) bool, each func([]*store.Event) error) error {
 	keys := make([]int64, 0, state.Len())
 	for k := range state.All {
 		keys = append(keys, k)
 	}
 	tuples, err := v.tx.States.Tuples(keys)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	var nids []store.EventNID
 	for _, k := range keys {
@@ -29,22 +33,58 @@ func (v *View) stateEvents(state store.StateMap, want func(event.StateKeyTuple) 
 		}
 	}
 	slices.Sort(nids)
-	return v.tx.Events.ByNID(nids...)
+	for step := range slices.Chunk(nids, stateStep) {
+		events, err := v.tx.Events.ByNID(step...)
+		if err == nil {
+			err = each(events)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// formEach is eachOfState with the events in the form that clients get.
+func (v *View) formEach(state store.StateMap, want func(event.StateKeyTuple) bool, keep func(*store.Event) bool, each func([]json.RawMessage) error) error {
+	return v.eachOfState(state, want, func(events []*store.Event) error {
+		forms, err := v.formState(slices.DeleteFunc(events, func(ev *store.Event) bool { return !keep(ev) }))
+		if err != nil {
+			return err
+		}
+		v.tx.Rest()
+		return each(forms)
+	})
+}
+
+// maxWholeState is how many bytes of state stand in an answer that is held as a whole.
+const maxWholeState = 16 << 20
+
+// stateEvents reads the events of a state whose names are wanted. Error: ErrTooLarge.
+func (v *View) stateEvents(state store.StateMap, want func(event.StateKeyTuple) bool) (out []*store.Event, err error) {
+	size := 0
+	err = v.eachOfState(state, want, func(events []*store.Event) error {
+		for _, ev := range events {
+			size += len(ev.JSON)
+		}
+		if out = append(out, events...); size > maxWholeState {
+			return ErrTooLarge
+		}
+		return nil
+	})
+	return out, err
 }
 
 func everything(event.StateKeyTuple) bool { return true }
 
-// State reads the state of a room, now or as the reader left it (GET /rooms/{roomId}/state). Error: ErrForbidden.
-func (s *Service) State(ctx context.Context, roomID id.RoomID, r Reader) (out []json.RawMessage, err error) {
-	err = s.view(ctx, roomID, r, func(v *View) error {
-		events, err := v.stateEvents(v.state, everything)
-		if err != nil {
-			return err
-		}
-		out, err = v.formState(events)
-		return err
+func isMember(t event.StateKeyTuple) bool { return t.Type == event.TypeMember }
+
+// State reads the state of a room, now or as the reader left it, and hands it on some at a time (GET /rooms/{roomId}/state).
+// Error: ErrForbidden.
+func (s *Service) State(ctx context.Context, roomID id.RoomID, r Reader, each func([]json.RawMessage) error) error {
+	return s.view(ctx, roomID, r, func(v *View) error {
+		return v.formEach(v.state, everything, func(*store.Event) bool { return true }, each)
 	})
-	return list(out), err
 }
 
 // StateEvent reads one piece of that state, as a whole event or only its content (GET
@@ -76,26 +116,19 @@ type MemberQuery struct {
 	Membership, Not string // empty: any
 }
 
-// Members reads the members of a room (GET /rooms/{roomId}/members). A time of which the reader may not see the events, or
+// Members reads the members of a room and hands them on some at a time (GET /rooms/{roomId}/members). A time of which the reader may not see the events, or
 // before the history that is here, is understood as that of the reader's next join. Errors: ErrForbidden, stream.ErrBadToken.
-func (s *Service) Members(ctx context.Context, roomID id.RoomID, r Reader, q MemberQuery) (out []json.RawMessage, err error) {
-	err = s.view(ctx, roomID, r, func(v *View) error {
+func (s *Service) Members(ctx context.Context, roomID id.RoomID, r Reader, q MemberQuery, each func([]json.RawMessage) error) error {
+	return s.view(ctx, roomID, r, func(v *View) error {
 		state, err := v.stateFor(q.At)
 		if err != nil {
 			return err
 		}
-		events, err := v.stateEvents(state, func(t event.StateKeyTuple) bool { return t.Type == event.TypeMember })
-		if err != nil {
-			return err
-		}
-		events = slices.DeleteFunc(events, func(ev *store.Event) bool {
+		return v.formEach(state, isMember, func(ev *store.Event) bool {
 			m := ev.Membership()
-			return q.Membership != "" && m != q.Membership || q.Not != "" && m == q.Not
-		})
-		out, err = v.formState(events)
-		return err
+			return (q.Membership == "" || m == q.Membership) && (q.Not == "" || m != q.Not)
+		}, each)
 	})
-	return list(out), err
 }
 
 func (v *View) stateFor(at string) (store.StateMap, error) {
@@ -139,23 +172,26 @@ type Member struct {
 	AvatarURL   json.RawMessage `json:"avatar_url"`
 }
 
-// JoinedMembers reads who is in a room now; the reader has to be in it (GET /rooms/{roomId}/joined_members). Error:
-// ErrForbidden.
-func (s *Service) JoinedMembers(ctx context.Context, roomID id.RoomID, r Reader) (map[id.UserID]Member, error) {
-	out := map[id.UserID]Member{}
-	err := s.view(ctx, roomID, r, func(v *View) error {
+// JoinedMembers reads who is in a room now and hands them on one by one; the reader has to be in it (GET
+// /rooms/{roomId}/joined_members). Error: ErrForbidden.
+func (s *Service) JoinedMembers(ctx context.Context, roomID id.RoomID, r Reader, each func(id.UserID, Member) error) error {
+	return s.view(ctx, roomID, r, func(v *View) error {
 		if v.membership.Membership != "join" {
 			return fmt.Errorf("%w: %s", ErrForbidden, roomID)
 		}
-		events, err := v.stateEvents(v.state, func(t event.StateKeyTuple) bool { return t.Type == event.TypeMember })
-		for _, ev := range events {
-			if ev.Membership() == "join" {
-				out[id.UserID(*ev.StateKey)] = memberOf(ev)
+		return v.eachOfState(v.state, isMember, func(events []*store.Event) error {
+			v.tx.Rest()
+			for _, ev := range events {
+				if ev.Membership() != "join" {
+					continue
+				}
+				if err := each(id.UserID(*ev.StateKey), memberOf(ev)); err != nil {
+					return err
+				}
 			}
-		}
-		return err
+			return nil
+		})
 	})
-	return out, err
 }
 
 // memberOf reads how a member is shown; what is no string in a member event counts as not set.

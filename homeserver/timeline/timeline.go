@@ -20,6 +20,8 @@ var (
 	ErrNotFound = errors.New("not found")
 	// ErrBadRequest is returned for requests that make no sense.
 	ErrBadRequest = errors.New("the request makes no sense")
+	// ErrTooLarge says that an answer would hold too much.
+	ErrTooLarge = errors.New("the state of the room is too large to be part of this answer; /state and /members give it")
 )
 
 const (

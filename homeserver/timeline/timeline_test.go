@@ -121,10 +121,10 @@ func TestDeparted(t *testing.T) {
 			w.must(err)
 			w.equal("name for "+who, string(got), want)
 		}
-		members, err := w.Members(ctx, roomID, reader("bob"), timeline.MemberQuery{})
+		members, err := w.members(roomID, reader("bob"), timeline.MemberQuery{})
 		w.must(err)
 		w.equal("members", w.bodies(members), "[join @alice:one.test leave @bob:one.test]")
-		if _, err := w.JoinedMembers(ctx, roomID, reader("bob")); !errors.Is(err, timeline.ErrForbidden) {
+		if _, err := w.joined(roomID, reader("bob")); !errors.Is(err, timeline.ErrForbidden) {
 			w.Errorf("joined members: %v", err)
 		}
 		if _, err := w.StateEvent(ctx, roomID, reader("alice"), event.StateKeyTuple{Type: "m.room.topic"}, false); !errors.Is(err, timeline.ErrNotFound) {
@@ -163,11 +163,11 @@ func TestMembers(t *testing.T) {
 			{timeline.MemberQuery{At: then.End}, "[join @alice:one.test]"},
 			{timeline.MemberQuery{At: "s0"}, "[join @alice:one.test]"},
 		} {
-			got, err := w.Members(ctx, roomID, reader("alice"), c.q)
+			got, err := w.members(roomID, reader("alice"), c.q)
 			w.must(err)
 			w.equal(fmt.Sprint(c.q), w.bodies(got), c.want)
 		}
-		joined, err := w.JoinedMembers(ctx, roomID, reader("bob"))
+		joined, err := w.joined(roomID, reader("bob"))
 		w.must(err)
 		if len(joined) != 2 {
 			w.Errorf("joined: %v", joined)
@@ -194,7 +194,7 @@ func TestMembersOfATimeThatIsHidden(t *testing.T) {
 			{"bob", hidden.Start, "[join @alice:one.test leave @carol:one.test join @bob:one.test]"},
 			{"bob", shown.Start, "[join @alice:one.test leave @carol:one.test join @bob:one.test join @dave:one.test]"},
 		} {
-			got, err := w.Members(ctx, roomID, reader(c.who), timeline.MemberQuery{At: c.at})
+			got, err := w.members(roomID, reader(c.who), timeline.MemberQuery{At: c.at})
 			w.must(err)
 			w.equal(c.who+" at "+c.at, w.bodies(got), c.want)
 		}

@@ -147,3 +147,20 @@ func (w *world) equal(what, got, want string) {
 		w.Errorf("%s:\n got %s\nwant %s", what, got, want)
 	}
 }
+
+func (w *world) members(roomID id.RoomID, r timeline.Reader, q timeline.MemberQuery) (out []json.RawMessage, err error) {
+	err = w.Members(context.Background(), roomID, r, q, func(list []json.RawMessage) error {
+		out = append(out, list...)
+		return nil
+	})
+	return out, err
+}
+
+func (w *world) joined(roomID id.RoomID, r timeline.Reader) (map[id.UserID]timeline.Member, error) {
+	out := map[id.UserID]timeline.Member{}
+	err := w.JoinedMembers(context.Background(), roomID, r, func(u id.UserID, m timeline.Member) error {
+		out[u] = m
+		return nil
+	})
+	return out, err
+}
