@@ -84,7 +84,7 @@ func TestBodiesAreBounded(t *testing.T) {
 	}
 	for _, stage := range []*load{&us.api.arriving, &us.api.inWork} {
 		stage.all = allLoad
-		if w, _ := send(large, signed(large, us)); w.Code != http.StatusTooManyRequests || w.Header().Get("Retry-After") != "1" {
+		if w, _ := send(large, signed(large, us)); w.Code != http.StatusTooManyRequests || w.Header().Get("Retry-After") == "" {
 			t.Errorf("a large body beyond the bound: %d %s", w.Code, w.Body)
 		}
 		if w, _ := send(small, signed(small, us)); w.Code != http.StatusOK {
