@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"github.com/securecomm/securecomm/homeserver/canonicaljson"
 	"github.com/securecomm/securecomm/homeserver/id"
@@ -19,6 +20,13 @@ const (
 	maxReferences = 1000
 	// maxEdits is how many edits of one event, the newest that came, are looked at for the one that counts.
 	maxEdits = 10
+	// maxEditsSize bounds the edits that are looked at for a page of events, in bytes; they are read editsAtOnce.
+	maxEditsSize = 16 << 20
+	editsAtOnce  = 50
+	// maxBundles bounds the events that are bundled with a page, in bytes: beyond, nothing is bundled with the rest. They are
+	// read bundledAtOnce.
+	maxBundles    = 4 << 20
+	bundledAtOnce = 20
 )
 
 // summary is what relates to one event.
@@ -48,7 +56,7 @@ func (v *View) aggregate(events []*store.Event, how style) (map[id.EventID]map[s
 	if err != nil {
 		return nil, err
 	}
-	return v.encodeSums(sums, how)
+	return v.encodeSums(sums, events, how)
 }
 
 // related finds what relates to events of one room, and to which of them something may.
@@ -156,25 +164,42 @@ func (v *View) addEdits(sums map[id.EventID]*summary, edited []store.RelationGro
 	for i, e := range edits {
 		nids[i], parents[e.Event] = e.Event, e.Parent
 	}
-	events, err := v.tx.Events.ByNID(nids...)
-	if err != nil {
-		return err
-	}
-	newest := make(map[id.EventID]*store.Event, len(edited))
-	for _, ev := range events {
-		parent := parents[ev.NID]
-		if n := newest[parent]; !replaces(ev) || n != nil && cmp.Or(cmp.Compare(ev.OriginServerTS, n.OriginServerTS), cmp.Compare(ev.ID, n.ID)) < 0 {
-			continue
-		}
-		seen, err := v.see(ev)
+	newest := make(map[id.EventID]version, len(edited))
+	size := 0
+	for chunk := range slices.Chunk(nids, editsAtOnce) {
+		events, err := v.tx.Events.ByNID(chunk...)
 		if err != nil {
 			return err
 		}
-		if seen != nil {
-			newest[parent], sums[parent].edit = ev, ev.Position
+		for _, ev := range events {
+			size += len(ev.JSON)
+			parent, this := parents[ev.NID], version{ev.OriginServerTS, ev.ID}
+			if n, other := newest[parent]; !replaces(ev) || other && this.before(n) {
+				continue
+			}
+			seen, err := v.see(ev)
+			if err != nil {
+				return err
+			}
+			if seen != nil {
+				newest[parent], sums[parent].edit = this, ev.Position
+			}
+		}
+		if size > maxEditsSize {
+			break
 		}
 	}
 	return nil
+}
+
+// version is what edits are ordered by.
+type version struct {
+	at int64
+	id id.EventID
+}
+
+func (a version) before(b version) bool {
+	return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.id, b.id)) < 0
 }
 
 func (v *View) addReferences(sums map[id.EventID]*summary, references []store.Relation) error {
@@ -204,17 +229,22 @@ func (v *View) addReferences(sums map[id.EventID]*summary, references []store.Re
 	return nil
 }
 
-// encodeSums encodes what relates to each event, with the events in it.
-func (v *View) encodeSums(sums map[id.EventID]*summary, how style) (map[id.EventID]map[string]json.RawMessage, error) {
-	var positions []stream.Position
-	for _, s := range sums {
+// encodeSums encodes what relates to each event, with the events in it: first what the events say now, then threads.
+func (v *View) encodeSums(sums map[id.EventID]*summary, events []*store.Event, how style) (map[id.EventID]map[string]json.RawMessage, error) {
+	var positions, threads []stream.Position
+	for _, ev := range events {
+		s := sums[ev.ID]
+		if s == nil {
+			continue
+		}
 		if s.edit != 0 {
 			positions = append(positions, s.edit)
 		}
-		if s.threadCount > 0 {
-			positions = append(positions, s.threadLast)
+		if s.threadCount > 0 && how.depth == 0 {
+			threads = append(threads, s.threadLast)
 		}
 	}
+	positions = append(positions, threads...)
 	bundled, err := v.bundled(positions, how)
 	if err != nil {
 		return nil, err
@@ -243,23 +273,30 @@ func (v *View) encodeSums(sums map[id.EventID]*summary, how style) (map[id.Event
 	return out, nil
 }
 
-// bundled encodes the events at some positions that the reader may see.
+// bundled encodes the events at some positions that the reader may see, until it is enough.
 func (v *View) bundled(positions []stream.Position, how style) (map[stream.Position]json.RawMessage, error) {
-	events, err := v.tx.Events.At(v.room.NID, positions)
-	if err != nil {
-		return nil, err
-	}
-	if events, err = v.See(events); err != nil {
-		return nil, err
-	}
 	how.depth++
-	forms, err := v.form(events, how)
-	if err != nil {
-		return nil, err
-	}
-	out := make(map[stream.Position]json.RawMessage, len(events))
-	for i, ev := range events {
-		out[ev.Position] = forms[i]
+	out := make(map[stream.Position]json.RawMessage, len(positions))
+	size := 0
+	for chunk := range slices.Chunk(positions, bundledAtOnce) {
+		events, err := v.tx.Events.At(v.room.NID, chunk)
+		if err != nil {
+			return nil, err
+		}
+		if events, err = v.See(events); err != nil {
+			return nil, err
+		}
+		forms, err := v.form(events, how)
+		if err != nil {
+			return nil, err
+		}
+		for i, ev := range events {
+			out[ev.Position] = forms[i]
+			size += len(forms[i])
+		}
+		if size > maxBundles {
+			break
+		}
 	}
 	return out, nil
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/securecomm/securecomm/homeserver/filter"
+	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/room"
 	"github.com/securecomm/securecomm/homeserver/timeline"
 )
@@ -113,6 +114,39 @@ func TestRelationsAndThreadsAreBoundedInBytes(t *testing.T) {
 			if len(seen) != n || pages < 2 {
 				w.Errorf("%s: %d pages show %d events", what, pages, len(seen))
 			}
+		}
+	})
+}
+
+// TestBundlesAreBoundedInBytes: what is bundled with a page of small events is no larger than some megabytes, and edits come
+// before threads.
+func TestBundlesAreBoundedInBytes(t *testing.T) {
+	each(t, func(w *world) {
+		const n = 120
+		ctx, roomID, large := context.Background(), w.create("shared"), strings.Repeat("x", 50_000)
+		var small []id.EventID
+		for range n {
+			small = append(small, w.say(roomID, "alice", "short"))
+		}
+		for _, event := range small {
+			w.send(room.Message{Room: roomID, Sender: user("alice"), Type: "m.room.message", Content: content(map[string]any{
+				"msgtype": "m.text", "body": "", "m.new_content": map[string]any{"msgtype": "m.text", "body": large},
+				"m.relates_to": map[string]any{"rel_type": "m.replace", "event_id": event},
+			})})
+			w.send(room.Message{Room: roomID, Sender: user("alice"), Type: "m.room.message", Content: content(map[string]any{
+				"msgtype": "m.text", "body": large, "m.relates_to": map[string]any{"rel_type": "m.thread", "event_id": event},
+			})})
+		}
+		page, err := w.Messages(ctx, roomID, reader("alice"), timeline.Page{Limit: n})
+		w.must(err)
+		size, edits, threads := 0, 0, 0
+		for _, raw := range page.Chunk {
+			size += len(raw)
+			edits += strings.Count(string(raw), `"m.replace":`)
+			threads += strings.Count(string(raw), `"latest_event":`)
+		}
+		if size > 6<<20 || edits < 80 || threads > 0 {
+			t.Errorf("a page of %d events has %d bytes, with %d edits and %d threads", len(page.Chunk), size, edits, threads)
 		}
 	})
 }
