@@ -98,6 +98,9 @@ func (a *API) pause(tries int) time.Duration {
 	return first << min(tries, maxDoublings)
 }
 
+// longest is how far away a unit's next try may be.
+func (a *API) longest() time.Duration { return max(a.pause(maxDoublings), tryLease) }
+
 // retry tries again what waits, until Close.
 func (a *API) retry() {
 	for {
@@ -126,7 +129,7 @@ func (a *API) tryDue() (next time.Time, waiting bool, err error) {
 	defer guard(&err)
 	look := func() error {
 		return a.Store.View(a.ctx, func(tx *store.Tx) (err error) {
-			next, waiting, err = tx.Held.Next()
+			next, waiting, err = tx.Held.Next(time.Now(), a.longest())
 			return err
 		})
 	}
@@ -136,7 +139,7 @@ func (a *API) tryDue() (next time.Time, waiting bool, err error) {
 	var units []store.HeldUnit
 	err = a.Store.Update(a.ctx, func(tx *store.Tx) (err error) {
 		now := time.Now()
-		units, err = tx.Held.Take(now, now.Add(tryLease), takeAtOnce)
+		units, err = tx.Held.Take(now, now.Add(tryLease), a.longest(), takeAtOnce)
 		return err
 	})
 	if err != nil {

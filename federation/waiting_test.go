@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -113,6 +114,46 @@ func TestFaultsEnd(t *testing.T) {
 	})
 }
 
+// TestWaitingIsFair: what waits of one server does not stand behind all that waits of another, and a time that only a wrong
+// clock can have written is no reason to wait.
+func TestWaitingIsFair(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		a := &API{Server: "us.test", Store: db}
+		unit := func(origin id.ServerName, n int) store.HeldUnit {
+			return store.HeldUnit{Origin: origin, Room: "!r:us.test", JSON: fmt.Append(nil, n)}
+		}
+		units := []store.HeldUnit{unit("late.test", 0)}
+		for i := range 20 {
+			units = append(units, unit("flood.test", i))
+		}
+		units = append(units, unit("honest.test", 0))
+		if err := a.numbered(t.Context(), units); err != nil {
+			t.Fatal(err)
+		}
+		now := time.Now()
+		err := db.Update(t.Context(), func(tx *store.Tx) error {
+			if err := errors.Join(tx.Held.Add(units[1:21], now), tx.Held.Add(units[21:], now.Add(time.Second)), tx.Held.Add(units[:1], now.AddDate(1, 0, 0))); err != nil {
+				return err
+			}
+			if next, waiting, err := tx.Held.Next(now, time.Hour); err != nil || !waiting || next.After(now) {
+				t.Errorf("next is %v, %v, %v", next, waiting, err)
+			}
+			taken, err := tx.Held.Take(now.Add(time.Minute), now.Add(2*time.Minute), time.Hour, 3)
+			from := map[id.ServerName]int{}
+			for _, u := range taken {
+				from[u.Origin]++
+			}
+			if want := map[id.ServerName]int{"late.test": 1, "flood.test": 1, "honest.test": 1}; !maps.Equal(from, want) {
+				t.Errorf("taken are %v", from)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
 // TestWaitingIsBounded: what waits of one server has a limit, and takes nothing from others.
 func TestWaitingIsBounded(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -142,8 +183,8 @@ func TestWaitingIsBounded(t *testing.T) {
 		}
 		err := db.Update(t.Context(), func(tx *store.Tx) error {
 			now := time.Now().Add(time.Hour)
-			first, err := tx.Held.Take(now, now.Add(time.Minute), 3)
-			second, again := tx.Held.Take(now, now.Add(time.Minute), 3)
+			first, err := tx.Held.Take(now, now.Add(time.Minute), time.Hour, 3)
+			second, again := tx.Held.Take(now, now.Add(time.Minute), time.Hour, 3)
 			if len(first) != 3 || len(second) != 3 || first[0].NID == second[0].NID || first[0].Tries != 1 {
 				t.Errorf("taken were %+v and %+v", first, second)
 			}

@@ -47,8 +47,14 @@ func (s Held) Add(units []HeldUnit, due time.Time) error {
 	return nil
 }
 
-// Take hands out units that are due, the oldest first, and counts it as a try. Nobody else gets them until a time.
-func (s Held) Take(now, until time.Time, limit int) ([]HeldUnit, error) {
+// Take hands out units that are due: the oldest of each server first, so that no server's stand behind all those of
+// another. That counts as a try, and nobody else gets them until a time. A unit is due, too, if it is more than longest
+// away: the clock was wrong when that was written.
+func (s Held) Take(now, until time.Time, longest time.Duration, limit int) ([]HeldUnit, error) {
+	lock := ""
+	if s.tx.db.postgres {
+		lock = " FOR UPDATE OF h SKIP LOCKED"
+	}
 	var out []HeldUnit
 	err := s.tx.query(func(rows *sql.Rows) error {
 		var u HeldUnit
@@ -58,8 +64,10 @@ func (s Held) Take(now, until time.Time, limit int) ([]HeldUnit, error) {
 		out = append(out, u)
 		return nil
 	}, `UPDATE held_units SET due = ?, tries = tries + 1
-		WHERE nid IN (SELECT nid FROM held_units WHERE due <= ? ORDER BY due, nid LIMIT ?`+claimRows(s.tx.db.postgres)+`)
-		RETURNING nid, origin, room_id, json, tries`, until.UnixMilli(), now.UnixMilli(), limit)
+		WHERE nid IN (SELECT h.nid FROM held_units h JOIN (
+			SELECT nid, row_number() OVER (PARTITION BY origin ORDER BY due, nid) AS place FROM held_units WHERE due <= ? OR due > ?
+		) AS line ON line.nid = h.nid ORDER BY line.place, h.due, h.nid LIMIT ?`+lock+`)
+		RETURNING nid, origin, room_id, json, tries`, until.UnixMilli(), now.UnixMilli(), now.Add(longest).UnixMilli(), limit)
 	return out, err
 }
 
@@ -78,9 +86,9 @@ func (s Held) Delete(nids []int64) error {
 	return err
 }
 
-// Next is when the first unit is due; false if nothing waits.
-func (s Held) Next() (time.Time, bool, error) {
+// Next is when the first unit is due; false if nothing waits. See Take for longest.
+func (s Held) Next(now time.Time, longest time.Duration) (time.Time, bool, error) {
 	var due sql.NullInt64
-	_, err := s.tx.row([]any{&due}, `SELECT MIN(due) FROM held_units`)
+	_, err := s.tx.row([]any{&due}, `SELECT MIN(CASE WHEN due > ? THEN 0 ELSE due END) FROM held_units`, now.Add(longest).UnixMilli())
 	return time.UnixMilli(due.Int64), due.Valid, err
 }
