@@ -265,8 +265,8 @@ func TestMessageKinds(t *testing.T) {
 		{"m.room.member", `{"membership":"join"}`, &key, "member", "@bob:h is in the room"},
 		{"m.reaction", `{}`, nil, "other", ""},
 	} {
-		m := message{Type: c.kind, Content: json.RawMessage(c.content)}
-		if m.describe(c.stateKey); m.Kind != c.want || m.Body != c.body {
+		m := message{Type: c.kind, StateKey: c.stateKey, Content: json.RawMessage(c.content)}
+		if m.describe(); m.Kind != c.want || m.Body != c.body {
 			t.Errorf("%s %s: %q %q", c.kind, c.content, m.Kind, m.Body)
 		}
 	}

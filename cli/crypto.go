@@ -170,5 +170,7 @@ func (s *session) unseal(m *message, e client.Event) {
 	}
 	m.Type, m.Device = got.Type, got.Device
 	m.Trust, m.Reason = got.Trust.Level, string(got.Trust.Reason)
-	m.Content, m.related = withRelation(got.Content, e.Content)
+	if m.Content, m.Related = withRelation(got.Content, e.Content); m.Related == e2ee.Red {
+		m.Trust, m.Reason = e2ee.Red, "a server has exchanged what it belongs to"
+	}
 }

@@ -118,6 +118,10 @@ func TestRelated(t *testing.T) {
 		replace  = `"m.relates_to":{"rel_type":"m.replace","event_id":"$a"}`
 		edit     = `{"msgtype":"m.text","body":"* new","m.new_content":{"msgtype":"m.text","body":"new"},` + replace + `}`
 		reaction = `{"m.relates_to":{"rel_type":"m.annotation","event_id":"$a","key":"ok\u001b"}}`
+		reply    = `"m.relates_to":{"m.in_reply_to":{"event_id":"$a"}}`
+		another  = `{"m.relates_to":{"m.in_reply_to":{"event_id":"$b"}}}`
+		answer   = `{"msgtype":"m.text","body":"yes",` + reply + `}`
+		repeats  = `{"msgtype":"m.text","body":"> <@bob:h> one\n> two\n\nyes",` + reply + `}`
 	)
 	for i, c := range []struct {
 		sealed              bool
@@ -135,7 +139,21 @@ func TestRelated(t *testing.T) {
 		{false, "m.room.message", edit, "", "", e2ee.Red, "edit", "(edits $a)  new"},
 		{false, "m.reaction", reaction, "", "", e2ee.Red, "reaction", "(reacts to $a with ok)"},
 		{true, "m.reaction", reaction, "", "", e2ee.Green, "reaction", "(reacts to $a with ok)"},
-		{true, "m.room.message", `{"msgtype":"m.text","body":"yes","m.relates_to":{"m.in_reply_to":{"event_id":"$a"}}}`, "", "", e2ee.Green, "message", "(answers $a)  yes"},
+		{true, "m.room.message", answer, "", "", e2ee.Green, "message", "(answers $a)  yes"},
+		{true, "m.room.message", answer, "," + reply, `{` + reply + `}`, e2ee.Green, "message", "(answers $a, as the servers say)  yes"},
+		{true, "m.room.message", answer, "", another, e2ee.Red, "message", "yes"},
+		{false, "m.room.message", answer, "", "", e2ee.Red, "message", "(answers $a)  yes"},
+		{true, "m.room.message", `{"msgtype":"m.emote","body":"nods",` + reply + `}`, "", "", e2ee.Green, "message", "(answers $a)  * nods"},
+		{true, "m.room.message", `{"msgtype":"m.file","body":"x","file":{"url":"mxc://h/x","v":"v2"},` + reply + `}`, "", "", e2ee.Green, "file", `(answers $a)  file "x"`},
+		{true, "m.room.message", `{"msgtype":"m.file","body":"x","file":{"url":"mxc://h/x","v":"v2"},` + reply + `}`, "", another, e2ee.Red, "file", `file "x"`},
+		{true, "m.room.message", `{"msgtype":"m.text","body":"x","m.relates_to":{"rel_type":"m.thread","event_id":"$a"}}`, "", another, e2ee.Red, "message", "x"},
+		{true, "m.room.message", `{"msgtype":"m.text","body":"x","m.relates_to":{"m.in_reply_to":{"event_id":"$a"},"is_falling_back":true}}`, "", "", e2ee.Green, "message", "]  x"},
+		{true, "m.room.message", repeats, "", "", e2ee.Green, "message", "(answers $a)  yes"},
+		{false, "m.room.message", repeats, "", "", e2ee.Red, "message", "(answers $a)  yes"},
+		{true, "m.room.message", repeats, "," + reply, `{` + reply + `}`, e2ee.Green, "message", "as the servers say)  > <@bob:h> one"},
+		{true, "m.room.message", `{"msgtype":"m.text","body":"> <@bob:h> one\n> two\n\nyes"}`, "", "", e2ee.Green, "message", "]  > <@bob:h> one"},
+		{true, "m.room.message", `{"msgtype":"m.text","body":"> mine\nyes",` + reply + `}`, "", "", e2ee.Green, "message", "(answers $a)  > mine"},
+		{true, "m.room.message", `{"msgtype":"m.text","body":"> <@bob:h> only",` + reply + `}`, "", "", e2ee.Green, "message", "(answers $a)  > <@bob:h> only"},
 	} {
 		kind, content := c.kind, c.content
 		if c.sealed {

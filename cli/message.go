@@ -32,6 +32,7 @@ type message struct {
 	Device    id.DeviceID     `json:"device_id,omitempty"`
 	Time      int64           `json:"time,omitempty"` // milliseconds since 1970, by the sender's server's clock
 	Type      string          `json:"type"`
+	StateKey  *string         `json:"state_key,omitempty"` // of a state event, else nil
 	Body      string          `json:"body"`
 	Content   json.RawMessage `json:"content,omitempty"`
 	Encrypted bool            `json:"encrypted"`
@@ -42,15 +43,22 @@ type message struct {
 
 	To        id.UserID  `json:"to,omitempty"`         // whom a verification is asked of
 	RelatesTo id.EventID `json:"relates_to,omitempty"` // what an edit, a reaction or an answer belongs to
+	Related   e2ee.Level `json:"related,omitempty"`    // how far that is to be trusted; red if it is not there
 
-	undecryptable bool       // may be decryptable later, when its key arrives
-	related       e2ee.Level // how far its relation to another message is to be trusted
-	edited        bool       // it is the new content of an edit
-	asksMe        bool       // it asks this user for a verification that can still take place
+	undecryptable bool // may be decryptable later, when its key arrives
+	replacement   bool // it is the new content of an edit
+	asksMe        bool // it asks this user for a verification that can still take place
 }
 
-// describe fills what follows from type and content.
-func (m *message) describe(stateKey *string) {
+// describe fills what follows from type, state key and content.
+func (m *message) describe() {
+	m.Kind = "other"
+	if m.classify(); m.RelatesTo == "" {
+		m.Related = e2ee.Red
+	}
+}
+
+func (m *message) classify() {
 	var content struct {
 		MsgType    string          `json:"msgtype"`
 		Body       string          `json:"body"`
@@ -60,36 +68,37 @@ func (m *message) describe(stateKey *string) {
 			Size int64 `json:"size"`
 		} `json:"info"`
 	}
-	m.Kind = "other"
 	if json.Unmarshal(m.Content, &content) != nil {
 		return
 	}
 	var relation relation
-	if !m.edited { // the relation of a new content is that of the message that it is for
+	if !m.replacement && m.StateKey == nil { // the relation of a new content is that of the message that it is for
 		relation = relationOf(m.Content)
 	}
+	answered := relation.answered()
+	if answered != "" && (m.Related == e2ee.Green || !m.Encrypted) {
+		// Who could only have added the relation takes nothing out of the sender's text by it.
+		content.Body = withoutFallback(content.Body)
+	}
 	switch {
-	case stateKey == nil && (relation.Type == "m.replace" && m.Type == "m.room.message" || relation.Type == "m.annotation" && m.Type == "m.reaction"):
+	case relation.Type == "m.replace" && m.Type == "m.room.message", relation.Type == "m.annotation" && m.Type == "m.reaction":
 		m.relate(relation, content.New)
-		return
 	case m.Type == "m.room.message" && isFile(content.MsgType):
-		m.Kind, m.Body = "file", fmt.Sprintf("file %q (%d bytes)", safeLine(content.Body), content.Info.Size)
+		m.Kind, m.RelatesTo = "file", answered
+		m.Body = fmt.Sprintf("file %q (%d bytes)", safeLine(content.Body), content.Info.Size)
 		if file, err := parseFile(*m); m.Encrypted && (err != nil || file.File == nil) {
 			// The lock of a message is that of its file too, and whoever keeps this one can exchange it.
 			m.Trust, m.Reason = e2ee.Red, "its file is not encrypted"
 		}
 	case m.Type == "m.room.message" && content.MsgType == "m.emote":
-		m.Kind, m.Body = "message", "* "+content.Body
+		m.Kind, m.Body, m.RelatesTo = "message", "* "+content.Body, answered
 	case m.Type == "m.room.message" && content.MsgType == verify.MsgType:
 		m.Kind, m.Body = "verification", "" // what it says is for clients that don't know what it is
 		m.To, _, _ = verify.Asks(m.Content)
 	case m.Type == "m.room.message" && content.Body != "":
-		m.Kind, m.Body = "message", content.Body
-		if !relation.FallingBack && stateKey == nil {
-			m.RelatesTo = relation.InReply.Event
-		}
-	case m.Type == "m.room.member" && stateKey != nil:
-		m.Kind, m.Body = "member", *stateKey+" "+memberVerb(content.Membership)
+		m.Kind, m.Body, m.RelatesTo = "message", content.Body, answered
+	case m.Type == "m.room.member" && m.StateKey != nil:
+		m.Kind, m.Body = "member", *m.StateKey+" "+memberVerb(content.Membership)
 	}
 }
 
@@ -100,18 +109,16 @@ const maxReaction = 32
 // was, and what the servers could have exchanged of it takes its mark.
 func (m *message) relate(relation relation, changed json.RawMessage) {
 	m.RelatesTo = relation.Event
-	if m.Encrypted && m.related == e2ee.Red {
-		m.Trust, m.Reason = e2ee.Red, "a server has exchanged what it belongs to"
-	} else if m.Encrypted && m.related < m.Trust {
-		m.Trust, m.Reason = m.related, "what it belongs to is not encrypted"
+	if m.Encrypted && m.Related < m.Trust {
+		m.Trust, m.Reason = m.Related, "what it belongs to is not encrypted"
 	}
 	if relation.Type == "m.annotation" {
 		key := []rune(relation.Key)
 		m.Kind, m.Body = "reaction", string(key[:min(len(key), maxReaction)])
 		return
 	}
-	after := message{Type: m.Type, Content: changed, Encrypted: m.Encrypted, Trust: m.Trust, Reason: m.Reason, edited: true}
-	if after.describe(nil); after.Kind != "message" && after.Kind != "file" {
+	after := message{Type: m.Type, Content: changed, Encrypted: m.Encrypted, Trust: m.Trust, Reason: m.Reason, replacement: true}
+	if after.describe(); after.Kind != "message" && after.Kind != "file" {
 		return // without a new content it changes nothing
 	}
 	m.Kind, m.Body, m.Trust, m.Reason = "edit", after.Body, after.Trust, after.Reason
@@ -144,7 +151,7 @@ func (a *app) line(m message) text {
 	line += compose("  %s", a.lock(m))
 	switch m.Kind {
 	case "file":
-		line += compose("  %s  %s", lines(m.Body), m.ID)
+		line += answering(m) + compose("  %s  %s", lines(m.Body), m.ID)
 	case "other":
 		line += compose("  (%s)", m.Type)
 	case "edit":
@@ -152,10 +159,7 @@ func (a *app) line(m message) text {
 	case "reaction":
 		line += compose("  (reacts to %s with %s)", m.RelatesTo, m.Body)
 	default:
-		if m.RelatesTo != "" {
-			line += compose("  (answers %s)", m.RelatesTo)
-		}
-		line += compose("  %s", lines(m.Body))
+		line += answering(m) + compose("  %s", lines(m.Body))
 	}
 	switch m.State {
 	case stateFailed:
@@ -166,6 +170,17 @@ func (a *app) line(m message) text {
 		line += "  (sent)"
 	}
 	return line
+}
+
+// answering says what a message answers.
+func answering(m message) text {
+	switch {
+	case m.RelatesTo == "":
+		return ""
+	case m.Encrypted && m.Related != e2ee.Green:
+		return compose("  (answers %s, as the servers say)", m.RelatesTo) // the lock is of the text alone
+	}
+	return compose("  (answers %s)", m.RelatesTo)
 }
 
 // asks is a request for a verification as text.

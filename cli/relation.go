@@ -3,6 +3,7 @@ package cli
 import (
 	"encoding/json"
 	"reflect"
+	"strings"
 
 	"github.com/securecomm/securecomm/e2ee"
 	"github.com/securecomm/securecomm/homeserver/id"
@@ -17,6 +18,30 @@ type relation struct {
 		Event id.EventID `json:"event_id"`
 	} `json:"m.in_reply_to"`
 	FallingBack bool `json:"is_falling_back"`
+}
+
+// answered is what a message answers. What stands in a thread names one for clients that know no threads, too.
+func (r relation) answered() id.EventID {
+	if r.FallingBack {
+		return ""
+	}
+	return r.InReply.Event
+}
+
+// withoutFallback is the body of an answer without the lines in which older clients repeat what it answers (Client-Server
+// API, "Rich replies"). It is left as it is if these are not theirs, but a quote of the sender's own.
+func withoutFallback(body string) string {
+	if !strings.HasPrefix(body, "> <@") && !strings.HasPrefix(body, "> * <@") {
+		return body
+	}
+	rest := body
+	for strings.HasPrefix(rest, "> ") {
+		_, rest, _ = strings.Cut(rest, "\n")
+	}
+	if rest = strings.TrimPrefix(rest, "\n"); rest == "" {
+		return body
+	}
+	return rest
 }
 
 const relatesTo = "m.relates_to"

@@ -159,7 +159,7 @@ func (s *session) send(ctx context.Context, room id.RoomID, kind, txn string, co
 		if sealed, err = s.seal(ctx, room, kind, raw, facts, options); err != nil {
 			return message{}, err
 		}
-		m.Trust, m.Reason = e2ee.Green, "encrypted by this session"
+		m.Trust, m.Reason, m.Related = e2ee.Green, "encrypted by this session", e2ee.Green
 		m.ID, err = s.client.Send(ctx, room, "m.room.encrypted", txn, sealed)
 	} else {
 		m.Reason = reasonPlain
@@ -168,7 +168,7 @@ func (s *session) send(ctx context.Context, room id.RoomID, kind, txn string, co
 	if err != nil {
 		return message{}, err
 	}
-	m.describe(nil)
+	m.describe()
 	return m, nil
 }
 
@@ -180,7 +180,7 @@ func (s *session) decode(room id.RoomID, e client.Event) (m message, ok bool) {
 	if len(e.Unsigned.RedactedBecause) > 0 {
 		return message{}, false
 	}
-	m = message{ID: e.ID, Room: room, Sender: e.Sender, Time: e.Timestamp, Type: e.Type, Content: e.Content, State: stateReceived}
+	m = message{ID: e.ID, Room: room, Sender: e.Sender, Time: e.Timestamp, Type: e.Type, StateKey: e.StateKey, Content: e.Content, State: stateReceived}
 	switch {
 	case e.Type == "m.room.encrypted" && e.StateKey == nil:
 		s.unseal(&m, e)
@@ -194,7 +194,7 @@ func (s *session) decode(room id.RoomID, e client.Event) (m message, ok bool) {
 		}
 	}
 	if !m.undecryptable {
-		m.describe(e.StateKey)
+		m.describe()
 		m.asksMe = m.To == s.me.User && m.Sender != s.me.User && fresh(m.Time)
 	}
 	return m, true
