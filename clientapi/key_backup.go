@@ -182,30 +182,24 @@ func (a *API) backupKeys(c *call) (any, error) {
 		return nil, err
 	}
 	defer leave()
-	w := &backupWriter{c: c, all: sel.Room == ""}
+	w := &backupWriter{outgoing: outgoing{c: c}, all: sel.Room == ""}
 	if err = a.Keys.BackupKeys(ctx, c.Requester.User, sel, w.write); err == nil {
 		err = w.end()
 	}
-	if err != nil && c.Response().Committed {
-		// What has been written cannot be taken back: the client must not take it for the whole.
-		panic(http.ErrAbortHandler)
-	}
-	return nil, err
+	return nil, w.whole(err)
 }
 
 // backupWriter writes the keys of a backup as they come, since they may be too many to be held at once.
 type backupWriter struct {
-	c    *call
+	outgoing
 	all  bool // of all rooms, which the answer is sorted by
 	room id.RoomID
 	any  bool // a session of the room has been written
-	buf  []byte
 }
 
 func (w *backupWriter) write(list []store.BackupKey) error {
 	if !w.c.Response().Committed {
-		w.c.Response().Header()["Content-Type"] = jsonType
-		w.c.Response().WriteHeader(http.StatusOK)
+		w.begin()
 		w.buf = append(w.buf, `{"sessions":{`...)
 		if w.all {
 			w.buf = append(w.buf[:0], `{"rooms":{`...)
@@ -238,16 +232,6 @@ func (w *backupWriter) end() error {
 		w.buf = append(w.buf, `}}`...)
 	}
 	return w.flush()
-}
-
-func (w *backupWriter) flush() error {
-	buf := w.buf
-	w.buf = w.buf[:0]
-	if w.c.Request().Method == http.MethodHead {
-		return nil
-	}
-	_, err := w.c.Response().Write(buf)
-	return err
 }
 
 // appendName adds the name of a member.

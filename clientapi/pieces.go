@@ -16,18 +16,46 @@ const (
 	largeAnswers = 4
 )
 
-// pieces writes an answer that may be as large as a room, as it comes: it is never held as a whole.
+// outgoing is an answer that goes out as it is written, since it may be too large to be held.
+type outgoing struct {
+	c   *call
+	buf []byte
+}
+
+func (s *outgoing) begin() {
+	s.c.Response().Header()["Content-Type"] = jsonType
+	s.c.Response().WriteHeader(http.StatusOK)
+}
+
+func (s *outgoing) flush() error {
+	buf := s.buf
+	s.buf = s.buf[:0]
+	if s.c.Request().Method == http.MethodHead {
+		return nil
+	}
+	_, err := s.c.Response().Write(buf)
+	return err
+}
+
+// whole sees to it that a client does not take for the whole what went out before an error, and cannot be taken back.
+func (s *outgoing) whole(err error) error {
+	if err != nil && s.c.Response().Committed {
+		panic(http.ErrAbortHandler)
+	}
+	return err
+}
+
+// pieces writes an answer that may be as large as a room, and begins to send it once it is large.
 type pieces struct {
+	outgoing
 	a     *API
-	c     *call
-	buf   []byte
 	any   bool // something was written that is to be followed by a comma
 	leave func()
 }
 
 // inPieces answers with what gather writes, between two brackets.
 func (a *API) inPieces(c *call, open, shut string, gather func(*pieces) error) (any, error) {
-	w := &pieces{a: a, c: c, buf: []byte(open)}
+	w := &pieces{a: a, outgoing: outgoing{c, []byte(open)}}
 	defer func() {
 		if w.leave != nil {
 			w.leave()
@@ -37,11 +65,7 @@ func (a *API) inPieces(c *call, open, shut string, gather func(*pieces) error) (
 	if w.buf = append(w.buf, shut...); err == nil && w.leave != nil {
 		err = w.flush()
 	}
-	if err != nil && c.Response().Committed {
-		// What has been written cannot be taken back: the client must not take it for the whole.
-		panic(http.ErrAbortHandler)
-	}
-	if err != nil || w.leave != nil {
+	if err = w.whole(err); err != nil || w.leave != nil {
 		return nil, err
 	}
 	return json.RawMessage(w.buf), nil
@@ -81,18 +105,7 @@ func (w *pieces) written() (err error) {
 		if w.leave, err = w.a.wholes.enter(w.c.Requester.User, largeAnswers); err != nil {
 			return err
 		}
-		w.c.Response().Header()["Content-Type"] = jsonType
-		w.c.Response().WriteHeader(http.StatusOK)
+		w.begin()
 	}
 	return w.flush()
-}
-
-func (w *pieces) flush() error {
-	buf := w.buf
-	w.buf = w.buf[:0]
-	if w.c.Request().Method == http.MethodHead {
-		return nil
-	}
-	_, err := w.c.Response().Write(buf)
-	return err
 }
