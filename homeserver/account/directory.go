@@ -9,8 +9,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"golang.org/x/text/unicode/norm"
-
+	"github.com/securecomm/securecomm/homeserver/glob"
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/store"
 )
@@ -33,7 +32,7 @@ const (
 // Search finds users by their ID or display name: the searcher, who shares a room with the searcher, or is in a room that
 // is open to all. Who is called just so comes first. The answer is limited if there are more than limit, or may be.
 func (s *Service) Search(ctx context.Context, searcher id.UserID, term string, limit int) (found []Found, limited bool, err error) {
-	term = fold(strings.TrimSpace(term))
+	term = glob.Fold(strings.TrimSpace(term))
 	if len(term) > maxSearchTerm || checkText(term) != nil {
 		return nil, false, fmt.Errorf("%w: a search term has at most %d bytes", ErrInvalidParam, maxSearchTerm)
 	}
@@ -150,16 +149,13 @@ func searchStrangers(ctx context.Context, tx *store.Tx, searcher id.UserID, term
 			if e := members[row.Event]; e != nil && json.Unmarshal(e.Content, &content) == nil {
 				c.DisplayName, c.AvatarURL = text(content[FieldDisplayName]), text(content[FieldAvatarURL])
 			}
-			if c.fit(fold(c.DisplayName), term); c.rank < nowhere {
+			if c.fit(glob.Fold(c.DisplayName), term); c.rank < nowhere {
 				out = append(out, c)
 			}
 		}
 	}
 	return out, more, nil
 }
-
-// fold makes names that differ in case, or in how their letters are composed, the same.
-func fold(name string) string { return norm.NFC.String(strings.ToLower(name)) }
 
 // text is the string in a JSON value; empty if it is none.
 func text(raw json.RawMessage) string {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/securecomm/securecomm/homeserver/glob"
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/store"
 )
@@ -181,7 +182,7 @@ func checkField(field string, value json.RawMessage) (folded string, remove bool
 	case checkText(*text) != nil:
 		return "", false, checkText(*text)
 	case field == FieldDisplayName:
-		folded = fold(*text)
+		folded = glob.Fold(*text)
 	}
 	return folded, false, nil
 }

@@ -9,9 +9,8 @@ import (
 	"strconv"
 	"strings"
 
-	"golang.org/x/text/unicode/norm"
-
 	"github.com/securecomm/securecomm/homeserver/event"
+	"github.com/securecomm/securecomm/homeserver/glob"
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/store"
 )
@@ -109,10 +108,8 @@ func (q *Query) wants(r *store.Summary) bool {
 		return t == nil && r.RoomType == "" || t != nil && *t == r.RoomType
 	})
 	return ofType && (q.Search == "" ||
-		strings.Contains(fold(r.Name+" "+r.Topic+" "+r.CanonicalAlias), fold(q.Search)))
+		strings.Contains(glob.Fold(r.Name+" "+r.Topic+" "+r.CanonicalAlias), glob.Fold(q.Search)))
 }
-
-func fold(text string) string { return norm.NFC.String(strings.ToLower(text)) }
 
 func entryOf(room *store.Room, s store.Summary) Entry {
 	return Entry{

@@ -4,6 +4,8 @@ import (
 	"math/bits"
 	"strings"
 	"unicode/utf8"
+
+	"golang.org/x/text/unicode/norm"
 )
 
 // Pattern is a pattern made ready. It holds no more than its text.
@@ -37,12 +39,14 @@ func Text(text string) Pattern {
 // Plain says whether only one text fits: the pattern itself.
 func (p Pattern) Plain() bool { return !p.wild }
 
+const (
+	atOnce = 8  // bytes of a text that a search for a fixed text passes in one step
+	ready  = 16 // steps to make a character ready
+	again  = 16 // steps to begin a search again
+)
+
 // Cost is how many steps it takes at most to look for the pattern in a text of so many bytes.
 func (p Pattern) Cost(size int) int {
-	const (
-		atOnce = 8  // bytes of a text that a search for a fixed text passes in one step
-		ready  = 16 // steps to make a character ready
-	)
 	if !p.wild {
 		return 1 + size/atOnce
 	}
@@ -60,8 +64,9 @@ func (p Pattern) Matches(text string) bool {
 	return len(text) >= p.tokens && strings.Contains(text, p.part) && p.run(text, false)
 }
 
-// MatchesWords says whether the pattern is a part of a text that starts and ends at the boundary of a word.
-func (p Pattern) MatchesWords(text string) bool {
+// MatchesWords says whether the pattern is a part of a text that starts and ends at the boundary of a word. Where it is a
+// part of words, the search goes on, and what that takes beside Cost is asked for by spend: false ends the search.
+func (p Pattern) MatchesWords(text string, spend func(steps int) bool) bool {
 	if p.wild {
 		return strings.Contains(text, p.part) && p.run(text, true)
 	}
@@ -77,9 +82,15 @@ func (p Pattern) MatchesWords(text string) bool {
 		for from = i + 1; from < len(text) && !(utf8.RuneStart(text[from]) && starts(text, from)); {
 			from++
 		}
+		if !spend(again + len(p.text)/atOnce + from - i) {
+			return false
+		}
 	}
 	return false
 }
+
+// Fold makes texts the same that differ in case, or in how their letters are composed.
+func Fold(text string) string { return norm.NFC.String(strings.ToLower(text)) }
 
 // automaton is the states that a pattern can be in, a bit for each, and where each character leads (an extended "shift
 // and": S. Wu and U. Manber, "Fast text searching allowing errors", 1992).

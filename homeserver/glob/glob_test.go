@@ -28,7 +28,7 @@ func TestWords(t *testing.T) {
 		{strings.Repeat("?", 70), strings.Repeat("x", 71), false},
 		{strings.Repeat("?", 127) + "*~", strings.Repeat("x", 200) + "~", true},
 	} {
-		if got := New(test.pattern).MatchesWords(test.text); got != test.want {
+		if got := New(test.pattern).MatchesWords(test.text, freely); got != test.want {
 			t.Errorf("%.40q in %.40q: %v", test.pattern, test.text, got)
 		}
 	}
@@ -57,7 +57,7 @@ func FuzzPattern(f *testing.F) {
 				want = want || starts(text, i) && ends(text, j) && slow([]rune(pattern), []rune(text[i:j]))
 			}
 		}
-		if got := p.MatchesWords(text); got != want {
+		if got := p.MatchesWords(text, freely); got != want {
 			t.Errorf("%q is in %q: %v", pattern, text, got)
 		}
 	})
@@ -72,5 +72,26 @@ func slow(pattern, text []rune) bool {
 		return slow(pattern[1:], text) || len(text) > 0 && slow(pattern, text[1:])
 	default:
 		return len(text) > 0 && (pattern[0] == '?' || pattern[0] == text[0]) && slow(pattern[1:], text[1:])
+	}
+}
+
+func freely(int) bool { return true }
+
+// TestPeriodicTexts: a fixed text that is found again and again within words is paid for each time, and only as often as
+// somebody pays.
+func TestPeriodicTexts(t *testing.T) {
+	pattern, text := New(strings.Repeat("ab ", 170)+"a"), strings.Repeat("ab ", 20_000)
+	for _, most := range []int{100_000, 1 << 30} {
+		spent, looks := 0, 0
+		found := pattern.MatchesWords(text, func(steps int) bool {
+			spent, looks = spent+steps, looks+1
+			return spent < most
+		})
+		if found || spent < looks*len(pattern.text)/atOnce || most < spent && spent > most+1000 || spent < most && looks < 19_000 {
+			t.Errorf("with %d steps: found: %v, %d steps for %d looks", most, found, spent, looks)
+		}
+	}
+	if !pattern.MatchesWords(text+"a", freely) {
+		t.Error("at the end of a word, it is not found")
 	}
 }

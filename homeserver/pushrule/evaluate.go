@@ -197,7 +197,7 @@ func (l *look) find(path []string) (any, bool) {
 
 // says looks for a pattern in the text of the message.
 func (l *look) says(pattern glob.Pattern) bool {
-	return l.spend(pattern.Cost(len(l.Content))) && pattern.MatchesWords(l.foldedBody())
+	return l.spend(pattern.Cost(len(l.Content))) && pattern.MatchesWords(l.foldedBody(), l.spend)
 }
 
 type rawCondition struct {

@@ -5,7 +5,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"golang.org/x/text/unicode/norm"
+	"github.com/securecomm/securecomm/homeserver/glob"
 )
 
 // maxTermWords is how many words of a search term count.
@@ -20,7 +20,7 @@ func wordsOf(term string) []string {
 // split finds the words of a text. Letters that are written with one code point or with several are the same. Where a script that has no spaces between words meets another, a word ends.
 func split(text string) []string {
 	var words []string
-	for _, field := range strings.FieldsFunc(norm.NFC.String(strings.ToLower(text)), func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !unicode.IsMark(r) }) {
+	for _, field := range strings.FieldsFunc(glob.Fold(text), func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !unicode.IsMark(r) }) {
 		start, before := 0, false
 		for i, r := range field {
 			now := unspaced(r)
