@@ -37,6 +37,7 @@ type builder struct {
 	// events that were looked at for timelines, and their bytes
 	scanned, scannedSize int
 	erased               history.Erased
+	bundles              history.Budget
 	parts                [sections]section
 	keys                 []byte // how many keys the device has left
 	gaps                 []gap

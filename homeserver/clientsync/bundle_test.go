@@ -2,6 +2,7 @@ package clientsync_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/securecomm/securecomm/homeserver/room"
@@ -50,6 +51,34 @@ func TestBundledAggregations(t *testing.T) {
 		few = w.client("bob", `{"room":{"timeline":{"limit":4}}}`)
 		if e := few.next().Rooms.Join[r].Timeline.Events[0]; e.ID != root || e.Unsigned.Relations.Thread.Count != 1 {
 			t.Errorf("in a first sync, the root of a thread is %+v", e)
+		}
+	})
+}
+
+// TestBundlesOfAllRoomsAreBounded: what is bundled with the events of many rooms has one bound.
+func TestBundlesOfAllRoomsAreBounded(t *testing.T) {
+	const rooms, messages = 4, 41
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		w, large := newWorld(t, db), strings.Repeat("x", 50_000)
+		for range rooms {
+			r := w.create("alice", room.Creation{})
+			for range messages {
+				edited := w.send(r, "alice", "m.room.message", `{"msgtype":"m.image","body":"x","url":"mxc://one.test/x"}`)
+				w.send(r, "alice", "m.room.message", fmt.Sprintf(
+					`{"body":"","m.new_content":{"body":%q},"m.relates_to":{"rel_type":"m.replace","event_id":%q}}`, large, edited))
+			}
+		}
+		shown, edits := 0, 0
+		for _, j := range w.client("alice", `{"room":{"timeline":{"limit":40,"contains_url":true}}}`).next().Rooms.Join {
+			for _, e := range j.Timeline.Events {
+				shown++
+				if e.Unsigned.Relations.Replace.ID != "" {
+					edits++
+				}
+			}
+		}
+		if shown != rooms*40 || edits*len(large) > 6<<20 || edits < 60 {
+			t.Errorf("%d events are shown, %d with an edit of %d bytes", shown, edits, len(large))
 		}
 	})
 }

@@ -181,7 +181,7 @@ func (b *builder) writeTimeline(s *section, v *visit, t *timeline) error {
 	var bundles map[id.EventID]json.RawMessage
 	if t.limited {
 		reader := history.Reader{User: b.p.user, Device: b.r.Device}
-		if bundles, err = history.Bundle(b.tx, v.roomID, v.room, reader, t.events); err != nil {
+		if bundles, err = history.Bundle(b.tx, v.roomID, v.room, reader, &b.bundles, t.events); err != nil {
 			return err
 		}
 	}

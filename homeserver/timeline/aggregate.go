@@ -20,14 +20,17 @@ const (
 	maxReferences = 1000
 	// maxEdits is how many edits of one event, the newest that came, are looked at for the one that counts.
 	maxEdits = 10
-	// maxEditsSize bounds the edits that are looked at for a page of events, in bytes; they are read editsAtOnce.
+	// maxEditsSize bounds the edits that are looked at for an answer, in bytes; they are read editsAtOnce.
 	maxEditsSize = 16 << 20
 	editsAtOnce  = 50
-	// maxBundles bounds the events that are bundled with a page, in bytes: beyond, nothing is bundled with the rest. They are
+	// maxBundles bounds the events that are bundled in an answer, in bytes: beyond, nothing is bundled with the rest. They are
 	// read bundledAtOnce.
 	maxBundles    = 4 << 20
 	bundledAtOnce = 20
 )
+
+// Budget is what may still be read and written of what relates to the events of one answer. Its zero value is all there is.
+type Budget struct{ edits, bundles int }
 
 // summary is what relates to one event.
 type summary struct {
@@ -74,8 +77,8 @@ func related(tx *store.Tx, room store.RoomNID, events []*store.Event) (map[id.Ev
 }
 
 // Bundle finds what is bundled with events of one room as "m.relations", for answers that write the events
-// themselves and sort them by room. Where nothing relates to any of them, it costs one query.
-func Bundle(tx *store.Tx, name id.RoomID, room store.RoomNID, r Reader, events []*store.Event) (map[id.EventID]json.RawMessage, error) {
+// themselves and sort them by room. Where nothing relates to any of them, it costs one query. Budget is that of the answer.
+func Bundle(tx *store.Tx, name id.RoomID, room store.RoomNID, r Reader, budget *Budget, events []*store.Event) (map[id.EventID]json.RawMessage, error) {
 	_, groups, err := related(tx, room, events)
 	if err != nil || len(groups) == 0 {
 		return nil, err
@@ -84,6 +87,7 @@ func Bundle(tx *store.Tx, name id.RoomID, room store.RoomNID, r Reader, events [
 	if err != nil || v == nil {
 		return nil, err
 	}
+	v.budget = budget
 	bundles, err := v.aggregate(events, style{noRoom: true})
 	if err != nil {
 		return nil, err
@@ -153,26 +157,32 @@ func replaces(ev *store.Event) bool {
 	return ev.Type == typeEncrypted || bytes.HasPrefix(canonicaljson.Get(ev.Content, "m.new_content"), []byte("{"))
 }
 
-// addEdits finds the most recent valid edit of events: by origin_server_ts, then by the ID.
+// addEdits finds the most recent valid edit of events: by origin_server_ts, then by the ID. Of an event whose edits are not
+// all looked at, since the answer's budget is spent, none is taken.
 func (v *View) addEdits(sums map[id.EventID]*summary, edited []store.RelationGroup) error {
 	edits, err := v.tx.Relations.Newest(v.room.NID, edited, maxEdits)
 	if err != nil {
 		return err
 	}
-	nids := make([]store.EventNID, len(edits))
+	slices.SortStableFunc(edits, func(a, b store.Relation) int { return cmp.Compare(a.Parent, b.Parent) })
 	parents := make(map[store.EventNID]id.EventID, len(edits))
-	for i, e := range edits {
-		nids[i], parents[e.Event] = e.Event, e.Parent
-	}
 	newest := make(map[id.EventID]version, len(edited))
-	size := 0
-	for chunk := range slices.Chunk(nids, editsAtOnce) {
-		events, err := v.tx.Events.ByNID(chunk...)
+	for len(edits) > 0 && v.budget.edits < maxEditsSize {
+		n := min(editsAtOnce, len(edits))
+		for n < len(edits) && edits[n].Parent == edits[n-1].Parent {
+			n++
+		}
+		nids := make([]store.EventNID, n)
+		for i, e := range edits[:n] {
+			nids[i], parents[e.Event] = e.Event, e.Parent
+		}
+		edits = edits[n:]
+		events, err := v.tx.Events.ByNID(nids...)
 		if err != nil {
 			return err
 		}
 		for _, ev := range events {
-			size += len(ev.JSON)
+			v.budget.edits += len(ev.JSON)
 			parent, this := parents[ev.NID], version{ev.OriginServerTS, ev.ID}
 			if n, other := newest[parent]; !replaces(ev) || other && this.before(n) {
 				continue
@@ -184,9 +194,6 @@ func (v *View) addEdits(sums map[id.EventID]*summary, edited []store.RelationGro
 			if seen != nil {
 				newest[parent], sums[parent].edit = this, ev.Position
 			}
-		}
-		if size > maxEditsSize {
-			break
 		}
 	}
 	return nil
@@ -277,8 +284,10 @@ func (v *View) encodeSums(sums map[id.EventID]*summary, events []*store.Event, h
 func (v *View) bundled(positions []stream.Position, how style) (map[stream.Position]json.RawMessage, error) {
 	how.depth++
 	out := make(map[stream.Position]json.RawMessage, len(positions))
-	size := 0
 	for chunk := range slices.Chunk(positions, bundledAtOnce) {
+		if v.budget.bundles > maxBundles {
+			break
+		}
 		events, err := v.tx.Events.At(v.room.NID, chunk)
 		if err != nil {
 			return nil, err
@@ -292,10 +301,7 @@ func (v *View) bundled(positions []stream.Position, how style) (map[stream.Posit
 		}
 		for i, ev := range events {
 			out[ev.Position] = forms[i]
-			size += len(forms[i])
-		}
-		if size > maxBundles {
-			break
+			v.budget.bundles += len(forms[i])
 		}
 	}
 	return out, nil

@@ -324,6 +324,7 @@ type page struct {
 	views  map[id.RoomID]*View
 	around int // how many bytes may still stand around results
 	left   int // how many results are still without what stands around them
+	budget Budget
 }
 
 // view is the reader's look at a room.
@@ -333,6 +334,7 @@ func (p *page) view(room id.RoomID) (*View, error) {
 		if err != nil || v == nil {
 			return nil, errors.Join(err, ErrNotFound)
 		}
+		v.budget = &p.budget
 		p.views[room] = v
 	}
 	return p.views[room], nil

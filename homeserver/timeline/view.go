@@ -28,6 +28,7 @@ type View struct {
 	moments                  map[store.StateNID]moment
 	ignored                  map[id.UserID]bool // nil until read
 	erased                   Erased
+	budget                   *Budget // of the answer that the view is for
 }
 
 // moment is what counts for whether an event may be seen.
@@ -35,7 +36,7 @@ type moment struct{ visibility, membership string }
 
 // Look makes a reader's view of a room.
 func Look(tx *store.Tx, room *store.Room, r Reader) (*View, error) {
-	v := &View{tx: tx, room: room, reader: r, upto: last, moments: map[store.StateNID]moment{}, erased: Erased{}}
+	v := &View{tx: tx, room: room, reader: r, upto: last, moments: map[store.StateNID]moment{}, erased: Erased{}, budget: &Budget{}}
 	var err error
 	if v.visibilityKey, err = tx.States.FindKey(event.StateKeyTuple{Type: event.TypeHistoryVisibility}); err != nil {
 		return nil, err
