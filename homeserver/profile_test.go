@@ -22,14 +22,16 @@ func TestAvatarsLeaveNamesOfRooms(t *testing.T) {
 	hstest.Each(t, func(t *testing.T, s *hstest.Server) {
 		alice := s.Register("alice")
 		profile := "/v3/profile/" + string(alice.ID) + "/"
-		alice.Must("PUT", profile+"displayname", content{"displayname": "Alice"}, nil)
-		named, plain := alice.CreateRoom(content{}), alice.CreateRoom(content{})
-		alice.Must("PUT", "/v3/rooms/"+string(named)+"/state/m.room.member/"+string(alice.ID), content{
-			"membership": "join", "displayname": "the boss", "org.example.mine": 1, "reason": "because",
-		}, nil)
 		is := func(name, avatar any) func(content) bool {
 			return func(member content) bool { return member["displayname"] == name && member["avatar_url"] == avatar }
 		}
+		plain := alice.CreateRoom(content{})
+		alice.Must("PUT", profile+"displayname", content{"displayname": "Alice"}, nil)
+		awaitMember(alice, plain, alice.ID, "the first name", is("Alice", nil)) // rooms made from here on are not told of it
+		named := alice.CreateRoom(content{})
+		alice.Must("PUT", "/v3/rooms/"+string(named)+"/state/m.room.member/"+string(alice.ID), content{
+			"membership": "join", "displayname": "the boss", "org.example.mine": 1, "reason": "because",
+		}, nil)
 		alice.Must("PUT", profile+"avatar_url", content{"avatar_url": "mxc://one.test/a"}, nil)
 		awaitMember(alice, plain, alice.ID, "the avatar", is("Alice", "mxc://one.test/a"))
 		awaitMember(alice, named, alice.ID, "the avatar beside the name of the room", func(member content) bool {
@@ -48,8 +50,9 @@ func TestAvatarsLeaveNamesOfRooms(t *testing.T) {
 func TestProfilesChangedBesideAJoin(t *testing.T) {
 	hstest.EachPair(t, func(t *testing.T, one, two *hstest.Server) {
 		alice, bob := one.Register("alice"), two.Register("bob")
-		bob.Must("PUT", "/v3/profile/"+string(bob.ID)+"/displayname", content{"displayname": "Bob"}, nil)
 		chosen := bob.CreateRoom(content{})
+		bob.Must("PUT", "/v3/profile/"+string(bob.ID)+"/displayname", content{"displayname": "Bob"}, nil)
+		awaitMember(bob, chosen, bob.ID, "the first name", func(member content) bool { return member["displayname"] == "Bob" })
 		bob.Must("PUT", "/v3/rooms/"+string(chosen)+"/state/m.room.member/"+string(bob.ID), content{"membership": "join", "displayname": "Bobby"}, nil)
 		remote := alice.CreateRoom(content{"preset": "public_chat"})
 		carol := two.Register("carol")
