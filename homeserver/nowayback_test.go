@@ -50,6 +50,12 @@ func TestStateWithoutAWayBack(t *testing.T) {
 			{"m.room.join_rules", content{"join_rule": "restricted", "allow": "all"}, true}, // lets nobody in, until it is set anew
 			{"m.room.power_levels", content{"users": []any{}}, false},
 			{"m.room.power_levels", content{"users": content{string(alice.ID): "100"}}, false},
+			{"m.room.power_levels", content{}, false},
+			{"m.room.power_levels", content{"users": content{string(alice.ID): 49}}, false},
+			{"m.room.power_levels", content{"users": content{string(alice.ID): 50}, "events": content{"m.room.power_levels": 51}}, false},
+			{"m.room.power_levels", content{"users": content{string(alice.ID): 50}}, true},
+			{"m.room.power_levels", content{"users_default": 50}, true},
+			{"m.room.power_levels", content{"state_default": 0}, true},
 			{"m.room.name", content{"name": 5}, true}, // can be set again
 		} {
 			name := fmt.Sprintf("case %d, %s %v", i, c.typ, c.content)
@@ -64,6 +70,12 @@ func TestStateWithoutAWayBack(t *testing.T) {
 			initial := content{"initial_state": []any{content{"type": c.typ, "content": c.content}}}
 			if status, body := alice.Do("POST", "/v3/createRoom", initial); (status == 200) != c.ok || !c.ok && status != 400 {
 				t.Errorf("%s, to begin with: %d %s", name, status, body)
+			}
+		}
+		for version, want := range map[string]int{"11": 400, "12": 200} { // there, the creator is above all levels
+			made := content{"room_version": version, "power_level_content_override": content{"users": content{}}}
+			if status, body := alice.Do("POST", "/v3/createRoom", made); status != want {
+				t.Errorf("a room of version %s without power: %d %s", version, status, body)
 			}
 		}
 		room := alice.CreateRoom(content{})

@@ -193,6 +193,11 @@ func (e *Engine) createDraft(ctx context.Context, v *event.Version, protos []eve
 		protos[0].OriginServerTS = e.uniqueTime()
 	}
 	for i, p := range protos {
+		if p.Type == event.TypePowerLevels && *p.StateKey == "" {
+			if err := checkLevels(v, p.Content); err != nil {
+				return nil, nil, err
+			}
+		}
 		verified, err := d.build(ctx, p)
 		if err != nil {
 			return nil, nil, fmt.Errorf("%s: %w", p.Type, err)

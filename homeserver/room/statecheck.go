@@ -7,12 +7,13 @@ import (
 	"slices"
 
 	"github.com/securecomm/securecomm/homeserver/event"
+	"github.com/securecomm/securecomm/homeserver/eventauth"
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/store"
 )
 
 // State of our own users that could not be taken back, or that shows others what nobody meant to show, is refused. What
-// other servers send is as it is. Power levels are for the authorization rules alone: a room may be left to nobody.
+// other servers send is as it is.
 
 const typeEncryption = "m.room.encryption"
 
@@ -118,10 +119,36 @@ func (e *Engine) checkJoinRules(_ id.RoomID, content map[string]json.RawMessage)
 	return nil
 }
 
+// checkLevels refuses power levels that nobody could ever change again. Where creators are above them, somebody can. What
+// is malformed is for the authorization rules.
+func checkLevels(v *event.Version, content json.RawMessage) error {
+	levels, err := eventauth.ParsePowerLevels(v, content)
+	if err != nil || v.PrivilegedCreators {
+		return nil
+	}
+	var named struct {
+		Users map[id.UserID]json.RawMessage `json:"users"`
+	}
+	needed := levels.Event(event.TypePowerLevels, true)
+	if levels.User("") >= needed || json.Unmarshal(content, &named) != nil {
+		return nil
+	}
+	for user := range named.Users {
+		if levels.User(user) >= needed {
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: %s: nobody would have the power level of %d that it takes to change them again; name somebody under users who has", ErrBadRequest, event.TypePowerLevels, needed)
+}
+
 // checkChange is checkState in a room that is there: an algorithm, once set, stays (Client-Server API, "End-to-End
 // Encryption", "Enabling encryption in a room": it cannot be disabled).
 func (d *draft) checkChange(ctx context.Context, m Message) error {
-	if err := d.e.checkState(m.Room, m.Type, *m.StateKey, m.Content); err != nil || m.Type != typeEncryption || *m.StateKey != "" {
+	err := d.e.checkState(m.Room, m.Type, *m.StateKey, m.Content)
+	if err == nil && m.Type == event.TypePowerLevels && *m.StateKey == "" {
+		err = checkLevels(d.room.Version, m.Content)
+	}
+	if err != nil || m.Type != typeEncryption || *m.StateKey != "" {
 		return err
 	}
 	t := event.StateKeyTuple{Type: typeEncryption}
