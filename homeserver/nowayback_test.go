@@ -50,7 +50,8 @@ func TestStateWithoutAWayBack(t *testing.T) {
 			{"m.room.join_rules", content{"join_rule": "restricted", "allow": "all"}, true}, // lets nobody in, until it is set anew
 			{"m.room.power_levels", content{"users": []any{}}, false},
 			{"m.room.power_levels", content{"users": content{string(alice.ID): "100"}}, false},
-			{"m.room.power_levels", content{}, false},
+			{"m.room.power_levels", content{}, true}, // taken away
+			{"m.room.power_levels", content{"users": content{}}, false},
 			{"m.room.power_levels", content{"users": content{string(alice.ID): 49}}, false},
 			{"m.room.power_levels", content{"users": content{string(alice.ID): 50}, "events": content{"m.room.power_levels": 51}}, false},
 			{"m.room.power_levels", content{"users": content{string(alice.ID): 50}}, true},

@@ -119,21 +119,23 @@ func (e *Engine) checkJoinRules(_ id.RoomID, content map[string]json.RawMessage)
 	return nil
 }
 
-// checkLevels refuses power levels that nobody could ever change again. Where creators are above them, somebody can. What
-// is malformed is for the authorization rules.
+// checkLevels refuses power levels that nobody could ever change again. Where creators are above them, somebody can. An
+// empty content, by which state is taken away, is no slip in editing, and what is malformed is for the authorization rules.
 func checkLevels(v *event.Version, content json.RawMessage) error {
 	levels, err := eventauth.ParsePowerLevels(v, content)
 	if err != nil || v.PrivilegedCreators {
 		return nil
 	}
-	var named struct {
-		Users map[id.UserID]json.RawMessage `json:"users"`
-	}
+	var members map[string]json.RawMessage
+	var named map[id.UserID]json.RawMessage
 	needed := levels.Event(event.TypePowerLevels, true)
-	if levels.User("") >= needed || json.Unmarshal(content, &named) != nil {
+	if json.Unmarshal(content, &members) != nil || len(members) == 0 || levels.User("") >= needed {
 		return nil
 	}
-	for user := range named.Users {
+	if raw, ok := members["users"]; ok && json.Unmarshal(raw, &named) != nil {
+		return nil
+	}
+	for user := range named {
 		if levels.User(user) >= needed {
 			return nil
 		}
