@@ -79,6 +79,9 @@ func TestStateWithoutAWayBack(t *testing.T) {
 				t.Errorf("a room of version %s without power: %d %s", version, status, body)
 			}
 		}
+		empty := "/v3/rooms/" + string(alice.CreateRoom(content{"room_version": "11"})) + "/state/m.room.power_levels"
+		alice.Must("PUT", empty, content{}, nil)
+		alice.Refused("PUT", empty, content{"users": content{}}, 403, "M_FORBIDDEN") // the power for it comes first
 		room := alice.CreateRoom(content{})
 		path := "/v3/rooms/" + string(room) + "/state/"
 		alice.Refused("PUT", path+"m.room.tombstone/", content{"body": "b", "replacement_room": room}, 400, "M_INVALID_PARAM")

@@ -147,7 +147,7 @@ func checkLevels(v *event.Version, content json.RawMessage) error {
 // Encryption", "Enabling encryption in a room": it cannot be disabled).
 func (d *draft) checkChange(ctx context.Context, m Message) error {
 	err := d.e.checkState(m.Room, m.Type, *m.StateKey, m.Content)
-	if err == nil && m.Type == event.TypePowerLevels && *m.StateKey == "" {
+	if err == nil && m.Type == event.TypePowerLevels && *m.StateKey == "" && d.auth.UserLevel(m.Sender) >= d.auth.Levels().Event(m.Type, true) {
 		err = checkLevels(d.room.Version, m.Content)
 	}
 	if err != nil || m.Type != typeEncryption || *m.StateKey != "" {
