@@ -28,7 +28,7 @@ func (a *API) timestampToEvent(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	leave, err := a.searches.enter(c.Requester.User, 1)
+	leave, err := a.searches.await(c.Request().Context(), c.Requester.User, 1)
 	if err != nil {
 		return nil, err
 	}

@@ -195,7 +195,7 @@ func (a *API) notifications(c *call) (any, error) {
 			return nil, fail(http.StatusBadRequest, "M_INVALID_PARAM", "from is not a token of this endpoint")
 		}
 	}
-	leave, err := a.searches.enter(c.Requester.User, 1)
+	leave, err := a.searches.await(c.Request().Context(), c.Requester.User, 1)
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package clientapi
 
 import (
+	"context"
 	"hash/maphash"
 	"net/http"
 	"net/netip"
@@ -199,8 +200,61 @@ func (l *line) place(now time.Time, wait, each time.Duration) time.Duration {
 
 // places counts what each user has open at a time.
 type places struct {
-	mu    sync.Mutex
-	taken map[id.UserID]int
+	mu      sync.Mutex
+	taken   map[id.UserID]int
+	waiting map[id.UserID]int
+	freed   chan struct{} // closed when a place is given back that somebody may wait for
+}
+
+// inLine is how many calls of a user may wait for a place, and linePatience for how long.
+const (
+	inLine       = 4
+	linePatience = 10 * time.Second
+)
+
+// await takes a place like enter. If the user has that many, it waits for one, unless enough do.
+func (p *places) await(ctx context.Context, user id.UserID, most int) (leave func(), err error) {
+	if leave, err = p.enter(user, most); err == nil {
+		return leave, nil
+	}
+	patient, cancel := context.WithTimeout(ctx, linePatience)
+	defer cancel()
+	if !p.line(user, 1) {
+		return nil, err
+	}
+	defer p.line(user, -1)
+	for {
+		p.mu.Lock()
+		if p.freed == nil {
+			p.freed = make(chan struct{})
+		}
+		freed := p.freed
+		p.mu.Unlock()
+		if leave, err = p.enter(user, most); err == nil {
+			return leave, nil
+		}
+		select {
+		case <-freed:
+		case <-patient.Done():
+			return nil, err
+		}
+	}
+}
+
+// line has a call of a user stand in line, or leave it; false if the line is full.
+func (p *places) line(user id.UserID, n int) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.waiting == nil {
+		p.waiting = map[id.UserID]int{}
+	}
+	if n > 0 && p.waiting[user] >= inLine {
+		return false
+	}
+	if p.waiting[user] += n; p.waiting[user] == 0 {
+		delete(p.waiting, user)
+	}
+	return true
 }
 
 // enter takes a place, if the user has not that many already. leave gives it back.
@@ -219,6 +273,10 @@ func (p *places) enter(user id.UserID, most int) (leave func(), err error) {
 		defer p.mu.Unlock()
 		if p.taken[user]--; p.taken[user] == 0 {
 			delete(p.taken, user)
+		}
+		if p.freed != nil {
+			close(p.freed)
+			p.freed = nil
 		}
 	}, nil
 }

@@ -51,7 +51,7 @@ func (a *API) search(c *call) (any, error) {
 			return nil, err
 		}
 		q.From = c.query("next_batch")
-		leave, err := a.searches.enter(c.Requester.User, 1)
+		leave, err := a.searches.await(c.Request().Context(), c.Requester.User, 1)
 		if err != nil {
 			return nil, err
 		}

@@ -5,7 +5,9 @@ import (
 	"log"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -96,12 +98,62 @@ func TestSearchesOfAUserComeOneByOne(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		for range inLine {
+			if !test.api.searches.line(id.UserID(user), 1) {
+				t.Fatal("the line is full")
+			}
+		}
 		body := map[string]any{"search_categories": map[string]any{"room_events": map[string]any{"search_term": "x"}}}
 		test.want(test.call(POST, prefix+"/v3/search", token, body), 429, "M_LIMIT_EXCEEDED")
 		test.want(test.call(GET, prefix+"/v3/notifications", token, nil), 429, "M_LIMIT_EXCEEDED")
+		test.api.searches.line(id.UserID(user), -inLine)
 		leave()
 		for range 2 {
 			test.want(test.call(GET, prefix+"/v3/notifications", token, nil), 200, "")
+		}
+	})
+}
+
+// TestPlacesAreWaitedFor: calls of one kind come one after the other, not all but one back, and nobody waits for ever.
+func TestPlacesAreWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var p places
+		var running, most, done, refused int
+		var mu sync.Mutex
+		var all sync.WaitGroup
+		for range 2 + inLine {
+			all.Go(func() {
+				leave, err := p.await(t.Context(), "@alice:one.test", 1)
+				mu.Lock()
+				defer mu.Unlock()
+				if err != nil {
+					refused++
+					return
+				}
+				running++
+				most = max(most, running)
+				mu.Unlock()
+				<-time.After(time.Second)
+				mu.Lock()
+				running, done = running-1, done+1
+				leave()
+			})
+		}
+		all.Wait()
+		if most != 1 || done != 1+inLine || refused != 1 {
+			t.Errorf("%d at a time, %d done, %d refused", most, done, refused)
+		}
+		hold, err := p.enter("@alice:one.test", 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		begun := time.Now()
+		if _, err := p.await(t.Context(), "@alice:one.test", 1); err == nil || time.Since(begun) != linePatience {
+			t.Errorf("waited %v: %v", time.Since(begun), err)
+		}
+		hold()
+		if len(p.taken) != 0 || len(p.waiting) != 0 {
+			t.Errorf("left are %v and %v", p.taken, p.waiting)
 		}
 	})
 }
