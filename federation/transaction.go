@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"runtime/debug"
@@ -14,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/securecomm/securecomm/federation/client"
+	"github.com/securecomm/securecomm/federation/keyring"
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/room"
 	"github.com/securecomm/securecomm/homeserver/store"
@@ -113,9 +115,10 @@ func (a *API) receive(ctx context.Context, origin id.ServerName, txnID string, d
 	if err := a.numbered(ctx, late); err != nil {
 		return nil, err
 	}
-	err = a.Store.Update(ctx, func(tx *store.Tx) error {
+	var lost []loss
+	err = a.Store.Update(ctx, func(tx *store.Tx) (err error) {
 		if len(late) > 0 {
-			if err := a.keep(tx, origin, late); err != nil {
+			if lost, err = a.keep(tx, origin, late); err != nil {
 				return err
 			}
 		}
@@ -123,6 +126,9 @@ func (a *API) receive(ctx context.Context, origin id.ServerName, txnID string, d
 	})
 	if err != nil {
 		return nil, fmt.Errorf("remember a transaction: %w", err)
+	}
+	for _, l := range lost {
+		a.setAside(l.origin, l.HeldSize, errFullest)
 	}
 	if len(late) > 0 {
 		select {
@@ -149,11 +155,12 @@ func (a *API) receiveEvents(ctx context.Context, origin id.ServerName, pdus []js
 	for roomID, raw := range rooms {
 		group.Go(func() error {
 			results := a.receiveInRoom(ctx, origin, roomID, raw)
+			hope := a.worthWaiting(ctx, origin, roomID, results)
 			mu.Lock()
 			defer mu.Unlock()
 			for i, r := range results {
 				var v verdict
-				if ours(r.Err) {
+				if ours(r.Err) && (hope || !errors.Is(r.Err, keyring.ErrUnreachable)) {
 					a.Log.Warn("an event waits to be received again", "room", roomID, "event", r.ID, "origin", origin, "err", r.Err)
 					late = append(late, store.HeldUnit{Origin: origin, Room: roomID, JSON: raw[i]})
 				} else {
@@ -168,6 +175,16 @@ func (a *API) receiveEvents(ctx context.Context, origin id.ServerName, pdus []js
 	}
 	_ = group.Wait() // none returns an error
 	return out, late
+}
+
+// worthWaiting says whether events are kept until the keys can be had with which they are signed: anybody can sign with
+// keys that never can, so only those of a server in the room are.
+func (a *API) worthWaiting(ctx context.Context, origin id.ServerName, roomID id.RoomID, results []room.Received) bool {
+	if !slices.ContainsFunc(results, func(r room.Received) bool { return errors.Is(r.Err, keyring.ErrUnreachable) }) {
+		return true
+	}
+	servers, err := a.Rooms.Servers(ctx, roomID)
+	return err != nil && ours(err) || slices.Contains(servers, origin)
 }
 
 // byRoom sorts events by their rooms. Those without one are refused, if they say their own name: in newer room versions

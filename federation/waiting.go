@@ -60,6 +60,9 @@ func ours(err error) bool {
 
 var errFull = fail(http.StatusServiceUnavailable, "M_UNKNOWN", "too much of what your server sent waits for a fault of this server to pass; send it again later")
 
+// errFullest is why what was held is given up.
+var errFullest = errors.New("no other server has so much waiting, and there is no more room")
+
 // numbered gives units what Held.Add needs, which has to be had before the update.
 func (a *API) numbered(ctx context.Context, units []store.HeldUnit) error {
 	for i := range units {
@@ -71,22 +74,75 @@ func (a *API) numbered(ctx context.Context, units []store.HeldUnit) error {
 	return nil
 }
 
-// keep has units of a server wait, unless too many do.
-func (a *API) keep(tx *store.Tx, origin id.ServerName, units []store.HeldUnit) error {
-	var more int64
+// loss is what a server has lost of what waited.
+type loss struct {
+	origin id.ServerName
+	store.HeldSize
+}
+
+// keep has units of a server wait, unless too many of its do. If it is too much of all servers, the one with the most loses
+// its oldest; that must be told after the commit. What nobody has more of than the sender is refused instead: it was not
+// acknowledged yet.
+func (a *API) keep(tx *store.Tx, origin id.ServerName, units []store.HeldUnit) (lost []loss, err error) {
+	sizes, err := tx.Held.Sizes()
+	if err != nil {
+		return nil, err
+	}
+	own := sizes[origin]
+	own.Count += int64(len(units))
 	for _, u := range units {
-		more += int64(len(u.JSON))
+		own.Bytes += int64(len(u.JSON))
 	}
-	for who, most := range map[id.ServerName][2]int64{origin: {maxWaiting, maxWaitingBytes}, "": {maxAllWaiting, maxAllWaitingBytes}} {
-		count, bytes, err := tx.Held.Size(who)
+	if own.Count > maxWaiting || own.Bytes > maxWaitingBytes {
+		return nil, errFull
+	}
+	sizes[origin] = own
+	count, bytes := func(s store.HeldSize) int64 { return s.Count }, func(s store.HeldSize) int64 { return s.Bytes }
+	for {
+		var all store.HeldSize
+		for _, s := range sizes {
+			all.Count += s.Count
+			all.Bytes += s.Bytes
+		}
+		over := store.HeldSize{Count: all.Count - maxAllWaiting, Bytes: all.Bytes - maxAllWaitingBytes}
+		by := count
+		if over.Count <= 0 {
+			by = bytes
+		}
+		if by(over) <= 0 {
+			return lost, tx.Held.Add(units, time.Now().Add(a.pause(0)))
+		}
+		fullest := origin
+		for who, s := range sizes {
+			if by(s) > by(sizes[fullest]) {
+				fullest = who
+			}
+		}
+		if fullest == origin {
+			return nil, errFull
+		}
+		dropped, err := tx.Held.Drop(fullest, over)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		if count+int64(len(units)) > most[0] || bytes+more > most[1] {
-			return errFull
+		if dropped.Count == 0 {
+			delete(sizes, fullest) // taken in meanwhile
+			continue
+		}
+		left := sizes[fullest]
+		sizes[fullest] = store.HeldSize{Count: left.Count - dropped.Count, Bytes: left.Bytes - dropped.Bytes}
+		lost = append(lost, loss{fullest, dropped})
+	}
+}
+
+// setAside tells of units that were acknowledged and are given up.
+func (a *API) setAside(origin id.ServerName, units store.HeldSize, reason error, more ...any) {
+	a.Log.Error("what another server sent is set aside: it can't be taken in", append([]any{"origin", origin, "units", units.Count, "bytes", units.Bytes, "err", reason}, more...)...)
+	for range units.Count {
+		if a.SetAside != nil {
+			a.SetAside()
 		}
 	}
-	return tx.Held.Add(units, time.Now().Add(a.pause(0)))
 }
 
 // pause is how long a unit waits that was tried so often.
@@ -167,10 +223,7 @@ func (a *API) tryAgain(u store.HeldUnit) error {
 	again := ours(err)
 	if again && u.Tries >= maxTries {
 		again = false
-		a.Log.Error("what another server sent is set aside: it can't be taken in", "origin", u.Origin, "room", u.Room, "bytes", len(u.JSON), "tries", u.Tries, "err", err)
-		if a.SetAside != nil {
-			a.SetAside()
-		}
+		a.setAside(u.Origin, store.HeldSize{Count: 1, Bytes: int64(len(u.JSON))}, err, "room", u.Room, "tries", u.Tries)
 	}
 	return a.Store.Update(a.ctx, func(tx *store.Tx) error {
 		if again {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"strings"
 	"testing"
@@ -14,6 +15,7 @@ import (
 	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/room"
+	"github.com/securecomm/securecomm/homeserver/sign"
 	"github.com/securecomm/securecomm/homeserver/store"
 	"github.com/securecomm/securecomm/homeserver/store/storetest"
 )
@@ -176,7 +178,7 @@ func TestWaitingIsBounded(t *testing.T) {
 			{"else.test", 1, maxWaitingBytes - 10, nil}, {"else.test", 1, 20, errFull},
 		} {
 			list := units(c.origin, c.n, c.size)
-			err := db.Update(t.Context(), func(tx *store.Tx) error { return a.keep(tx, c.origin, list) })
+			err := db.Update(t.Context(), func(tx *store.Tx) error { _, err := a.keep(tx, c.origin, list); return err })
 			if !errors.Is(err, c.want) {
 				t.Errorf("%d units of %d bytes of %s: %v", c.n, c.size, c.origin, err)
 			}
@@ -192,6 +194,102 @@ func TestWaitingIsBounded(t *testing.T) {
 		})
 		if err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// TestTheFullestWaitsLast: what waits of all servers has a limit, at which the server with the most loses its oldest.
+func TestTheFullestWaitsLast(t *testing.T) {
+	for name, c := range map[string]struct{ floods, units, size int }{
+		"units": {maxAllWaiting / maxWaiting, maxWaiting, 8}, "bytes": {maxAllWaitingBytes / maxWaitingBytes, 32, maxWaitingBytes / 32},
+	} {
+		t.Run(name, func(t *testing.T) {
+			storetest.Each(t, func(t *testing.T, db *store.DB) {
+				a := &API{Server: "us.test", Store: db, Log: slog.New(slog.DiscardHandler)}
+				add := func(origin id.ServerName, from, n int) (lost []loss, err error) {
+					t.Helper()
+					var units []store.HeldUnit
+					for i := range n {
+						units = append(units, store.HeldUnit{Origin: origin, Room: "!r:us.test", JSON: fmt.Appendf(nil, "%s%08d", strings.Repeat("x", c.size-8), from+i)})
+					}
+					if err := a.numbered(t.Context(), units); err != nil {
+						t.Fatal(err)
+					}
+					err = db.Update(t.Context(), func(tx *store.Tx) (err error) { lost, err = a.keep(tx, origin, units); return err })
+					return lost, err
+				}
+				flood := func(i int) id.ServerName { return id.ServerName(fmt.Sprintf("flood%d.test", i)) }
+				for i := range c.floods {
+					n := c.units
+					if i > 0 {
+						n-- // the first is the fullest
+					}
+					if lost, err := add(flood(i), 0, n); err != nil || len(lost) > 0 {
+						t.Fatal(lost, err)
+					}
+				}
+				if _, err := add("honest.test", 0, c.floods-1); err != nil { // now all is full
+					t.Fatal(err)
+				}
+				lost, err := add("honest.test", c.floods, 1)
+				if err != nil || len(lost) != 1 || lost[0] != (loss{flood(0), store.HeldSize{Count: 1, Bytes: int64(c.size)}}) {
+					t.Fatalf("lost is %v, %v", lost, err)
+				}
+				if lost, err := add(flood(1), c.units, 1); !errors.Is(err, errFull) || lost != nil {
+					t.Errorf("who is the fullest with what it sends: %v, %v", lost, err)
+				}
+				err = db.View(t.Context(), func(tx *store.Tx) error {
+					sizes, err := tx.Held.Sizes()
+					if sizes[flood(0)].Count != int64(c.units-1) || sizes[flood(1)].Count != int64(c.units-1) || sizes["honest.test"].Count != int64(c.floods) {
+						t.Errorf("in the end %v wait", sizes)
+					}
+					return err
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				told := 0
+				a.SetAside = func() { told++ }
+				if a.setAside(lost[0].origin, lost[0].HeldSize, errFullest); told != 1 {
+					t.Errorf("%d units were counted", told)
+				}
+			})
+		})
+	}
+}
+
+// TestStrangersKeysAreNotWaitedFor: events that are signed with keys that can't be had wait if their sender is in the room.
+func TestStrangersKeysAreNotWaitedFor(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		n := federationtest.New(t, "us.test", "them.test", "out.test", "away.test")
+		us := newPeer(t, n, "us.test", db)
+		them, out := newPeer(t, n, "them.test", storetest.Open(t, t.TempDir()+"/them.db")), newPeer(t, n, "out.test", storetest.Open(t, t.TempDir()+"/out.db"))
+		roomID := us.create(room.Creation{Creator: alice, Preset: "public_chat"})
+		if err := them.join(roomID, bob, "us.test"); err != nil {
+			t.Fatal(err)
+		}
+		away := *them
+		away.name = "away.test"
+		var err error
+		if away.key, err = sign.NewKey(); err != nil {
+			t.Fatal(err)
+		}
+		ev := away.forge(us, roomID, event.Proto{Type: "m.room.message", Sender: "@eve:away.test", Content: json.RawMessage(`{"body":"hello"}`)})
+		body := fmt.Sprintf(`{"pdus":[%s]}`, ev.JSON)
+		for _, c := range []struct {
+			by   *peer
+			want bool
+		}{{out, false}, {them, true}} {
+			status, answer := c.by.request(us, "PUT", "/_matrix/federation/v1/send/1", body, nil)
+			var waits bool
+			err := db.View(t.Context(), func(tx *store.Tx) error {
+				sizes, err := tx.Held.Sizes()
+				waits = sizes[c.by.name].Count > 0
+				return err
+			})
+			if refused := strings.Contains(fmt.Sprint(answer), "error"); err != nil || status != 200 || waits != c.want || refused == c.want {
+				t.Errorf("of %s: waits %v, answered with %d %v, %v", c.by.name, waits, status, answer, err)
+			}
 		}
 	})
 }

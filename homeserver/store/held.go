@@ -24,14 +24,42 @@ type HeldUnit struct {
 // Held is what is to be taken in later.
 type Held struct{ tx *Tx }
 
-// Size is how much of a server waits; of all servers if it is empty.
-func (s Held) Size(origin id.ServerName) (count, bytes int64, err error) {
-	query, args := `SELECT COUNT(*), COALESCE(SUM(bytes), 0) FROM held_units`, []any{}
-	if origin != "" {
-		query, args = query+` WHERE origin = ?`, []any{string(origin)}
+// HeldSize is how much waits.
+type HeldSize struct{ Count, Bytes int64 }
+
+// Sizes is how much waits of each server.
+func (s Held) Sizes() (map[id.ServerName]HeldSize, error) {
+	out := map[id.ServerName]HeldSize{}
+	err := s.tx.query(func(rows *sql.Rows) error {
+		var origin id.ServerName
+		var size HeldSize
+		if err := rows.Scan(&origin, &size.Count, &size.Bytes); err != nil {
+			return err
+		}
+		out[origin] = size
+		return nil
+	}, `SELECT origin, COUNT(*), SUM(bytes) FROM held_units GROUP BY origin`)
+	return out, err
+}
+
+// Drop removes the oldest units of a server until it has as many and as many bytes less as are given, or nothing. It
+// returns how much that was.
+func (s Held) Drop(origin id.ServerName, least HeldSize) (dropped HeldSize, err error) {
+	var nids []int64
+	err = s.tx.query(func(rows *sql.Rows) error {
+		var nid, bytes int64
+		if err := rows.Scan(&nid, &bytes); err != nil || dropped.Count >= least.Count && dropped.Bytes >= least.Bytes {
+			return err
+		}
+		nids = append(nids, nid)
+		dropped.Count++
+		dropped.Bytes += bytes
+		return nil
+	}, `SELECT nid, bytes FROM held_units WHERE origin = ? ORDER BY nid`, string(origin))
+	if err != nil {
+		return HeldSize{}, err
 	}
-	_, err = s.tx.row([]any{&count, &bytes}, query, args...)
-	return count, bytes, err
+	return dropped, s.Delete(nids)
 }
 
 // Add has units wait that are due at a time. What waits already waits on.
