@@ -56,11 +56,11 @@ func (a *API) meet(r *http.Request, claim xmatrix.Header, who string) error {
 	if err := a.forged.exhausted(who); err != nil {
 		return err
 	}
-	err := a.Keyring.Meet(r.Context(), claim.Origin, claim.Key, func() (func(), error) {
+	err := a.Keyring.Meet(r.Context(), claim.Origin, claim.Key, func(lose func(error)) (func(), error) {
 		if err := a.strange.check(who); err != nil {
 			return nil, err
 		}
-		return a.meetings.enter(r.Context(), who)
+		return a.meetings.enterLosable(r.Context(), who, func() { lose(tooBusy()) })
 	})
 	if errors.Is(err, keyring.ErrNoKey) {
 		_ = a.forged.check(who) // counts it

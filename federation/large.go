@@ -77,17 +77,16 @@ func (w *largeWriter) written() error {
 		return nil
 	}
 	if !w.c.Response().Committed {
-		if err := w.c.work.grow(w.cost + largeLoad); err != nil {
+		if err := w.c.writing(w.cost + largeLoad); err != nil {
 			return err
 		}
-		w.c.Response().Header().Set("Content-Type", "application/json")
-		w.c.Response().WriteHeader(http.StatusOK)
+		w.c.begin()
 	}
 	return w.flush()
 }
 
 func (w *largeWriter) flush() error {
-	_, err := w.c.Response().Write(w.buf)
+	err := w.c.write(w.buf)
 	w.buf = w.buf[:0]
 	return err
 }

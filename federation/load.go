@@ -64,6 +64,16 @@ func (c *charge) grow(cost int64) error {
 	return nil
 }
 
+// losable has a charge dropped from now on once others need the room, unless it was already.
+func (c *charge) losable(drop func()) {
+	l := c.load
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if c.drop = drop; c.cost > 0 {
+		l.open[c] = true
+	}
+}
+
 // makeRoom drops what others have too much of until there is room for more, if it comes to that. The caller holds the lock.
 func (l *load) makeRoom(c *charge, more int64) bool {
 	for l.all+more > allLoad {

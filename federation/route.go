@@ -212,11 +212,43 @@ func (c *call) answer(answer any, cost int64) error {
 		raw = bytes.TrimSuffix(buffer.Bytes(), []byte("\n"))
 	}
 	if !c.work.claimed() {
-		if err := c.work.grow(cost + int64(len(raw))); err != nil {
+		if err := c.writing(cost + int64(len(raw))); err != nil {
 			return err
 		}
 	}
-	return c.Blob(http.StatusOK, "application/json", raw)
+	c.begin()
+	for len(raw) > 0 {
+		n := min(len(raw), answerPiece)
+		if err := c.write(raw[:n]); err != nil {
+			panic(http.ErrAbortHandler) // or what came would pass for the whole
+		}
+		raw = raw[n:]
+	}
+	return nil
+}
+
+// answerPiece is how much of an answer is written at once, in bytes, until it is looked whether it was dropped.
+const answerPiece = 64 << 10
+
+// writing charges an answer that is going to be written: from now on its connection ends once others need the room and
+// nobody has more of it.
+func (c *call) writing(cost int64) error {
+	c.work.losable(func() { _ = http.NewResponseController(c.Response()).SetWriteDeadline(time.Now()) })
+	return c.work.grow(cost)
+}
+
+func (c *call) begin() {
+	c.Response().Header().Set("Content-Type", "application/json")
+	c.Response().WriteHeader(http.StatusOK)
+}
+
+// write writes a piece of an answer.
+func (c *call) write(p []byte) error {
+	if c.work.over() {
+		return tooBusy()
+	}
+	_, err := c.Response().Write(p)
+	return err
 }
 
 // decode reads the body, which must be a JSON object.

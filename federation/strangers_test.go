@@ -2,7 +2,9 @@ package federation
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -95,9 +97,16 @@ func TestOneNameIsTried(t *testing.T) {
 func TestStrangersWaitInTheirPlaces(t *testing.T) {
 	s := newStrangers(t, meetingsFor+2)
 	var wg sync.WaitGroup
+	first := make(chan int, 1)
 	begin := func(address, name string) {
 		h := s.header(name)
-		wg.Go(func() { s.send(address, h) })
+		wg.Go(func() {
+			status, _ := s.send(address, h)
+			select {
+			case first <- status:
+			default:
+			}
+		})
 		<-s.waiting
 	}
 	for _, name := range s.names[:meetingsFor] {
@@ -110,8 +119,18 @@ func TestStrangersWaitInTheirPlaces(t *testing.T) {
 	s.us.api.meetings.mu.Lock()
 	s.us.api.meetings.all += meetingsAll - meetingsFor - 1
 	s.us.api.meetings.mu.Unlock()
-	if status, _ := s.send("192.0.2.3:1", s.header(s.names[meetingsFor+1])); status != http.StatusTooManyRequests {
-		t.Errorf("one more of all: %d", status)
+	begin("192.0.2.3:1", s.names[meetingsFor+1])
+	if status := <-first; status != http.StatusTooManyRequests {
+		t.Errorf("the oldest of who has the most, when somebody with fewer comes: %d", status)
+	}
+	s.us.api.meetings.mu.Lock()
+	s.us.api.meetings.all++
+	for _, who := range []string{"192.0.2.1:1", "192.0.2.2:1", "192.0.2.3:1"} {
+		s.us.api.meetings.by[who] = 1
+	}
+	s.us.api.meetings.mu.Unlock()
+	if status, _ := s.send("192.0.2.4:1", s.header("them.test")); status != http.StatusTooManyRequests {
+		t.Errorf("one more when nobody has more: %d", status)
 	}
 	close(s.release)
 	wg.Wait()
@@ -157,7 +176,7 @@ func TestTheFullestArrivesLast(t *testing.T) {
 	}
 	small := arrive("small")
 	if err := small.grow(1 << 20); err != nil {
-		t.Errorf("somebody else: %v", err)
+		t.Fatalf("somebody else: %v", err)
 	}
 	if len(dropped) != 1 || dropped[small] {
 		t.Errorf("%d were dropped", len(dropped))
@@ -243,4 +262,44 @@ func TestAnswersCountUntilTheyAreRead(t *testing.T) {
 			t.Errorf("in the end there are %d bytes", us.api.inWork.all)
 		}
 	})
+}
+
+// TestUnreadAnswersMakeRoom: what a server does not read of its answers ends when there is no room for others, and what was
+// written of it does not pass for the whole.
+func TestUnreadAnswersMakeRoom(t *testing.T) {
+	n := federationtest.New(t, "us.test", "them.test")
+	us := newPeer(t, n, "us.test", storetest.Open(t, t.TempDir()+"/us.db"))
+	const size = 32 << 20 // more than any buffer on the way
+	writing, ended := make(chan *charge, 1), make(chan any, 1)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			how := recover()
+			ended <- how
+			panic(how)
+		}()
+		k := &call{Context: us.echo.NewContext(r, w), work: &charge{load: &us.api.inWork, who: "slow.test"}}
+		defer k.work.end()
+		writing <- k.work
+		_ = k.answer(json.RawMessage(`"`+strings.Repeat("x", size)+`"`), 0)
+	}))
+	defer server.Close()
+	answer, err := http.Get(server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	<-writing
+	rest := &charge{load: &us.api.inWork, who: "rest"}
+	us.api.inWork.mu.Lock()
+	us.api.inWork.all = allLoad
+	us.api.inWork.mu.Unlock()
+	if err := rest.grow(1<<20 + freeLoad); err != nil {
+		t.Fatalf("somebody else: %v", err)
+	}
+	if how := <-ended; how != http.ErrAbortHandler {
+		t.Errorf("the answer ended with %v", how)
+	}
+	if got, err := io.ReadAll(answer.Body); err == nil {
+		t.Errorf("%d bytes of the answer pass for the whole", len(got))
+	}
 }

@@ -103,8 +103,9 @@ func (f found) keyFunc(e *event.Event) event.KeyFunc {
 
 // Meet makes sure that the key is at hand with which a request says that it is signed, before anything else is done about the
 // request: anybody can name any server. If that server has to be asked for it, ask is called before; it may refuse, and what
-// it returns is called once nothing is under way any more, which may be after Meet has returned. Error: ErrNoKey.
-func (k *Keyring) Meet(ctx context.Context, server id.ServerName, keyID id.KeyID, ask func() (done func(), err error)) error {
+// it returns is called once nothing is under way any more, which may be after Meet has returned. What it is handed gives the
+// search up, with an error for the request. Error: ErrNoKey.
+func (k *Keyring) Meet(ctx context.Context, server id.ServerName, keyID id.KeyID, ask func(lose func(error)) (done func(), err error)) error {
 	d := demand{server: {keyID: time.Now().UnixMilli()}}
 	f, left, err := k.near(ctx, d)
 	if err != nil || len(left) == 0 {
@@ -114,18 +115,24 @@ func (k *Keyring) Meet(ctx context.Context, server id.ServerName, keyID id.KeyID
 	if k.futile(server, f) {
 		return noKey
 	}
-	done, err := ask()
+	search, lose := context.WithCancelCause(context.WithoutCancel(ctx))
+	done, err := ask(lose)
 	if err != nil {
+		lose(nil)
 		return err
 	}
 	asked := make(chan error, 1)
 	go func() {
+		defer lose(nil)
 		defer done()
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), meetTimeout)
+		ctx, cancel := context.WithTimeout(search, meetTimeout)
 		defer cancel()
 		err := k.fetchAll(ctx, f, left)
 		if err == nil && len(f.unmet(left)) > 0 {
 			err = noKey
+		}
+		if lost := context.Cause(search); lost != nil {
+			err = lost
 		}
 		asked <- err
 	}()
