@@ -132,6 +132,8 @@ func TestStateOfAnAbsence(t *testing.T) {
 		bob.do("join", args{"room": room}, nil)
 		alice.do("awaitMember", args{"room": room, "user": other.ID}, nil)
 		other.Must("POST", path+"/leave", nil, nil)
+		// A client that believes to be in a room does not ask to join it.
+		bob.do("awaitMember", args{"room": room, "user": other.ID, "membership": "leave"}, nil)
 		user.Must("PUT", path+"/state/m.room.encryption/", args{"algorithm": "m.megolm.v1.aes-sha2"}, nil)
 		user.Must("PUT", path+"/state/m.room.name/", args{"name": "After"}, nil)
 		bob.do("join", args{"room": room}, nil)

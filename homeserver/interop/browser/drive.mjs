@@ -55,7 +55,13 @@ for await (const line of createInterface({ input: process.stdin })) {
   const { do: name, with: args } = JSON.parse(line);
   let reply;
   try {
-    const value = await (await page(args.client)).evaluate(([name, args]) => globalThis.peer[name](args), [name, args]);
+    const value = await (await page(args.client)).evaluate(async ([name, args]) => {
+      try {
+        return await globalThis.peer[name](args);
+      } catch (error) {
+        throw new Error(String(error)); // since not every error of the library can leave the page
+      }
+    }, [name, args]);
     reply = { value: value ?? null };
   } catch (error) {
     reply = { error: String(error?.message ?? error) };

@@ -73,9 +73,9 @@ export async function look({ room }) {
   };
 }
 
-// awaitMember waits until the client knows that somebody is in the room.
-export async function awaitMember({ room, user }) {
-  await until(`${user} in ${room}`, () => client.getRoom(room)?.getMember(user)?.membership === "join");
+// awaitMember waits until the client knows that somebody is in the room, or has another membership of it.
+export async function awaitMember({ room, user, membership = "join" }) {
+  await until(`${membership} of ${user} in ${room}`, () => client.getRoom(room)?.getMember(user)?.membership === membership);
 }
 
 export async function send({ room, body, thread }) {
