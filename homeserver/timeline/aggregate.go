@@ -16,8 +16,11 @@ import (
 const (
 	// maxBundled is how many events deep aggregations are put into each other: an edit of a thread's newest event.
 	maxBundled = 1
-	// maxReferences is how many references are bundled with a page of events.
-	maxReferences = 1000
+	// maxReferences is how many references are bundled with a page of events. maxReferencesSize bounds the events that refer,
+	// which are looked at for an answer, in bytes: /relations has the rest. They are read referencesAtOnce.
+	maxReferences     = 1000
+	maxReferencesSize = 4 << 20
+	referencesAtOnce  = 50
 	// maxEdits is how many edits of one event, the newest that came, are looked at for the one that counts.
 	maxEdits = 10
 	// maxEditsSize bounds the edits that are looked at for an answer, in bytes; they are read editsAtOnce.
@@ -30,7 +33,7 @@ const (
 )
 
 // Budget is what may still be read and written of what relates to the events of one answer. Its zero value is all there is.
-type Budget struct{ edits, bundles int }
+type Budget struct{ edits, bundles, references int }
 
 // summary is what relates to one event.
 type summary struct {
@@ -135,11 +138,7 @@ func (v *View) sumUp(groups []store.RelationGroup, parents map[id.EventID]*store
 	if err := v.addEdits(sums, edited); err != nil {
 		return nil, err
 	}
-	references, err := v.tx.Relations.References(v.room.NID, referred, maxReferences)
-	if err != nil {
-		return nil, err
-	}
-	return sums, v.addReferences(sums, references)
+	return sums, v.addReferences(sums, referred)
 }
 
 // editable says whether an event can be replaced by others: only who wrote it may do so, and not by one of another type
@@ -209,28 +208,38 @@ func (a version) before(b version) bool {
 	return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.id, b.id)) < 0
 }
 
-func (v *View) addReferences(sums map[id.EventID]*summary, references []store.Relation) error {
-	nids := make([]store.EventNID, len(references))
-	for i, r := range references {
-		nids[i] = r.Event
+// addReferences lists the events that refer to others, the oldest first, as long as the answer's budget lasts.
+func (v *View) addReferences(sums map[id.EventID]*summary, referred []id.EventID) error {
+	if v.budget.references >= maxReferencesSize {
+		return nil
 	}
-	events, err := v.tx.Events.ByNID(nids...)
+	slices.Sort(referred) // a parent stands there once for each sender
+	references, err := v.tx.Relations.References(v.room.NID, slices.Compact(referred), maxReferences)
 	if err != nil {
 		return err
 	}
-	byNID := make(map[store.EventNID]id.EventID, len(events))
-	for _, ev := range events {
-		seen, err := v.see(ev)
+	for some := range slices.Chunk(references, referencesAtOnce) {
+		if v.budget.references >= maxReferencesSize {
+			break
+		}
+		nids, parents := make([]store.EventNID, len(some)), make(map[store.EventNID]id.EventID, len(some))
+		for i, r := range some {
+			nids[i], parents[r.Event] = r.Event, r.Parent
+		}
+		events, err := v.tx.Events.ByNID(nids...)
 		if err != nil {
 			return err
 		}
-		if seen != nil {
-			byNID[ev.NID] = ev.ID
-		}
-	}
-	for _, r := range references {
-		if eventID := byNID[r.Event]; eventID != "" {
-			sums[r.Parent].references = append(sums[r.Parent].references, reference{eventID})
+		for _, ev := range events {
+			v.budget.references += len(ev.JSON)
+			seen, err := v.see(ev)
+			if err != nil {
+				return err
+			}
+			if seen != nil {
+				s := sums[parents[ev.NID]]
+				s.references = append(s.references, reference{ev.ID})
+			}
 		}
 	}
 	return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -148,5 +149,44 @@ func TestBundlesAreBoundedInBytes(t *testing.T) {
 		if size > 6<<20 || edits < 80 || threads > 0 {
 			t.Errorf("a page of %d events has %d bytes, with %d edits and %d threads", len(page.Chunk), size, edits, threads)
 		}
+	})
+}
+
+// TestReferencesAreBoundedInBytes: to tell which events refer to those of an answer, no more than some megabytes are read.
+func TestReferencesAreBoundedInBytes(t *testing.T) {
+	each(t, func(w *world) {
+		const n = 200
+		ctx, roomID, large := context.Background(), w.create("shared"), strings.Repeat("x", 50_000)
+		refer := func(to id.EventID, body string) {
+			w.send(room.Message{Room: roomID, Sender: user("alice"), Type: "m.room.message", Content: content(map[string]any{
+				"body": body, "m.relates_to": map[string]any{"rel_type": "m.reference", "event_id": to},
+			})})
+		}
+		first, second := w.say(roomID, "alice", "first"), w.say(roomID, "alice", "second")
+		for range n {
+			refer(first, "short")
+		}
+		raw, err := w.Event(ctx, roomID, reader("alice"), first)
+		w.must(err)
+		w.equal("small references", fmt.Sprint(strings.Count(string(raw), `{"event_id":`)), fmt.Sprint(n))
+		for range n {
+			refer(second, large)
+		}
+		check := func(what, text string, small int) {
+			w.Helper()
+			if large := (strings.Count(text, `{"event_id":`) - small) * len(large); large < 3<<20 || large > 8<<20 {
+				w.Errorf("%s: references of %d bytes have been read", what, large)
+			}
+		}
+		raw, err = w.Event(ctx, roomID, reader("alice"), second)
+		w.must(err)
+		check("an event", string(raw), 0)
+		page, err := w.Messages(ctx, roomID, reader("alice"), timeline.Page{Limit: 20})
+		w.must(err)
+		text := ""
+		for _, raw := range page.Chunk {
+			text += string(raw)
+		}
+		check("a page", text, n)
 	})
 }
