@@ -91,8 +91,8 @@ func (a *API) receipts(ctx context.Context, origin id.ServerName, content json.R
 	barred := false
 	for roomID := range rooms {
 		err := a.allowed(ctx, roomID, origin)
-		if err != nil && asFailure(err) == nil {
-			return err
+		if ours(err) {
+			return err // whether it is barred is not known
 		}
 		if err != nil {
 			barred = true

@@ -1,11 +1,14 @@
 package federation
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"testing"
 
 	"github.com/securecomm/securecomm/federation/federationtest"
+	"github.com/securecomm/securecomm/homeserver/ephemeral"
+	"github.com/securecomm/securecomm/homeserver/room"
 	"github.com/securecomm/securecomm/homeserver/store"
 	"github.com/securecomm/securecomm/homeserver/store/storetest"
 )
@@ -43,6 +46,53 @@ func TestOurFaultsAreNotTheirs(t *testing.T) {
 				t.Fatalf("%d messages, %v", got, err)
 			}
 			if got == 0 {
+				<-w.C
+			}
+		}
+	})
+}
+
+// TestReceiptsOutliveOurFaults: a receipt that a fault of ours keeps out comes again, whatever else is refused beside it, and
+// a room whose access list can't be read counts as one that bars nobody.
+func TestReceiptsOutliveOurFaults(t *testing.T) {
+	storetest.EachURL(t, func(t *testing.T, address string) {
+		n := federationtest.New(t, "us.test", "them.test")
+		us := newPeer(t, n, "us.test", storetest.Open(t, address))
+		them := newPeer(t, n, "them.test", storetest.Open(t, t.TempDir()+"/them.db"))
+		roomID := us.create(room.Creation{Creator: alice, Preset: "public_chat"})
+		if err := them.join(roomID, bob, "us.test"); err != nil {
+			t.Fatal(err)
+		}
+		said := us.say(roomID, alice, "hello")
+		content := fmt.Sprintf(`{%q:{"m.read":{"@bob:them.test":{"data":{"ts":1},"event_ids":[%q]},"@stranger:else.test":{"data":{"ts":1},"event_ids":[%q]}}}}`, roomID, said, said)
+
+		restarted := newPeer(t, n, "us.test", us.store)
+		gone, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := restarted.api.receiveEDU(gone, "them.test", "m.receipt", []byte(content)); !ours(err) {
+			t.Errorf("when the access list can't be read: %v", err)
+		}
+
+		w := us.store.Hub.Subscribe(alice)
+		defer w.Close()
+		show := storetest.Hide(t, address, "receipts")
+		body := `{"pdus":[],"edus":[{"edu_type":"m.receipt","content":` + content + `}]}`
+		if status, answer := them.request(restarted, "PUT", "/_matrix/federation/v1/send/1", body, nil); status != http.StatusOK {
+			t.Errorf("while the database fails: %d %v", status, answer)
+		}
+		show()
+		for read := false; !read; {
+			err := us.store.View(t.Context(), func(tx *store.Tx) error {
+				here, err := tx.Rooms.ByID(roomID)
+				if err == nil {
+					_, read, err = tx.Receipts.Get(here.NID, bob, ephemeral.Read, "")
+				}
+				return err
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !read {
 				<-w.C
 			}
 		}

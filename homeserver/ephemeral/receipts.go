@@ -218,27 +218,37 @@ func (s *Service) ReceiveReceipts(ctx context.Context, origin id.ServerName, con
 		}
 	}
 	var list []foreignReceipt
-	var faults []error
+	var refused, faults []error
 	for _, roomID := range slices.Sorted(maps.Keys(in)) {
 		for _, user := range slices.Sorted(maps.Keys(in[roomID][Read])) {
 			r, err := s.foreignReceipt(ctx, origin, roomID, user, in[roomID][Read][user])
-			if faults = append(faults, err); err == nil {
+			switch {
+			case err == nil:
 				list = append(list, r)
+			case isRefusal(err):
+				refused = append(refused, err)
+			default:
+				faults = append(faults, err)
 			}
 		}
 	}
-	if len(list) == 0 {
-		return errors.Join(faults...)
-	}
-	err := s.Store.Update(ctx, func(tx *store.Tx) error {
-		for _, r := range list {
-			if _, err := setReceipt(tx, r.room, r.user, r.mark, r.ts, r.wake); err != nil && !errors.Is(err, errOtherThread) {
-				return err
+	if len(list) > 0 {
+		faults = append(faults, s.Store.Update(ctx, func(tx *store.Tx) error {
+			for _, r := range list {
+				if _, err := setReceipt(tx, r.room, r.user, r.mark, r.ts, r.wake); err != nil && !errors.Is(err, errOtherThread) {
+					return err
+				}
 			}
-		}
-		return nil
-	})
-	return errors.Join(append(faults, err)...)
+			return nil
+		}))
+	}
+	// What is refused must not hide that something else is to come again.
+	return cmp.Or(errors.Join(faults...), errors.Join(refused...))
+}
+
+// isRefusal says whether an error is a verdict on what was received.
+func isRefusal(err error) bool {
+	return slices.ContainsFunc([]error{ErrInvalid, id.ErrInvalid, room.ErrForbidden, room.ErrNotFound}, func(r error) bool { return errors.Is(err, r) })
 }
 
 // foreignReceipt is a receipt of another server's user, checked.

@@ -133,7 +133,10 @@ func (a *addition) write(tx *store.Tx) error {
 		}
 		if !fresh {
 			answer, _, err := tx.Requests.Answer(*a.request)
-			return errors.Join(err, &repeated{answer})
+			if err != nil {
+				return err // who finds repeated looks no further
+			}
+			return &repeated{answer}
 		}
 	}
 	if a.came || a.awaited {

@@ -3,7 +3,6 @@ package room
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -96,8 +95,11 @@ func (e *Engine) receiveEnd(ctx context.Context, roomID id.RoomID, raw json.RawM
 		room, err = tx.Rooms.ByID(roomID)
 		return err
 	})
-	if err != nil || room == nil {
-		return "", errors.Join(err, unknown)
+	if err != nil {
+		return "", err
+	}
+	if room == nil {
+		return "", unknown
 	}
 	ev, err := event.Parse(room.Version, raw)
 	if err != nil {
