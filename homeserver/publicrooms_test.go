@@ -2,6 +2,7 @@ package homeserver_test
 
 import (
 	"net/url"
+	"strings"
 	"testing"
 
 	"github.com/securecomm/securecomm/homeserver/hstest"
@@ -44,6 +45,33 @@ func TestPublicRoomSearch(t *testing.T) {
 		alice.Must("GET", "/v3/publicRooms?limit=9&since="+url.QueryEscape("cDk"), nil, &last) // "p9": behind the end
 		if len(last.Chunk) != 0 || last.Next != "" {
 			t.Errorf("behind the end: %+v", last)
+		}
+	})
+}
+
+// TestLargePublicRooms: a page of rooms with large topics is bounded in bytes, and the next one goes on.
+func TestLargePublicRooms(t *testing.T) {
+	hstest.Each(t, func(t *testing.T, s *hstest.Server) {
+		alice := s.Register("alice")
+		const rooms = 30
+		for range rooms {
+			alice.CreateRoom(map[string]any{"visibility": "public", "topic": strings.Repeat("x", 50_000)})
+		}
+		seen := 0
+		for since, pages := "", 0; pages == 0 || since != ""; pages++ {
+			var p struct {
+				Chunk []struct{ Topic string }
+				Next  string `json:"next_batch"`
+			}
+			alice.Must("GET", "/v3/publicRooms?limit=100&since="+since, nil, &p)
+			if len(p.Chunk) >= rooms || len(p.Chunk) == 0 {
+				t.Fatalf("a page has %d rooms", len(p.Chunk))
+			}
+			seen += len(p.Chunk)
+			since = p.Next
+		}
+		if seen != rooms {
+			t.Errorf("%d of %d rooms", seen, rooms)
 		}
 	})
 }

@@ -1,6 +1,8 @@
 package homeserver_test
 
 import (
+	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -168,5 +170,47 @@ func TestHierarchyOfTwoServers(t *testing.T) {
 			t.Errorf("a room elsewhere is named %q", summary.Name)
 		}
 		(&hstest.User{Server: one}).Refused("GET", "/v1/room_summary/"+string(room)+"?via="+string(two.Name), nil, 404, "M_NOT_FOUND")
+	})
+}
+
+// TestLargeSpaces: pages of spaces with large children, and of rooms with large topics, are bounded in bytes, and nothing is
+// missing from all of them together.
+func TestLargeSpaces(t *testing.T) {
+	hstest.Each(t, func(t *testing.T, s *hstest.Server) {
+		alice := s.Register("alice")
+		root := makeSpaceRoom(alice, "root", "public_chat", "m.space")
+		const spaces, children = 6, 20
+		large := strings.Repeat("x", 60_000)
+		for i := range spaces {
+			sub := makeSpaceRoom(alice, fmt.Sprint("sub", i), "public_chat", "m.space")
+			addChild(alice, root, sub, map[string]any{"order": fmt.Sprint(i)})
+			for j := range children {
+				addChild(alice, sub, id.RoomID(fmt.Sprintf("!nowhere%02d:%s", j, s.Name)), map[string]any{"padding": large, "order": fmt.Sprintf("%02d", children-j)})
+			}
+		}
+		var names []string
+		for from := ""; ; {
+			status, raw := alice.Do("GET", "/v1/rooms/"+string(root)+"/hierarchy"+from, nil)
+			var page hierarchy
+			if err := json.Unmarshal(raw, &page); err != nil || status != 200 {
+				t.Fatal(status, err)
+			}
+			if len(raw) > 5<<20+1<<16 {
+				t.Errorf("a page has %d bytes", len(raw))
+			}
+			names = append(names, page.names())
+			for _, r := range page.Rooms {
+				if n := len(r.Children); r.RoomID != root && (n < 10 || n >= children || r.Children[0].StateKey != "!nowhere19:"+string(s.Name)) {
+					t.Errorf("%d children of %s count", n, r.Name)
+				}
+			}
+			if page.NextBatch == "" {
+				break
+			}
+			from = "?from=" + page.NextBatch
+		}
+		if got := strings.Join(names, " "); len(names) < 2 || got != "root sub0 sub1 sub2 sub3 sub4 sub5" {
+			t.Errorf("pages are %q", names)
+		}
 	})
 }

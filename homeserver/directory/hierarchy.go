@@ -43,8 +43,12 @@ type child struct {
 const (
 	childType = "m.space.child"
 	maxOrder  = 50
-	// maxChildren is how many children of a space count; the first ones in order do.
-	maxChildren = 1000
+	// Of a space's children the first ones in order count: so many, and up to so many bytes.
+	maxChildren     = 1000
+	maxChildrenSize = 1 << 20
+	// maxChildrenRead is how many bytes of a space's children are read to find these, the oldest first.
+	maxChildrenRead = 16 << 20
+	childrenAtOnce  = 50 // events
 )
 
 // parseChild reads an m.space.child; false if it names no child.
@@ -96,15 +100,29 @@ func (n *Node) arrange(suggestedOnly bool) {
 		}
 		return cmp.Or(cmp.Compare(a.order, b.order), cmp.Compare(a.at, b.at), cmp.Compare(a.room, b.room))
 	})
-	n.children = n.children[:min(len(n.children), maxChildren)]
-	n.ChildrenState = make([]json.RawMessage, len(n.children))
-	for i, c := range n.children {
-		n.ChildrenState[i] = c.raw
+	n.ChildrenState = []json.RawMessage{}
+	size := 0
+	for i := range n.children[:min(len(n.children), maxChildren)] {
+		c := &n.children[i]
+		if size += len(c.raw); size > maxChildrenSize {
+			break
+		}
+		n.ChildrenState, c.raw = append(n.ChildrenState, c.raw), nil
 	}
+	n.children = n.children[:len(n.ChildrenState)]
 }
 
-// childrenIn reads the children of a space.
-func childrenIn(tx *store.Tx, room *store.Room) ([]child, error) {
+// size is about how many bytes a node takes.
+func (n *Node) size() int {
+	size := n.Summary.size()
+	for _, raw := range n.ChildrenState {
+		size += len(raw)
+	}
+	return size
+}
+
+// childrenIn reads the children of a space, within what may still be read.
+func childrenIn(tx *store.Tx, room *store.Room, budget *int) ([]child, error) {
 	head, err := tx.Rooms.Head(room.NID)
 	if err != nil {
 		return nil, err
@@ -127,17 +145,26 @@ func childrenIn(tx *store.Tx, room *store.Room) ([]child, error) {
 			nids = append(nids, state.Get(k))
 		}
 	}
-	events, err := tx.Events.ByNID(nids...)
-	if err != nil {
-		return nil, err
-	}
+	slices.Sort(nids)
 	var out []child
-	for _, ev := range events {
-		if c, ok := parseChild(*ev.StateKey, ev.Content, ev.OriginServerTS); ok {
-			c.raw = strippedChild(ev.Event)
-			out = append(out, c)
+	size := 0
+	for some := range slices.Chunk(nids, childrenAtOnce) {
+		if size >= min(maxChildrenRead, *budget) {
+			break
+		}
+		events, err := tx.Events.ByNID(some...)
+		if err != nil {
+			return nil, err
+		}
+		for _, ev := range events {
+			size += len(ev.JSON)
+			if c, ok := parseChild(*ev.StateKey, ev.Content, ev.OriginServerTS); ok {
+				c.raw = strippedChild(ev.Event)
+				out = append(out, c)
+			}
 		}
 	}
+	*budget -= size
 	return out, nil
 }
 
@@ -192,7 +219,8 @@ func (s *Service) HierarchyFor(ctx context.Context, origin id.ServerName, roomID
 		return nil, err
 	}
 	err = s.Store.View(ctx, func(tx *store.Tx) error {
-		n, err := nodeOf(tx, roomID, suggestedOnly)
+		budget := maxChildrenRead
+		n, err := nodeOf(tx, roomID, suggestedOnly, &budget)
 		if err != nil {
 			return err
 		}
@@ -236,14 +264,21 @@ func (s *Service) barred(ctx context.Context, roomID id.RoomID, origin id.Server
 	return !ok, err
 }
 
+// maxLevel is about how many bytes a level has; children behind it are left out.
+const maxLevel = 4 << 20
+
 func (l *Level) addChildren(tx *store.Tx, who visitor) error {
+	size := 0
 	for _, c := range l.Room.children {
-		n, err := nodeOf(tx, c.room, false)
+		n, err := nodeOf(tx, c.room, false, nil)
 		if err != nil {
 			return err
 		}
 		if n == nil {
 			continue
+		}
+		if size += n.Summary.size(); size > maxLevel {
+			return nil
 		}
 		open, err := n.openTo(tx, who)
 		if err != nil {
@@ -278,6 +313,9 @@ const (
 	maxDepth       = 20
 	maxWalked      = 2000 // rooms that are looked at for a page
 	maxAsked       = 50   // of these, rooms that other servers are asked about
+	// Bytes of a page, give or take those of its last room, and of children that are read for it.
+	maxHierarchySize = 4 << 20
+	maxWalkedSize    = 64 << 20
 )
 
 // walk is a depth-first walk through a space for a user.
@@ -288,6 +326,7 @@ type walk struct {
 	maxDepth      int
 	seen          map[id.RoomID]bool
 	asked         int
+	budget        int // bytes of children that may still be read
 }
 
 // step is a room to come to.
@@ -305,17 +344,17 @@ func (s *Service) Hierarchy(ctx context.Context, user id.UserID, root id.RoomID,
 		return nil, err
 	}
 	w := &walk{
-		s: s, who: visitor{user: user}, suggestedOnly: at.suggestedOnly, maxDepth: at.maxDepth, seen: map[id.RoomID]bool{},
+		s: s, who: visitor{user: user}, suggestedOnly: at.suggestedOnly, maxDepth: at.maxDepth, seen: map[id.RoomID]bool{}, budget: maxWalkedSize,
 	}
 	limit := min(q.Limit, maxHierarchy)
 	if limit == 0 {
 		limit = usualHierarchy
 	}
-	page, found := &HierarchyPage{Rooms: []*Node{}}, 0
+	page, found, size := &HierarchyPage{Rooms: []*Node{}}, 0, 0
 	ahead := []step{{child: child{room: root}}}
-	for len(ahead) > 0 && len(w.seen) < maxWalked {
+	for len(ahead) > 0 && len(w.seen) < maxWalked && w.budget > 0 {
 		next := ahead[len(ahead)-1]
-		if !w.seen[next.room] && len(page.Rooms) == limit {
+		if !w.seen[next.room] && (len(page.Rooms) == limit || size >= maxHierarchySize) {
 			page.NextBatch = at.token(found)
 			break
 		}
@@ -332,6 +371,7 @@ func (s *Service) Hierarchy(ctx context.Context, user id.UserID, root id.RoomID,
 		}
 		if found++; found > at.offset {
 			page.Rooms = append(page.Rooms, n)
+			size += n.size()
 		}
 		for _, c := range slices.Backward(n.children) {
 			if next.depth < w.maxDepth && !w.seen[c.room] {
@@ -349,7 +389,7 @@ func (w *walk) visit(ctx context.Context, to step) (n *Node, level *Level, err e
 		return nil, nil, nil
 	}
 	w.seen[to.room] = true
-	if n, err = w.s.look(ctx, to.room, w.suggestedOnly); err != nil {
+	if n, err = w.s.look(ctx, to.room, w.suggestedOnly, &w.budget); err != nil {
 		return nil, nil, err
 	}
 	if n == nil {

@@ -54,6 +54,10 @@ const (
 	usualPage = 100
 	maxPage   = 500
 	maxSearch = 256
+	// maxPageSize is how many bytes of names, topics and the like a page of rooms has, give or take those of its last room.
+	maxPageSize = 1 << 20
+	// maxSearched is how much of what a room says of itself is searched, in bytes.
+	maxSearched = 4 << 10
 )
 
 // PublicRooms answers a query with a page of this server's list, or of another's.
@@ -77,7 +81,7 @@ func (s *Service) PublicRooms(ctx context.Context, server id.ServerName, q Query
 	limit := min(q.Limit, maxPage)
 	page := &Page{Chunk: []Entry{}}
 	err = s.Store.View(ctx, func(tx *store.Tx) error {
-		rooms, total, err := tx.Rooms.Published(offset, limit, q.wants)
+		rooms, total, err := tx.Rooms.Published(offset, limit, maxPageSize, q.wants)
 		if err != nil {
 			return err
 		}
@@ -107,8 +111,11 @@ func (q *Query) wants(r *store.Summary) bool {
 	ofType := q.RoomTypes == nil || slices.ContainsFunc(q.RoomTypes, func(t *string) bool {
 		return t == nil && r.RoomType == "" || t != nil && *t == r.RoomType
 	})
-	return ofType && (q.Search == "" ||
-		strings.Contains(glob.Fold(r.Name+" "+r.Topic+" "+r.CanonicalAlias), glob.Fold(q.Search)))
+	if !ofType || q.Search == "" {
+		return ofType
+	}
+	text := r.Name + " " + r.CanonicalAlias + " " + r.Topic
+	return strings.Contains(glob.Fold(text[:min(len(text), maxSearched)]), glob.Fold(q.Search))
 }
 
 func entryOf(room *store.Room, s store.Summary) Entry {

@@ -36,7 +36,7 @@ const spaceType = "m.space"
 // Preview summarizes a room for a user, or for anybody if the user is empty. Rooms that this server is not in are
 // asked of other servers, but only for users. Error: ErrNoRoom.
 func (s *Service) Preview(ctx context.Context, user id.UserID, roomID id.RoomID, via []id.ServerName) (*Preview, error) {
-	known, err := s.look(ctx, roomID, false)
+	known, err := s.look(ctx, roomID, false, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -88,17 +88,18 @@ func (s *Service) remembered(ctx context.Context, roomID id.RoomID, user id.User
 	return out, nil
 }
 
-// look reads the node of a room that this server is in; nil if it is not.
-func (s *Service) look(ctx context.Context, roomID id.RoomID, suggestedOnly bool) (n *Node, err error) {
+// look reads the node of a room that this server is in; nil if it is not. Its children are read within a budget in bytes,
+// or not at all without one.
+func (s *Service) look(ctx context.Context, roomID id.RoomID, suggestedOnly bool, budget *int) (n *Node, err error) {
 	err = s.Store.View(ctx, func(tx *store.Tx) error {
-		n, err = nodeOf(tx, roomID, suggestedOnly)
+		n, err = nodeOf(tx, roomID, suggestedOnly, budget)
 		return err
 	})
 	return n, err
 }
 
 // nodeOf is look within a transaction.
-func nodeOf(tx *store.Tx, roomID id.RoomID, suggestedOnly bool) (*Node, error) {
+func nodeOf(tx *store.Tx, roomID id.RoomID, suggestedOnly bool, budget *int) (*Node, error) {
 	r, err := tx.Rooms.ByID(roomID)
 	if err != nil || r == nil {
 		return nil, err
@@ -120,8 +121,8 @@ func nodeOf(tx *store.Tx, roomID id.RoomID, suggestedOnly bool) (*Node, error) {
 			n.AllowedRooms = room.AllowedRooms(rules.Event)
 		}
 	}
-	if n.RoomType == spaceType {
-		if n.children, err = childrenIn(tx, r); err != nil {
+	if n.RoomType == spaceType && budget != nil {
+		if n.children, err = childrenIn(tx, r, budget); err != nil {
 			return nil, err
 		}
 	}
@@ -262,14 +263,16 @@ func (s *Service) ask(ctx context.Context, roomID id.RoomID, via []id.ServerName
 
 // size is about how many bytes a level takes.
 func (l *Level) size() int {
-	n := 0
-	for _, raw := range l.Room.ChildrenState {
-		n += len(raw)
+	n := l.Room.size() + 50*len(l.Inaccessible)
+	for i := range l.Children {
+		n += l.Children[i].size()
 	}
-	for _, c := range append(l.Children, l.Room.Summary) {
-		n += 200 + len(c.Name) + len(c.Topic) + len(c.AvatarURL) + len(c.CanonicalAlias) + 50*len(c.AllowedRooms)
-	}
-	return n + 50*len(l.Inaccessible)
+	return n
+}
+
+// size is about how many bytes a summary takes.
+func (s *Summary) size() int {
+	return 200 + len(s.Name) + len(s.Topic) + len(s.AvatarURL) + len(s.CanonicalAlias) + 50*len(s.AllowedRooms)
 }
 
 // keptLevel is what a server told a moment ago; nil if it did not.

@@ -50,6 +50,12 @@ type Summary struct {
 	Published                                bool
 }
 
+// Size is about how many bytes a summary takes.
+func (s *Summary) Size() int {
+	return 200 + len(s.Name) + len(s.Topic) + len(s.AvatarURL) + len(s.CanonicalAlias) +
+		len(s.JoinRule) + len(s.HistoryVisibility) + len(s.GuestAccess) + len(s.RoomType) + len(s.Encryption)
+}
+
 // Rooms are the rooms, their heads and their summaries.
 type Rooms struct{ tx *Tx }
 
@@ -246,8 +252,8 @@ type PublishedRoom struct {
 }
 
 // Published lists the rooms of the public room list that are wanted and that users of this server are in, the largest first: up to limit of them from an
-// offset, and how many there are.
-func (r Rooms) Published(offset, limit int, want func(*Summary) bool) (out []PublishedRoom, total int64, err error) {
+// offset, of which the last one reaches the size in bytes, and how many there are.
+func (r Rooms) Published(offset, limit, size int, want func(*Summary) bool) (out []PublishedRoom, total int64, err error) {
 	err = r.tx.query(func(rows *sql.Rows) error {
 		var p PublishedRoom
 		if err := rows.Scan(append([]any{&p.ID}, p.fields()...)...); err != nil {
@@ -256,8 +262,9 @@ func (r Rooms) Published(offset, limit int, want func(*Summary) bool) (out []Pub
 		if !want(&p.Summary) {
 			return nil
 		}
-		if total++; total > int64(offset) && len(out) < limit {
+		if total++; total > int64(offset) && len(out) < limit && size > 0 {
 			out = append(out, p)
+			size -= p.Size()
 		}
 		return nil
 	}, `SELECT room_id, `+summaryColumns+` FROM rooms WHERE published
