@@ -31,6 +31,7 @@ func (a *app) chat() *cobra.Command {
 			"The end of the input (Ctrl-D) or /quit ends the chat. No other command can use the profile\n" +
 			"meanwhile; a line that begins with / is a command of the chat (// sends it with one /):\n\n" +
 			chatCommands + "\n\n" +
+			relatedHelp + "\nWhat comes live has a line of its own, which names what it is about.\n\n" +
 			"The lock is green for a message encrypted by a verified device, yellow for one encrypted by\n" +
 			"a device that is not verified, red for all others. With --json each line is a message with\n" +
 			"its state: received, sending, sent or failed.",
@@ -64,6 +65,7 @@ type talk struct {
 	history bool
 	seen    map[id.EventID]bool
 	order   []id.EventID   // of seen, oldest first
+	page    *page          // what was shown, for what may still come about it
 	pending []client.Event // could not be decrypted yet
 	asker   id.UserID      // who asked last for a verification
 	quit    bool
@@ -119,20 +121,8 @@ func (t *talk) begin(ctx context.Context, limit int) error {
 	if err := t.s.catchUp(ctx); err != nil {
 		return err
 	}
-	if limit > 0 {
-		messages, _, err := t.s.latest(ctx, t.room, "", min(limit, maxRead), false)
-		if err != nil {
-			return err
-		}
-		for _, m := range messages {
-			t.remember(m.ID)
-			if err := t.app.show(m); err != nil {
-				return err
-			}
-		}
-		if err := t.keep(messages...); err != nil {
-			return err
-		}
+	if err := t.showEarlier(ctx, min(limit, maxRead)); err != nil {
+		return err
 	}
 	facts, err := t.s.facts(ctx, t.room)
 	if err != nil {
@@ -144,6 +134,27 @@ func (t *talk) begin(ctx context.Context, limit int) error {
 		t.app.note("%s", t.app.paint(colourRed, compose("%s is NOT encrypted: the servers can read everything.", t.room)))
 	}
 	return nil
+}
+
+func (t *talk) showEarlier(ctx context.Context, limit int) (err error) {
+	var messages []message
+	if limit > 0 {
+		if messages, _, err = t.s.latest(ctx, t.room, "", limit, false); err != nil {
+			return err
+		}
+	}
+	kept, err := t.s.kept(t.room)
+	if err != nil {
+		return err
+	}
+	for _, m := range messages {
+		t.remember(m.ID)
+	}
+	t.page = gather(messages, kept)
+	if err := t.app.showAll(messages, t.page); err != nil {
+		return err
+	}
+	return t.keep(messages...)
 }
 
 func (t *talk) follow(ctx context.Context, request client.SyncRequest, arrivals chan<- arrival, outages chan<- error, ended chan<- error) {
@@ -205,7 +216,7 @@ func (t *talk) say(ctx context.Context, line string, kind *sendKind) error {
 	m := message{Kind: "message", Room: t.room, Sender: t.s.me.User, Device: t.s.me.Device, Type: "m.room.message",
 		Body: line, State: stateSending, Time: time.Now().UnixMilli(), Reason: "not encrypted yet"}
 	if t.app.json {
-		if err := t.app.show(m); err != nil {
+		if err := t.app.show(m, t.page); err != nil {
 			return err
 		}
 	}
@@ -214,7 +225,7 @@ func (t *talk) say(ctx context.Context, line string, kind *sendKind) error {
 		return t.sent(sent)
 	}
 	m.State, m.Error = stateFailed, err.Error()
-	if err := t.app.show(m); err != nil {
+	if err := t.app.show(m, t.page); err != nil {
 		return err
 	}
 	return t.failed(ctx, err)
@@ -282,6 +293,12 @@ func (t *talk) showAll(events []client.Event) error {
 			continue
 		}
 		t.remember(e.ID)
+		if gone := redactedBy(e); gone != "" {
+			t.page.forget(gone)
+			if err := t.s.forget(t.room, gone); err != nil {
+				return err
+			}
+		}
 		m, ok := t.s.decode(t.room, e)
 		if !ok || m.Kind == "other" && !m.undecryptable {
 			continue
@@ -320,9 +337,10 @@ func (t *talk) showNew(m message) error {
 	if m.asksMe {
 		t.asker = m.Sender
 	}
-	if err := t.app.show(m); err != nil {
+	if err := t.app.show(m, t.page); err != nil {
 		return err
 	}
+	t.page.add(m)
 	return t.keep(m)
 }
 

@@ -275,7 +275,7 @@ func TestMessageKinds(t *testing.T) {
 func TestLine(t *testing.T) {
 	a := newApp(Stdio{In: strings.NewReader("")})
 	m := message{Kind: "message", Time: time.Date(2026, 1, 2, 3, 4, 0, 0, time.Local).UnixMilli(), Sender: "@a:h", Body: "hi\x1b[2J", Trust: e2ee.Yellow, Reason: "not verified", Encrypted: true, State: stateReceived}
-	if got, want := string(a.line(m)), "2026-01-02 03:04  @a:h  [yellow: not verified]  hi[2J"; got != want {
+	if got, want := string(a.line(m, nil)), "2026-01-02 03:04  @a:h  [yellow: not verified]  hi[2J"; got != want {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}
 }

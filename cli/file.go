@@ -67,7 +67,7 @@ func (a *app) upload() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return a.show(m)
+				return a.show(m, nil)
 			})
 		},
 	}
@@ -238,6 +238,9 @@ func (a *app) writeFile(name string, data []byte, force bool) error {
 // parseFile reads the content of a message that carries a file.
 func parseFile(m message) (fileMessage, error) {
 	var content fileMessage
+	if m.Kind == "edit" {
+		m = m.newContent()
+	}
 	if m.Kind != "file" || json.Unmarshal(m.Content, &content) != nil || content.File == nil && content.URL == "" {
 		return fileMessage{}, fail(exitFailure, `"securecomm read" shows which messages carry files`, "the message carries no file")
 	}

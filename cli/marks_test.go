@@ -62,7 +62,7 @@ func TestMarks(t *testing.T) {
 		if !ok || m.Trust != c.want || m.Reason == "" {
 			t.Errorf("%d %s %s: %v, %s: %s", i, c.kind, c.stateKey, ok, m.Trust, m.Reason)
 		}
-		if shown := string(s.app.line(m)); !strings.Contains(shown, "["+c.want.String()) {
+		if shown := string(s.app.line(m, nil)); !strings.Contains(shown, "["+c.want.String()) {
 			t.Errorf("%d is shown as %s", i, shown)
 		}
 	}
@@ -182,7 +182,7 @@ func TestRelated(t *testing.T) {
 			t.Fatalf("%s: %v", raw, err)
 		}
 		m, ok := s.decode("!r:h", events[0])
-		if shown := string(s.app.line(m)); !ok || m.Kind != c.wantKind || m.Trust != c.want || !strings.Contains(shown, c.wantShown) {
+		if shown := string(s.app.line(m, nil)); !ok || m.Kind != c.wantKind || m.Trust != c.want || !strings.Contains(shown, c.wantShown) {
 			t.Errorf("%d: %s is %s, %s (%s): %s", i, content, m.Kind, m.Trust, m.Reason, shown)
 		}
 	}

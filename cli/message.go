@@ -48,6 +48,9 @@ type message struct {
 	undecryptable bool // may be decryptable later, when its key arrives
 	replacement   bool // it is the new content of an edit
 	asksMe        bool // it asks this user for a verification that can still take place
+
+	edit      *message // its newest edit: the new content, with that event's ID and time
+	reactions map[string]map[id.UserID]bool
 }
 
 // describe fills what follows from type, state key and content.
@@ -60,10 +63,9 @@ func (m *message) describe() {
 
 func (m *message) classify() {
 	var content struct {
-		MsgType    string          `json:"msgtype"`
-		Body       string          `json:"body"`
-		New        json.RawMessage `json:"m.new_content"`
-		Membership string          `json:"membership"`
+		MsgType    string `json:"msgtype"`
+		Body       string `json:"body"`
+		Membership string `json:"membership"`
 		Info       struct {
 			Size int64 `json:"size"`
 		} `json:"info"`
@@ -82,7 +84,7 @@ func (m *message) classify() {
 	}
 	switch {
 	case relation.Type == "m.replace" && m.Type == "m.room.message", relation.Type == "m.annotation" && m.Type == "m.reaction":
-		m.relate(relation, content.New)
+		m.relate(relation)
 	case m.Type == "m.room.message" && isFile(content.MsgType):
 		m.Kind, m.RelatesTo = "file", answered
 		m.Body = fmt.Sprintf("file %q (%d bytes)", safeLine(content.Body), content.Info.Size)
@@ -102,12 +104,14 @@ func (m *message) classify() {
 	}
 }
 
+// said says whether it is something that somebody said, not what became of the room.
+func (m *message) said() bool { return m.Kind != "other" && m.Kind != "member" }
+
 // maxReaction bounds a reaction in characters; most are one emoji.
 const maxReaction = 32
 
-// relate fills an edit or a reaction. It is shown as what it is beside the message that it belongs to, which stays as it
-// was, and what the servers could have exchanged of it takes its mark.
-func (m *message) relate(relation relation, changed json.RawMessage) {
+// relate fills an edit or a reaction. What the servers could have exchanged of it takes its mark.
+func (m *message) relate(relation relation) {
 	m.RelatesTo = relation.Event
 	if m.Encrypted && m.Related < m.Trust {
 		m.Trust, m.Reason = m.Related, "what it belongs to is not encrypted"
@@ -117,11 +121,24 @@ func (m *message) relate(relation relation, changed json.RawMessage) {
 		m.Kind, m.Body = "reaction", string(key[:min(len(key), maxReaction)])
 		return
 	}
-	after := message{Type: m.Type, Content: changed, Encrypted: m.Encrypted, Trust: m.Trust, Reason: m.Reason, replacement: true}
-	if after.describe(); after.Kind != "message" && after.Kind != "file" {
+	after := m.newContent()
+	if after.Kind != "message" && after.Kind != "file" {
 		return // without a new content it changes nothing
 	}
 	m.Kind, m.Body, m.Trust, m.Reason = "edit", after.Body, after.Trust, after.Reason
+}
+
+// newContent is what an edit makes of the message that it is for.
+func (m *message) newContent() message {
+	var content struct {
+		New json.RawMessage `json:"m.new_content"`
+	}
+	if json.Unmarshal(m.Content, &content) != nil {
+		content.New = nil
+	}
+	after := message{ID: m.ID, Time: m.Time, Type: m.Type, Content: content.New, Encrypted: m.Encrypted, Trust: m.Trust, Reason: m.Reason, replacement: true}
+	after.describe()
+	return after
 }
 
 func memberVerb(membership string) string {
@@ -142,24 +159,29 @@ func isFile(msgType string) bool {
 	return msgType == "m.file" || msgType == "m.image" || msgType == "m.video" || msgType == "m.audio"
 }
 
-// line is the message as text.
-func (a *app) line(m message) text {
+// line is a message as text, among those of a page; it may be nil.
+func (a *app) line(m message, p *page) text {
 	line := compose("%s  %s", time.UnixMilli(m.Time).Local().Format("2006-01-02 15:04"), m.Sender)
 	if m.Kind == "verification" {
 		return line + a.asks(m) // who it is will be seen, so that there is nothing to be marked
 	}
+	file := m.ID
+	if m.edit != nil {
+		file = m.edit.ID // which has the file that is shown
+	}
+	m = m.now()
 	line += compose("  %s", a.lock(m))
 	switch m.Kind {
 	case "file":
-		line += answering(m) + compose("  %s  %s", lines(m.Body), m.ID)
+		line += a.belonging(m, p) + compose("  %s  %s", lines(m.Body), file)
 	case "other":
 		line += compose("  (%s)", m.Type)
 	case "edit":
-		line += compose("  (edits %s)  %s", m.RelatesTo, lines(m.Body))
+		line += a.editing(m, p) + compose("  %s", lines(m.Body))
 	case "reaction":
-		line += compose("  (reacts to %s with %s)", m.RelatesTo, m.Body)
+		line += compose("  (reacts to %s with %s)", a.about(m.RelatesTo, p), m.Body)
 	default:
-		line += answering(m) + compose("  %s", lines(m.Body))
+		line += a.belonging(m, p) + compose("  %s", lines(m.Body))
 	}
 	switch m.State {
 	case stateFailed:
@@ -169,18 +191,33 @@ func (a *app) line(m message) text {
 	case stateSent:
 		line += "  (sent)"
 	}
-	return line
+	return line + a.reacting(m)
 }
 
-// answering says what a message answers.
-func answering(m message) text {
+// editing says what an edit that has a line of its own edits.
+func (a *app) editing(m message, p *page) text {
+	if p != nil && p.byID[m.RelatesTo] != nil && m.replaces(*p.byID[m.RelatesTo]) {
+		return compose("  (edited: %s)", a.about(m.RelatesTo, p))
+	}
+	return compose("  (edits %s)", m.RelatesTo)
+}
+
+// belonging says what a message answers, and whether it is as it was at first.
+func (a *app) belonging(m message, p *page) text {
+	var said text
 	switch {
 	case m.RelatesTo == "":
-		return ""
 	case m.Encrypted && m.Related != e2ee.Green:
-		return compose("  (answers %s, as the servers say)", m.RelatesTo) // the lock is of the text alone
+		said = compose("  (answers %s, as the servers say)", m.RelatesTo) // the lock is of the text alone
+	case m.Trust == e2ee.Red:
+		said = compose("  (answers %s)", m.RelatesTo)
+	default:
+		said = compose("  (answers %s)", a.about(m.RelatesTo, p))
 	}
-	return compose("  (answers %s)", m.RelatesTo)
+	if m.edit != nil {
+		said += "  (edited)"
+	}
+	return said
 }
 
 // asks is a request for a verification as text.
@@ -218,12 +255,28 @@ func (a *app) lock(m message) text {
 	return a.paint(colourRed, glyph+why)
 }
 
-// show writes one message.
-func (a *app) show(m message) error {
+// show writes one message, among those of a page; it may be nil.
+func (a *app) show(m message, p *page) error {
 	if a.json {
 		return a.document(m)
 	}
-	return a.say("%s", a.line(m))
+	return a.say("%s", a.line(m, p))
+}
+
+// showAll writes messages: with --json as they are, else each with what belongs to it.
+func (a *app) showAll(messages []message, p *page) error {
+	if !a.json {
+		messages = nil
+		for _, m := range p.lines {
+			messages = append(messages, *m)
+		}
+	}
+	for _, m := range messages {
+		if err := a.show(m, p); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // maxBody bounds a message's text, in bytes; with encryption around it an event has to stay under 64 KiB.
@@ -268,7 +321,7 @@ func (a *app) send() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return a.show(m)
+				return a.show(m, nil)
 			})
 		},
 	}

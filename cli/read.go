@@ -31,9 +31,14 @@ func (a *app) read() *cobra.Command {
 		Use:   "read ROOM",
 		Short: "Show the latest messages of a room, decrypted",
 		Long: "Shows the latest messages, the oldest first, each with its lock: green is encrypted by a\n" +
-			"verified device, yellow encrypted by one that is not verified, red anything else. Edits,\n" +
-			"reactions and answers name the message that they belong to.\n\n" +
-			"Nothing is kept on disk unless you say --history, which keeps the messages shown,\nencrypted; --offline shows what was kept.",
+			"verified device, yellow encrypted by one that is not verified, red anything else.\n\n" +
+			relatedHelp + "\n\n" +
+			"With --json each line is one event as it was sent: \"kind\" is message, edit, reaction, file,\n" +
+			"member, verification or other, \"relates_to\" the event that an edit, a reaction or an answer\n" +
+			"belongs to, \"related\" how far that is to be trusted, \"body\" of an edit the new text, and\n" +
+			"\"state_key\" is there if it is state. Nothing is edited, counted or quoted in it.\n\n" +
+			"Nothing is kept on disk unless you say --history, which keeps the events shown, encrypted;\n" +
+			"--offline shows what was kept. What is redacted is not kept any longer.",
 		Example: "  securecomm read '!abc:one.example'\n  securecomm read '!abc:one.example' --limit 5 --json",
 		Args:    argCount(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -43,7 +48,7 @@ func (a *app) read() *cobra.Command {
 			ctx := cmd.Context()
 			return a.withSession(ctx, func(s *session) error {
 				if offline {
-					return s.showKept(args[0], limit)
+					return s.showKept(args[0], limit, all)
 				}
 				room, err := s.room(ctx, args[0])
 				if err != nil {
@@ -56,10 +61,12 @@ func (a *app) read() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				for _, m := range messages {
-					if err := a.show(m); err != nil {
-						return err
-					}
+				kept, err := s.kept(room)
+				if err != nil {
+					return err
+				}
+				if err := a.showAll(messages, gather(messages, kept)); err != nil {
+					return err
 				}
 				if older != "" && !a.json {
 					a.note("Older messages: --from %s", word(older))
@@ -72,7 +79,7 @@ func (a *app) read() *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.IntVar(&limit, "limit", 20, "how many messages")
+	flags.IntVar(&limit, "limit", 20, "how many messages, edits and reactions")
 	flags.StringVar(&from, "from", "", "go on where an earlier call stopped")
 	flags.BoolVar(&all, "all", false, "also joins, leaves and other events")
 	flags.BoolVar(&history, "history", false, "keep the messages on disk, encrypted")
@@ -86,6 +93,7 @@ func (a *app) read() *cobra.Command {
 // where older ones begin.
 func (s *session) latest(ctx context.Context, room id.RoomID, from string, limit int, all bool) ([]message, string, error) {
 	var found []client.Event
+	var redacted []id.EventID
 	answered := map[id.EventID][]id.UserID{}
 	for range maxPages {
 		page, err := s.client.Messages(ctx, room, from, min(limit-len(found), pageSize))
@@ -97,8 +105,11 @@ func (s *session) latest(ctx context.Context, room id.RoomID, from string, limit
 		}
 		for _, e := range page.Chunk {
 			m, ok := s.decode(room, e)
-			if ok && (all || m.Kind != "other" && m.Kind != "member") {
+			if ok && (all || m.said()) {
 				found = append(found, e)
+			}
+			if gone := redactedBy(e); gone != "" {
+				redacted = append(redacted, gone)
 			}
 			if m.Type == verify.TypeReady || m.Type == verify.TypeCancel || m.Type == verify.TypeDone {
 				asked := verify.InRoom(m.Content)
@@ -109,6 +120,9 @@ func (s *session) latest(ctx context.Context, room id.RoomID, from string, limit
 		if from == "" || len(page.Chunk) == 0 || len(found) >= limit {
 			break
 		}
+	}
+	if err := s.forget(room, redacted...); err != nil {
+		return nil, "", err
 	}
 	slices.Reverse(found)
 	messages, err := s.decodeAll(ctx, room, found)

@@ -44,6 +44,14 @@ func withoutFallback(body string) string {
 	return rest
 }
 
+// relatedHelp says how the commands show what belongs to other messages.
+const relatedHelp = "An edit takes the place of the text that it edits, which is shown as \"(edited)\" with the worse\n" +
+	"lock of the two. One that is not its author's, is not locked as the text is, or whose text is\n" +
+	"not among what is shown, has a line of its own. Reactions are counted under their message: the\n" +
+	"servers can make them up, and no lock speaks for them. An answer names whom it answers, and\n" +
+	"quotes the beginning with its lock, if the text was seen here and is not red; if only the\n" +
+	"servers say what is answered, that is told."
+
 const relatesTo = "m.relates_to"
 
 // relationOf reads the relation of a content; it is empty if there is none.

@@ -15,11 +15,14 @@ import (
 	"github.com/securecomm/securecomm/cli"
 )
 
-// TestMain lets the test's program be securecomm when a transcript runs it.
+// TestMain lets the test's program be securecomm when a transcript runs it, or another client.
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"securecomm": func() {
 			os.Exit(cli.Run(context.Background(), os.Args[1:], cli.Stdio{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}))
+		},
+		"other": func() {
+			os.Exit(cli.RunOther(context.Background(), os.Args[1:], cli.Stdio{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}))
 		},
 	})
 }
