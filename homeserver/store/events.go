@@ -270,6 +270,34 @@ func (s Events) RangeWithin(room RoomNID, from, to stream.Position, limit, size 
 	return list, more || len(nids) == limit, err
 }
 
+// Size is how many bytes an event has, and the one that redacted it.
+type Size struct{ Event, Redaction int }
+
+// Sizes tells how large events are without reading them.
+func (s Events) Sizes(nids []EventNID) (map[EventNID]Size, error) {
+	out := make(map[EventNID]Size, len(nids))
+	for chunk := range slices.Chunk(nids, 500) {
+		plain := make([]int64, len(chunk))
+		for i, n := range chunk {
+			plain[i] = int64(n)
+		}
+		err := s.tx.query(func(rows *sql.Rows) error {
+			var n EventNID
+			var size Size
+			if err := rows.Scan(&n, &size.Event, &size.Redaction); err != nil {
+				return err
+			}
+			out[n] = size
+			return nil
+		}, `SELECT e.nid, octet_length(e.json), coalesce(octet_length(r.json), 0) FROM events e LEFT JOIN events r ON r.nid = e.redacted_by
+			WHERE e.nid IN (?)`, bun.In(plain))
+		if err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
 func inRange(backwards bool) string {
 	const where = ` FROM events WHERE room_nid = ? AND position > ? AND position <= ? AND position IS NOT NULL AND status = 0 ORDER BY position`
 	if backwards {

@@ -29,11 +29,6 @@ type unsigned struct {
 // order given. It does not ask whether the reader may see them.
 func (v *View) Form(events []*store.Event) ([]json.RawMessage, error) { return v.form(events, style{}) }
 
-// FormInRoom is Form without room IDs, for answers that sort events by room.
-func (v *View) FormInRoom(events []*store.Event) ([]json.RawMessage, error) {
-	return v.form(events, style{noRoom: true})
-}
-
 // formState is Form for long lists of state events, without what only the states before them tell.
 func (v *View) formState(events []*store.Event) ([]json.RawMessage, error) {
 	return v.form(events, style{noPast: true})
@@ -97,23 +92,63 @@ func (v *View) addPast(ev *store.Event, u *unsigned) error {
 	if u.Membership = after.membership; u.Membership == "" {
 		u.Membership = "leave"
 	}
-	if ev.StateKey == nil {
-		return nil
-	}
-	key, err := v.tx.States.FindKey(ev.Tuple())
-	if err != nil {
+	replaced, err := v.replaced(ev)
+	if err != nil || replaced == 0 {
 		return err
+	}
+	former, err := v.tx.Events.ByNID(replaced)
+	if err != nil || len(former) == 0 {
+		return err
+	}
+	u.ReplacesState, u.PrevContent, u.PrevSender = former[0].ID, former[0].Content, former[0].Sender
+	return nil
+}
+
+// replaced is the number of the event that a state event replaced; 0 if there is none.
+func (v *View) replaced(ev *store.Event) (store.EventNID, error) {
+	if ev.StateKey == nil || ev.Outlier() {
+		return 0, nil
 	}
 	state, err := v.tx.States.Map(ev.StateBefore)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	former, err := v.eventIn(state, key)
-	if err != nil || former == nil || former.NID == ev.NID {
-		return err
+	key, err := v.tx.States.FindKey(ev.Tuple())
+	if former := state.Get(key); err == nil && key != 0 && former != ev.NID {
+		return former, nil
 	}
-	u.ReplacesState, u.PrevContent, u.PrevSender = former.ID, former.Content, former.Sender
-	return nil
+	return 0, err
+}
+
+// weigh tells how many bytes events add to an answer, each with what Form puts into it but for what is bundled: the event that
+// redacted it, and unless noPast what it replaced. One that is nil adds nothing.
+func (v *View) weigh(events []*store.Event, how style) ([]int, error) {
+	out := make([]int, len(events))
+	var told []store.EventNID
+	var with []int // which of the events it is told with
+	for i, ev := range events {
+		if ev == nil {
+			continue
+		}
+		if out[i] = len(ev.JSON); ev.RedactedBy != 0 {
+			told, with = append(told, ev.RedactedBy), append(with, i)
+		}
+		if how.noPast {
+			continue
+		}
+		replaced, err := v.replaced(ev)
+		if err != nil {
+			return nil, err
+		}
+		if replaced != 0 {
+			told, with = append(told, replaced), append(with, i)
+		}
+	}
+	sizes, err := v.tx.Events.Sizes(told)
+	for i, nid := range told {
+		out[with[i]] += sizes[nid].Event
+	}
+	return out, err
 }
 
 // transactions finds the transaction IDs that the reader's device gave to events.

@@ -15,7 +15,8 @@ import (
 const (
 	// scanned is how many events are looked at for one page at most.
 	scanned = 5000
-	// maxPageSize is how many bytes of events a page holds: once they are reached, no further event is taken.
+	// maxPageSize is how many bytes a page holds of events and what is told with them, but for what is bundled: once they are
+	// reached, no further event is taken.
 	maxPageSize = 1 << 20
 	// scannedSize is how many bytes of events are looked at for one page: the event by which it is reached is the last.
 	scannedSize = 16 << 20
@@ -47,9 +48,10 @@ type reading struct {
 	cursor    stream.Position // what is at or before it, or backwards behind it, was read
 	edge      stream.Position // where to stop: the other end of the range
 	limit     int
-	size      int // of the events, in bytes
+	size      int // of the events and what is told with them, in bytes
 	most      int // how large they may get: the event by which that is reached is the last; 0: maxPageSize
 	pass      func(*store.Event) bool
+	members   map[store.EventNID]bool // those of the senders, who are told with the events; nil if they are not
 	events    []*store.Event
 	done      bool // nothing is left here between cursor and edge
 	oldest    bool // nothing is older: the beginning of the room was read, or other servers have no more
@@ -131,6 +133,9 @@ func (s *Service) readOlder(ctx context.Context, roomID id.RoomID, r Reader, at 
 // open finds where a page begins and ends.
 func (v *View) open(p Page) (*reading, string, error) {
 	at := &reading{backwards: p.Backwards, limit: min(p.Limit, MaxLimit), pass: passes(v.room.ID, p.Filter)}
+	if p.Filter != nil && p.Filter.LazyLoadMembers {
+		at.members = map[store.EventNID]bool{}
+	}
 	start, edge := last, first
 	if !p.Backwards {
 		start, edge = first, last
@@ -193,38 +198,84 @@ func (v *View) read(at *reading) error {
 			return err
 		}
 		looked += len(batch)
+		size += sizeOf(batch)
 		at.done = !more
-		for _, ev := range batch {
-			size += len(ev.JSON)
-			if at.full() {
-				at.done = false
-				return nil
-			}
-			if err := v.take(at, ev); err != nil {
-				return err
-			}
+		if err := v.take(at, batch); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// take moves past an event, and keeps it if it belongs to the page.
-func (v *View) take(at *reading, ev *store.Event) error {
-	if at.cursor = ev.Position; at.backwards {
-		at.cursor--
-		if ev.StateKeyIs(event.TypeCreate, "") {
-			at.oldest, at.done = true, true
+// take moves past events until the page is full, and keeps those that belong to it.
+func (v *View) take(at *reading, batch []*store.Event) error {
+	kept, sizes, err := v.seeAndWeigh(batch, at.pass)
+	if err != nil {
+		return err
+	}
+	if err := v.weighSenders(at, kept, sizes); err != nil {
+		return err
+	}
+	for i, ev := range batch {
+		if at.full() {
+			at.done = false
+			return nil
+		}
+		if at.cursor = ev.Position; at.backwards {
+			at.cursor--
+			if ev.StateKeyIs(event.TypeCreate, "") {
+				at.oldest, at.done = true, true
+			}
+		}
+		if kept[i] != nil {
+			at.events = append(at.events, kept[i])
+			at.size += sizes[i]
 		}
 	}
-	if !at.pass(ev) {
+	return nil
+}
+
+// weighSenders adds to the sizes of events those of their senders' member events that are told with the first of them.
+func (v *View) weighSenders(at *reading, events []*store.Event, sizes []int) error {
+	if at.members == nil {
 		return nil
 	}
-	seen, err := v.see(ev)
-	if err == nil && seen != nil {
-		at.events = append(at.events, seen)
-		at.size += len(seen.JSON)
+	var nids []store.EventNID
+	with := map[store.EventNID]int{}
+	for i, ev := range events {
+		if ev == nil {
+			continue
+		}
+		nid, err := v.senderOf(ev)
+		if err != nil {
+			return err
+		}
+		if nid != 0 && !at.members[nid] {
+			at.members[nid], with[nid] = true, i
+			nids = append(nids, nid)
+		}
+	}
+	members, err := v.tx.Events.Sizes(nids)
+	for nid, size := range members {
+		sizes[with[nid]] += size.Event + size.Redaction
 	}
 	return err
+}
+
+// senderOf is the number of the member event of an event's sender behind the event; 0 if there is none.
+func (v *View) senderOf(ev *store.Event) (store.EventNID, error) {
+	if ev.StateKeyIs(event.TypeMember, string(ev.Sender)) {
+		return ev.NID, nil
+	}
+	state, err := v.tx.States.Map(ev.StateBefore)
+	if err != nil {
+		return 0, err
+	}
+	key, err := v.tx.States.FindKey(event.StateKeyTuple{Type: event.TypeMember, StateKey: string(ev.Sender)})
+	if err != nil || key == 0 {
+		return 0, err
+	}
+	return state.Get(key), nil
 }
 
 func (v *View) encodePage(out *Messages, events []*store.Event, f *filter.RoomEvents) error {
@@ -254,21 +305,21 @@ func (v *View) senders(events []*store.Event) ([]json.RawMessage, error) {
 			newest[ev.Sender] = ev
 		}
 	}
-	var members []*store.Event
+	var nids []store.EventNID
 	for _, user := range order {
-		state, err := v.stateAfter(newest[user])
+		nid, err := v.senderOf(newest[user])
 		if err != nil {
 			return nil, err
 		}
-		member, err := v.tx.States.Event(state, event.StateKeyTuple{Type: event.TypeMember, StateKey: string(user)})
-		if err != nil {
-			return nil, err
-		}
-		if member != nil {
-			members = append(members, member)
+		if nid != 0 {
+			nids = append(nids, nid)
 		}
 	}
-	return v.Form(members)
+	members, err := v.tx.Events.ByNID(nids...)
+	if err != nil {
+		return nil, err
+	}
+	return v.formState(members)
 }
 
 // Event reads one event (GET /rooms/{roomId}/event/{eventId}). Error: ErrNotFound, also if the reader may not see it.

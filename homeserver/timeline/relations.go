@@ -56,18 +56,15 @@ func (s *Service) Relations(ctx context.Context, roomID id.RoomID, r Reader, q R
 		if err != nil {
 			return err
 		}
-		limit, events := min(q.Limit, MaxLimit), []*store.Event(nil)
-		if events, limit, err = v.relatedEvents(found, limit); err != nil {
+		events, n, err := v.relatedEvents(found, min(q.Limit, MaxLimit))
+		if err != nil {
 			return err
 		}
-		if len(found) > limit {
-			out.Next = v.tx.Token(after(found[:limit], from, to, q.Forwards))
+		if len(found) > n {
+			out.Next = v.tx.Token(after(found[:n], from, to, q.Forwards))
 		}
 		if q.Recurse {
 			out.Depth = maxRecursion
-		}
-		if events, err = v.See(events); err != nil {
-			return err
 		}
 		forms, err := v.Form(events)
 		out.Chunk = list(forms)
@@ -135,7 +132,8 @@ func (v *View) related(q Relations, from, to stream.Position) ([]store.Relation,
 	return found, nil
 }
 
-// relatedEvents reads the events of the first relations, at most limit and as many as fit on a page, and says of how many.
+// relatedEvents reads the events of the first relations that the reader may see, at most limit and as many as fit on a page,
+// and says how many relations that were. Those that the reader may not see take their room as well.
 func (v *View) relatedEvents(relations []store.Relation, limit int) (out []*store.Event, n int, err error) {
 	const step = 20
 	relations = relations[:min(len(relations), limit)]
@@ -149,8 +147,20 @@ func (v *View) relatedEvents(relations []store.Relation, limit int) (out []*stor
 		if err != nil {
 			return nil, 0, err
 		}
-		size += sizeOf(events)
-		out, n = append(out, events...), n+len(some)
+		seen, sizes, err := v.seeAndWeigh(events, func(*store.Event) bool { return true })
+		if err != nil {
+			return nil, 0, err
+		}
+		for i := range events {
+			if size >= maxPageSize {
+				return out, n + i, nil
+			}
+			if seen[i] != nil {
+				out = append(out, seen[i])
+			}
+			size += max(sizes[i], len(events[i].JSON))
+		}
+		n += len(some)
 	}
 	return out, n, nil
 }

@@ -124,34 +124,45 @@ func (s *Service) Search(ctx context.Context, r Reader, q Search) (*Found, error
 	q.sort(found)
 	out.Count = len(found)
 	found = found[min(skip, len(found)):]
-	// A full page is followed by another one, which may be empty: clients look for the token.
-	if n := q.page(found); n > 0 && (n < len(found) || n == q.Filter.Count(DefaultLimit, maxResults)) {
-		found, out.Next = found[:n], "o"+strconv.Itoa(skip+n)
-	} else if n == 0 {
-		found = nil
-	}
-	out.Groups = q.groups(found)
 	err = s.Store.View(ctx, func(tx *store.Tx) error {
-		p := &page{Search: &q, tx: tx, reader: r, views: map[id.RoomID]*View{}, around: maxAroundSize, left: len(found)}
-		if out.Results, err = p.results(found); err != nil {
+		p := &page{Search: &q, tx: tx, reader: r, views: map[id.RoomID]*View{}, around: maxAroundSize}
+		n, err := p.fit(found)
+		if err != nil {
 			return err
 		}
-		out.State, err = p.states(found)
+		// A full page is followed by another one, which may be empty: clients look for the token.
+		if n > 0 && (n < len(found) || n == q.Filter.Count(DefaultLimit, maxResults)) {
+			out.Next = "o" + strconv.Itoa(skip+n)
+		}
+		shown := found[:n]
+		p.left, out.Groups = n, q.groups(shown)
+		if out.Results, err = p.results(shown); err != nil {
+			return err
+		}
+		out.State, err = p.states(shown)
 		return err
 	})
 	return out, err
 }
 
-// page is how many of the results that are left are on this page.
-func (q *Search) page(found []match) int {
-	limit, size := q.Filter.Count(DefaultLimit, maxResults), 0
-	for i := range found {
-		if i >= limit || size >= maxResultsSize {
-			return i
+// fit is how many of the results that are left are on this page.
+func (p *page) fit(found []match) (int, error) {
+	found = found[:min(len(found), p.Filter.Count(DefaultLimit, maxResults))]
+	for i, size := 0, 0; i < len(found); i++ {
+		if size >= maxResultsSize {
+			return i, nil
 		}
-		size += len(found[i].ev.JSON)
+		v, err := p.view(found[i].room)
+		if err != nil {
+			return 0, err
+		}
+		n, err := v.weigh([]*store.Event{found[i].ev}, style{})
+		if err != nil {
+			return 0, err
+		}
+		size += n[0]
 	}
-	return len(found)
+	return len(found), nil
 }
 
 func (q *Search) offset() (int, error) {
@@ -514,8 +525,12 @@ func (v *View) stateWithin(size int) (out []*store.Event, found int, err error) 
 		if err != nil {
 			return nil, 0, err
 		}
-		for _, ev := range events {
-			found += len(ev.JSON)
+		sizes, err := v.weigh(events, style{noPast: true})
+		if err != nil {
+			return nil, 0, err
+		}
+		for _, n := range sizes {
+			found += n
 		}
 		if out = append(out, events...); found > size {
 			return nil, found, nil

@@ -64,8 +64,12 @@ const maxWholeState = 16 << 20
 func (v *View) stateEvents(state store.StateMap, want func(event.StateKeyTuple) bool) (out []*store.Event, err error) {
 	size := 0
 	err = v.eachOfState(state, want, func(events []*store.Event) error {
-		for _, ev := range events {
-			size += len(ev.JSON)
+		sizes, err := v.weigh(events, style{noPast: true})
+		if err != nil {
+			return err
+		}
+		for _, n := range sizes {
+			size += n
 		}
 		if out = append(out, events...); size > maxWholeState {
 			return ErrTooLarge

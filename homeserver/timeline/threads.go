@@ -11,7 +11,7 @@ import (
 const (
 	// maxThreadPages is how often more threads are looked at for a page.
 	maxThreadPages = 100
-	// threadStep is how many are looked at at once.
+	// threadStep is how many are looked at at once. Their first events have no more than scannedSize bytes in all.
 	threadStep = 50
 )
 
@@ -39,70 +39,100 @@ func (s *Service) Threads(ctx context.Context, roomID id.RoomID, r Reader, q Thr
 		if err != nil {
 			return err
 		}
-		upto = min(upto, v.upto)
-		limit := min(q.Limit, MaxLimit)
-		var roots []*store.Event
-		more := true
-		for page := 0; more && len(roots) < limit && page < maxThreadPages && sizeOf(roots) < maxPageSize; page++ {
-			if roots, upto, more, err = v.moreThreads(roots, upto, limit, q.Participated); err != nil {
+		p := &threads{ThreadQuery: q, upto: min(upto, v.upto), more: true}
+		p.Limit = min(p.Limit, MaxLimit)
+		for page := 0; p.more && !p.full() && page < maxThreadPages && p.looked < scannedSize; page++ {
+			if err := v.moreThreads(p); err != nil {
 				return err
 			}
 		}
-		if more {
-			out.Next = v.tx.Token(upto)
+		if p.more {
+			out.Next = v.tx.Token(p.upto)
 		}
-		forms, err := v.Form(roots)
+		forms, err := v.Form(p.roots)
 		out.Chunk = list(forms)
 		return err
 	})
 	return out, err
 }
 
-// moreThreads adds threads that were last answered at or before upto, until there are enough. It returns where to go
-// on, and whether that makes sense.
-func (v *View) moreThreads(roots []*store.Event, upto stream.Position, limit int, participated bool) ([]*store.Event, stream.Position, bool, error) {
-	step := min(limit, threadStep) // the first events are read together
-	threads, err := v.tx.Relations.Threads(v.room.NID, upto, step+1)
+// threads is a page of them while it is made.
+type threads struct {
+	ThreadQuery
+	upto   stream.Position // where to go on
+	more   bool            // whether that makes sense
+	roots  []*store.Event
+	size   int // of the first events and what is told with them, in bytes
+	looked int // bytes of events that were looked at
+}
+
+func (p *threads) full() bool { return len(p.roots) >= p.Limit || p.size >= maxPageSize }
+
+// moreThreads adds threads that were last answered at or before upto, until there are enough.
+func (v *View) moreThreads(p *threads) error {
+	step := min(p.Limit, threadStep) // the first events are read together
+	found, err := v.tx.Relations.Threads(v.room.NID, p.upto, step+1)
 	if err != nil {
-		return nil, 0, false, err
+		return err
 	}
-	more := len(threads) > step
-	threads = threads[:min(len(threads), step)]
-	ids := make([]id.EventID, len(threads))
-	for i, t := range threads {
+	p.more = len(found) > step
+	found = found[:min(len(found), step)]
+	ids := make([]id.EventID, len(found))
+	for i, t := range found {
 		ids[i] = t.Root
 	}
 	events, err := v.tx.Events.ByID(ids...)
 	if err != nil {
-		return nil, 0, false, err
+		return err
 	}
-	known := make(map[id.EventID]*store.Event, len(events))
-	for _, ev := range events {
-		known[ev.ID] = ev
+	p.looked += sizeOf(events)
+	roots, sizes, err := v.threadRoots(events, p.Participated)
+	if err != nil {
+		return err
 	}
-	mine := map[id.EventID]bool{}
+	for _, t := range found {
+		if p.full() {
+			p.more = true
+			return nil
+		}
+		p.upto = t.Last - 1
+		if root := roots[t.Root]; root != nil {
+			p.roots = append(p.roots, root)
+			p.size += sizes[t.Root]
+		}
+	}
+	return nil
+}
+
+// threadRoots are those of the first events of threads that the reader may see, and took part in if participated, and how many
+// bytes they add to an answer.
+func (v *View) threadRoots(events []*store.Event, participated bool) (map[id.EventID]*store.Event, map[id.EventID]int, error) {
+	var mine map[id.EventID]bool
+	var err error
 	if participated {
 		if mine, err = v.participated(events); err != nil {
-			return nil, 0, false, err
+			return nil, nil, err
 		}
 	}
-	for _, t := range threads {
-		if len(roots) == limit {
-			return roots, upto, true, nil
-		}
-		upto = t.Last - 1
-		ev := known[t.Root]
-		if ev == nil || participated && !mine[t.Root] {
+	roots, sizes := map[id.EventID]*store.Event{}, map[id.EventID]int{}
+	var shown []*store.Event
+	for _, ev := range events {
+		if participated && !mine[ev.ID] {
 			continue
 		}
-		if ev, err = v.threadRoot(ev); err != nil {
-			return nil, 0, false, err
+		root, err := v.threadRoot(ev)
+		if err != nil {
+			return nil, nil, err
 		}
-		if ev != nil {
-			roots = append(roots, ev)
+		if root != nil {
+			shown = append(shown, root)
 		}
 	}
-	return roots, upto, more, nil
+	weights, err := v.weigh(shown, style{})
+	for i, root := range shown {
+		roots[root.ID], sizes[root.ID] = root, weights[i]
+	}
+	return roots, sizes, err
 }
 
 // threadRoot is the first event of a thread as the reader may see it, redacted if it is of someone ignored; nil if not at all.

@@ -208,6 +208,22 @@ func (v *View) See(events []*store.Event) ([]*store.Event, error) {
 	return out, nil
 }
 
+// seeAndWeigh is what the reader sees of those events that pass, nil of the others, and how many bytes that adds to an answer.
+func (v *View) seeAndWeigh(events []*store.Event, pass func(*store.Event) bool) ([]*store.Event, []int, error) {
+	seen := make([]*store.Event, len(events))
+	for i, ev := range events {
+		if !pass(ev) {
+			continue
+		}
+		var err error
+		if seen[i], err = v.see(ev); err != nil {
+			return nil, nil, err
+		}
+	}
+	sizes, err := v.weigh(seen, style{})
+	return seen, sizes, err
+}
+
 func (v *View) see(ev *store.Event) (*store.Event, error) {
 	if visible, err := v.Visible(ev); err != nil || !visible {
 		return nil, err
