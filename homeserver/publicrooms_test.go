@@ -53,9 +53,9 @@ func TestPublicRoomSearch(t *testing.T) {
 func TestLargePublicRooms(t *testing.T) {
 	hstest.Each(t, func(t *testing.T, s *hstest.Server) {
 		alice := s.Register("alice")
-		const rooms = 30
+		const rooms = 40
 		for range rooms {
-			alice.CreateRoom(map[string]any{"visibility": "public", "topic": strings.Repeat("x", 50_000)})
+			alice.CreateRoom(map[string]any{"visibility": "public", "topic": strings.Repeat("x", 30_000)})
 		}
 		seen := 0
 		for since, pages := "", 0; pages == 0 || since != ""; pages++ {
