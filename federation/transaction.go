@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"runtime/debug"
 	"slices"
@@ -161,7 +162,11 @@ func (a *API) receiveEvents(ctx context.Context, origin id.ServerName, pdus []js
 			for i, r := range results {
 				var v verdict
 				if ours(r.Err) && (hope || !errors.Is(r.Err, keyring.ErrUnreachable)) {
-					a.Log.Warn("an event waits to be received again", "room", roomID, "event", r.ID, "origin", origin, "err", r.Err)
+					level := slog.LevelWarn
+					if errors.Is(r.Err, room.ErrEntering) {
+						level = slog.LevelDebug
+					}
+					a.Log.Log(ctx, level, "an event waits to be received again", "room", roomID, "event", r.ID, "origin", origin, "err", r.Err)
 					late = append(late, store.HeldUnit{Origin: origin, Room: roomID, JSON: raw[i]})
 				} else {
 					v = a.verdict(roomID, r)

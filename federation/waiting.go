@@ -17,7 +17,7 @@ import (
 )
 
 // What a fault of ours keeps from being taken in is no verdict: the transaction is answered, and the unit waits in the
-// database to be tried again.
+// database to be tried again. So do events of a room that a user of this server is just about to come into.
 
 const (
 	// maxWaiting and maxWaitingBytes bound what waits of one server, maxAllWaiting and maxAllWaitingBytes of all.
@@ -49,7 +49,7 @@ func ours(err error) bool {
 		return false
 	}
 	for _, passing := range []error{
-		store.ErrClosed, store.ErrUnavailable, room.ErrBusy, keyring.ErrUnreachable, context.Canceled, context.DeadlineExceeded,
+		store.ErrClosed, store.ErrUnavailable, room.ErrBusy, room.ErrEntering, keyring.ErrUnreachable, context.Canceled, context.DeadlineExceeded,
 	} {
 		if errors.Is(err, passing) {
 			return true
@@ -220,7 +220,7 @@ func (a *API) tryAgain(u store.HeldUnit) error {
 	if a.ctx.Err() != nil {
 		return nil // the lease ends, and it is tried once more
 	}
-	again := ours(err)
+	again := ours(err) && a.worthWaiting(ctx, u.Origin, u.Room, []room.Received{{Err: err}})
 	if again && u.Tries >= maxTries {
 		again = false
 		a.setAside(u.Origin, store.HeldSize{Count: 1, Bytes: int64(len(u.JSON))}, err, "room", u.Room, "tries", u.Tries)

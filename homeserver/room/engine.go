@@ -26,6 +26,8 @@ var (
 	ErrCannotAuthorize = errors.New("this server cannot tell whether the join is allowed")
 	ErrCannotGrant     = errors.New("no user of this server may authorise the join")
 	ErrBusy            = errors.New("the room changes too fast; try again")
+	// ErrEntering says that a user of this server is about to come into a room: it passes.
+	ErrEntering = errors.New("a user of this server is about to come into the room; it may work later")
 	// ErrTooMany says that somebody has too many of something already.
 	ErrTooMany = errors.New("too many")
 )
@@ -60,6 +62,7 @@ type Engine struct {
 
 	mu       sync.Mutex
 	rooms    map[id.RoomID]*live
+	entering map[id.RoomID]int // how many local users are about to come into a room by way of other servers
 	graphs   map[store.RoomNID]*authGraph
 	lastTime int64 // what uniqueTime gave out last
 }

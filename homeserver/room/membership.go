@@ -356,6 +356,8 @@ func (e *Engine) Join(ctx context.Context, c Change) error {
 			return err
 		}
 	}
+	entered := e.enters(c.Room)
+	defer entered()
 	remoteErr := e.throughOne(ctx, c, e.joinThrough)
 	if errors.Is(remoteErr, errNobodyToAsk) {
 		return err

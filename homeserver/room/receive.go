@@ -23,7 +23,7 @@ type Received struct {
 
 // Receive takes in events of a room from another server: each is parsed, verified, completed with what it refers to,
 // authorized and appended, in this order (Server-Server API, "Checks performed on receipt of a PDU"). An event at
-// fault is refused alone.
+// fault is refused alone. While a user is about to come into the room nothing is: ErrEntering.
 func (e *Engine) Receive(ctx context.Context, origin id.ServerName, roomID id.RoomID, raw []json.RawMessage) []Received {
 	out := make([]Received, len(raw))
 	fail := func(err error) []Received {
@@ -34,7 +34,11 @@ func (e *Engine) Receive(ctx context.Context, origin id.ServerName, roomID id.Ro
 		}
 		return out
 	}
+	entering := e.anyEnters(roomID) // asked first: who is no longer about to come in by then is in
 	in, err := e.inRoom(ctx, roomID)
+	if err == nil && !in && entering {
+		err = fmt.Errorf("%w: %s", ErrEntering, roomID)
+	}
 	if err != nil {
 		return fail(err)
 	}

@@ -134,6 +134,30 @@ func mostTelling(errs []error) error {
 	return slices.MinFunc(errs, func(a, b error) int { return cmp.Compare(rank(a), rank(b)) })
 }
 
+// enters notes that a user is about to come into a room: from the moment at which another server has the join, those in the
+// room send what happens in it, long before it is known here. The function returned says that the user is in, or not to come.
+func (e *Engine) enters(roomID id.RoomID) (entered func()) {
+	add := func(n int) {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if e.entering == nil {
+			e.entering = map[id.RoomID]int{}
+		}
+		if e.entering[roomID] += n; e.entering[roomID] == 0 {
+			delete(e.entering, roomID)
+		}
+	}
+	add(1)
+	return func() { add(-1) }
+}
+
+// anyEnters says whether users are about to come into a room.
+func (e *Engine) anyEnters(roomID id.RoomID) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.entering[roomID] > 0
+}
+
 func (e *Engine) joinThrough(ctx context.Context, server id.ServerName, c Change) error {
 	v, p, err := e.template(ctx, server, c)
 	if err != nil {
