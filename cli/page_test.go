@@ -184,7 +184,7 @@ func TestReactions(t *testing.T) {
 		{[]message{react("@b:h", "$a", strings.Repeat("x", 1000))}, ": " + strings.Repeat("x", maxReaction) + " 1\n"},
 		{[]message{react("@b:h", "$a", ""), react("@b:h", "$a", "\u200b")}, "\n@b:h  [red: " + reasonPlain + "]  (reacts to @alice:h [yellow]: \"old\" with )\n"},
 		{[]message{react("@b:h", "$b", "👍")}, "\n@b:h  [red: " + reasonPlain + "]  (reacts to $b with 👍)\n"},
-		{[]message{react("@b:h", "$a", "👍"), react("@c:h", "$r11", "👍")}, "reactions, as the servers say: 👍 1\n"},
+		{[]message{react("@b:h", "$a", "👍"), react("@c:h", "$r11", "👍")}, "\n@c:h  [red: " + reasonPlain + "]  (reacts to $r11 with 👍)\n"},
 	} {
 		shown := shownAs(t, gather(append([]message{yellow}, c.reactions...), nil))
 		if !strings.HasPrefix(shown, "@alice:h  [yellow: why]  old\n") || !strings.Contains(shown, c.want) {
@@ -274,6 +274,9 @@ func TestHistoryShowsTheSame(t *testing.T) {
 	for _, kept := range [][]message{{sent}, messages} {
 		if err := s.keep(room, kept); err != nil {
 			t.Fatal(err)
+		}
+		if all, err := s.kept(room); err != nil || len(all) != len(kept) || all[0].State != stateReceived {
+			t.Errorf("%d messages are kept: %+v, %v", len(all), all, err)
 		}
 	}
 	check := func(limit int, all bool, shown []message) {
