@@ -36,7 +36,11 @@ func (a *app) configuration() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := homeserver.Check(cmd.Context(), c); err != nil {
+			soon, err := homeserver.Check(cmd.Context(), c)
+			for _, what := range soon {
+				a.note("warning: %s", what)
+			}
+			if err != nil {
 				return &failure{code: exitFailure, err: err, hint: "the configuration is well-formed, but what it names above is not as it has to be"}
 			}
 			return a.say("The configuration is valid, and what it names is there.")
