@@ -83,10 +83,19 @@ func TestSecretsAreNeverShown(t *testing.T) {
 	if strings.Contains(out.String(), secret) {
 		t.Errorf("a secret is shown:\n%s", out.String())
 	}
-	for _, password := range []string{secret + "%zz", secret + "#x", "12#" + secret, "12/" + secret, "12?" + secret, secret + "#"} {
-		_, err = Load(Options{Env: []string{"SECURECOMM_DATABASE_URL=postgres://user:" + password + "@host/d"}})
+	var wrong []string
+	for _, password := range []string{
+		secret + "%zz", secret + "#x", "12#" + secret, "12/" + secret, "12?" + secret, "1@2#" + secret, secret + "#", "#" + secret, "#" + secret + "#", "/" + secret, "?" + secret,
+	} {
+		wrong = append(wrong, "postgres://user:"+password+"@host/d")
+	}
+	for _, password := range []string{secret + "#", "#" + secret, "12#" + secret} { // else the database is given another one
+		wrong = append(wrong, "postgres://user@host/d?password="+password)
+	}
+	for _, url := range wrong {
+		_, err = Load(Options{Env: []string{"SECURECOMM_DATABASE_URL=" + url}})
 		if err == nil || strings.Contains(err.Error(), secret) {
-			t.Errorf("a refused URL is repeated, or not refused: %v", err)
+			t.Errorf("%s is repeated, or not refused: %v", url, err)
 		}
 	}
 	flags := pflag.NewFlagSet("serve", pflag.ContinueOnError)

@@ -21,6 +21,8 @@ func TestWordsWithoutSpaces(t *testing.T) {
 		{"新しいserverです", "server", true},
 		{"新しいserverです", "serverです", true},
 		{"ｻｰﾊﾞｰの設定", "ﾊﾞｰ", true},
+		{"サバーの設定", "サーバ", false},
+		{"ｻﾊﾞｰの設定", "ｻｰﾊﾞ", false},
 		{"unhappy", "happy", false},
 		{"happiness", "happi", true},
 		{"Café brûlé", "brûl", true},

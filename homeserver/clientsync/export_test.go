@@ -1,0 +1,13 @@
+package clientsync
+
+import (
+	"github.com/securecomm/securecomm/homeserver/pushrule"
+	"github.com/securecomm/securecomm/homeserver/store"
+)
+
+// WhenJudged has something done each time that a rule asks whether the sender of an event may notify everybody.
+func (e *Engine) WhenJudged(ev *store.Event, do func()) {
+	e.messages.Set(ev.NID, &sharedMessage{thread: main, message: pushrule.Message{
+		Event: ev.Event, Members: 3, MayNotify: func(string) bool { do(); return false },
+	}})
+}
