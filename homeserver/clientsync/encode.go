@@ -72,11 +72,7 @@ func (b *builder) appendFormatted(out []byte, ev *store.Event, unsigned json.Raw
 
 // appendReplaced tells what a state event replaced.
 func (b *builder) appendReplaced(out []byte, ev *store.Event) ([]byte, error) {
-	m, err := b.tx.States.Map(ev.StateBefore)
-	if err != nil {
-		return nil, err
-	}
-	before, err := b.tx.States.Event(m, ev.Tuple())
+	before, err := b.replaced(ev)
 	if err != nil || before == nil {
 		return out, err
 	}
@@ -85,16 +81,34 @@ func (b *builder) appendReplaced(out []byte, ev *store.Event) ([]byte, error) {
 	return appendString(append(out, `,"replaces_state":`...), string(before.ID)), nil
 }
 
+// replaced is what a state event replaced; nil if nothing.
+func (b *builder) replaced(ev *store.Event) (*store.Event, error) {
+	m, err := b.tx.States.Map(ev.StateBefore)
+	if err != nil {
+		return nil, err
+	}
+	return b.tx.States.Event(m, ev.Tuple())
+}
+
 func (b *builder) appendRedaction(out []byte, ev *store.Event) ([]byte, error) {
+	by, err := b.redaction(ev)
+	if err != nil || by == nil {
+		return out, err
+	}
+	out = append(append(out, `,"redacted_because":`...), by.ClientJSON(nil)...)
+	return appendString(append(out, `,"redacted_by":`...), string(by.ID)), nil
+}
+
+// redaction is what redacted an event; nil if nothing did.
+func (b *builder) redaction(ev *store.Event) (*store.Event, error) {
 	if ev.RedactedBy == 0 {
-		return out, nil
+		return nil, nil
 	}
 	list, err := b.tx.Events.ByNID(ev.RedactedBy)
 	if err != nil || len(list) == 0 {
-		return out, err
+		return nil, err
 	}
-	out = append(append(out, `,"redacted_because":`...), list[0].ClientJSON(nil)...)
-	return appendString(append(out, `,"redacted_by":`...), string(list[0].ID)), nil
+	return list[0], nil
 }
 
 // fields leaves of an event what a client wants of it (Client-Server API, "Filtering", event_fields).

@@ -22,10 +22,19 @@ func (b *builder) startLazy() {
 	d.next = b.next
 }
 
+// lazy says whether the client is told of members as it needs them.
+func (b *builder) lazy() bool {
+	return b.f.Room.State.LazyLoadMembers || b.f.Room.Timeline.LazyLoadMembers
+}
+
+// redundant says whether it is told of them again in a room.
+func (b *builder) redundant(v *visit) bool {
+	return b.f.Room.State.IncludeRedundantMembers || b.f.Room.Timeline.IncludeRedundantMembers || v.fresh
+}
+
 // membersNeeded finds the members that a client has to know to show a timeline (Client-Server API, "Lazy-loading room members").
 func (b *builder) membersNeeded(v *visit, t *timeline, n *stateNeeded) error {
-	f := &b.f.Room.State
-	all := f.IncludeRedundantMembers || b.f.Room.Timeline.IncludeRedundantMembers || v.fresh
+	all := b.redundant(v)
 	sent := b.device.sent[v.roomID]
 	for _, ev := range t.events {
 		if _, known := sent[ev.Sender]; all || !known {
@@ -59,7 +68,7 @@ func (n *stateNeeded) want(user id.UserID) {
 
 // remember notes which members the device is told of.
 func (b *builder) remember(v *visit, t *timeline, n *stateNeeded) {
-	if !b.f.Room.State.LazyLoadMembers && !b.f.Room.Timeline.LazyLoadMembers {
+	if !b.lazy() {
 		return
 	}
 	if v.fresh {

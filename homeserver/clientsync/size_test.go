@@ -2,6 +2,8 @@ package clientsync_test
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -89,5 +91,86 @@ func TestScansAreBoundedInBytes(t *testing.T) {
 		}
 		w.send(r, "alice", "x", `{"body":"near"}`)
 		check(t, "the timeline", bodies(next.next().Rooms.Join[r].Timeline.Events), "near")
+	})
+}
+
+// TestToldEventsHaveRoomInTimelines: what redacted an event, what it replaced and who sent it take their room in a timeline.
+func TestToldEventsHaveRoomInTimelines(t *testing.T) {
+	const n, told = 60, 50_000
+	large := fmt.Sprintf(`{"reason":%q}`, strings.Repeat("x", told))
+	for name, c := range map[string]struct {
+		filter string
+		fill   func(w *world, r id.RoomID)
+	}{
+		"redactions": {`{"room":{"timeline":{"limit":1000,"types":["test.small"]}}}`, func(w *world, r id.RoomID) {
+			for range n {
+				_, err := w.rooms.Redact(context.Background(), r, user("alice"), w.send(r, "alice", "test.small", `{}`), json.RawMessage(large), nil)
+				w.must(err)
+			}
+		}},
+		"replaced state": {`{"room":{"timeline":{"limit":1000,"types":["test.small"],"contains_url":true},"state":{"types":[]}}}`, func(w *world, r id.RoomID) {
+			for range n {
+				w.state(r, "alice", "test.small", "", large)
+				w.state(r, "alice", "test.small", "", `{"url":"mxc://one.test/x"}`)
+			}
+		}},
+		"senders": {`{"room":{"timeline":{"limit":1000,"types":["test.small"]},"state":{"lazy_load_members":true}}}`, func(w *world, r id.RoomID) {
+			for i := range n {
+				who := user(fmt.Sprint("user", i))
+				w.must(w.rooms.SetMembership(context.Background(), room.Change{
+					Room: r, Sender: who, Target: who, Membership: "join", Reason: strings.Repeat("x", told),
+				}))
+				w.send(r, fmt.Sprint("user", i), "test.small", `{}`)
+			}
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			storetest.Each(t, func(t *testing.T, db *store.DB) {
+				w := newWorld(t, db)
+				r := w.create("alice", room.Creation{})
+				c.fill(w, r)
+				j := w.client("alice", c.filter).next().Rooms.Join[r]
+				shown := len(j.Timeline.Events)
+				if !j.Timeline.Limited || shown < 15 || shown*told > 1<<20+told {
+					t.Errorf("%d events of %d are shown, limited: %v", shown, n, j.Timeline.Limited)
+				}
+			})
+		})
+	}
+}
+
+// TestUnreadCountsLookAtBoundedBytes: what is counted of a room has a bound in bytes, and so has that of all rooms of an answer.
+// A room that came too short there is counted again.
+func TestUnreadCountsLookAtBoundedBytes(t *testing.T) {
+	const rooms, messages, large = 10, 90, 50_000
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		w, text := newWorld(t, db), strings.Repeat("x", large)
+		var all []id.RoomID
+		for range rooms {
+			r := w.create("alice", room.Creation{})
+			w.join(r, "bob")
+			for range messages {
+				w.say(r, "alice", text)
+			}
+			all = append(all, r)
+		}
+		bob := w.client("bob", `{"room":{"timeline":{"limit":1}}}`)
+		short, sum := id.RoomID(""), 0
+		for r, j := range bob.next().Rooms.Join {
+			n := j.Unread.All
+			if sum += n; n < 1 || n*large > 4<<20+large {
+				t.Errorf("%d of %d messages of a room are counted", n, messages)
+			}
+			if n < 20 {
+				short = r
+			}
+		}
+		if sum*large > 32<<20+rooms*2*large || sum*large < 28<<20 || short == "" {
+			t.Errorf("%d messages of all rooms are counted", sum)
+		}
+		w.say(short, "alice", "one more")
+		if n := bob.next().Rooms.Join[short].Unread.All; n < 80 {
+			t.Errorf("%d of %d messages are counted in an answer that has room for them", n, messages+1)
+		}
 	})
 }

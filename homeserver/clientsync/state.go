@@ -114,7 +114,7 @@ func (b *builder) stateNeeded(v *visit, t *timeline) (*stateNeeded, error) {
 	if v.never || !b.f.Room.State.AllowsRoom(v.roomID) {
 		return nil, nil
 	}
-	n := &stateNeeded{lazy: b.f.Room.State.LazyLoadMembers || b.f.Room.Timeline.LazyLoadMembers}
+	n := &stateNeeded{lazy: b.lazy()}
 	changed := v.fresh || t.limited || t.hid || len(b.owed[v.room]) > 0 || slices.ContainsFunc(t.events, b.mayChangeState)
 	var end store.StateMap
 	var err error

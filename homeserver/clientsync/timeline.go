@@ -17,13 +17,15 @@ const (
 	// maxListed is how many new events of a room are looked at all at once.
 	maxListed = 200
 	// maxScan bounds the events that are looked at for one timeline, maxScanSize these in bytes. maxScans and maxScansSize
-	// bound all those of one answer together: beyond, each timeline has one page of events to choose from.
-	maxScan      = 5000
-	maxScanSize  = 16 << 20
-	maxScans     = 20_000
-	maxScansSize = 32 << 20
-	// maxTimelineSize bounds the events of one timeline in bytes, maxTimelinesSize those of all in one answer together.
-	// Each timeline shows one event at least.
+	// bound all those of one answer together, with those that are looked at for unread counts: beyond, each timeline has one
+	// page of events to choose from, and of leastScanSize.
+	maxScan       = 5000
+	maxScanSize   = 16 << 20
+	maxScans      = 20_000
+	maxScansSize  = 32 << 20
+	leastScanSize = 64 << 10
+	// maxTimelineSize bounds the events of one timeline in bytes, with what is told with them, maxTimelinesSize those of all in
+	// one answer together. Each timeline shows one event at least.
 	maxTimelineSize  = 1 << 20
 	maxTimelinesSize = 8 << 20
 )
@@ -81,28 +83,27 @@ type picker struct {
 	limit      int
 	size       int // that may still be shown, in bytes
 	unfiltered bool
+	senders    map[id.UserID]bool // who was told of with the events, to who loads members lazily
 }
 
 func (p *picker) scan() error {
 	page := min(max(p.limit+1, 10), 200)
 	upto := p.v.to
 	for scanned, size := 0, 0; ; {
-		list, err := p.b.tx.Events.Range(p.v.room, p.v.from, upto, page, true)
+		list, more, err := p.b.lookBack(p.v.room, p.v.from, upto, page, maxScanSize)
 		if err != nil {
 			return err
 		}
 		for _, ev := range list {
 			size += len(ev.JSON)
-			p.b.scannedSize += len(ev.JSON)
 			if more, err := p.take(ev); err != nil || !more {
 				return err
 			}
 		}
-		if len(list) < page {
+		if !more {
 			return nil
 		}
 		scanned += len(list)
-		p.b.scanned += len(list)
 		if scanned >= maxScan || size >= maxScanSize || p.b.scanned >= maxScans || p.b.scannedSize >= maxScansSize {
 			break
 		}
@@ -110,6 +111,16 @@ func (p *picker) scan() error {
 	}
 	p.t.limited = true
 	return nil
+}
+
+// lookBack reads the newest events of from < p <= upto, at most so many and so many bytes as far as the answer has them left.
+func (b *builder) lookBack(room store.RoomNID, from, upto stream.Position, limit, size int) ([]*store.Event, bool, error) {
+	list, more, err := b.tx.Events.RangeWithin(room, from, upto, limit, max(min(size, maxScansSize-b.scannedSize), leastScanSize), true)
+	b.scanned += len(list)
+	for _, ev := range list {
+		b.scannedSize += len(ev.JSON)
+	}
+	return list, more, err
 }
 
 // take adds an event if it is to be shown; false if no older ones are.
@@ -128,11 +139,19 @@ func (p *picker) take(ev *store.Event) (bool, error) {
 		p.t.hid = p.t.hid || ev.StateKey != nil
 		return true, nil
 	}
-	if p.size -= len(ev.JSON); len(p.t.events) >= p.limit || p.size < 0 && len(p.t.events) > 0 {
+	if len(p.t.events) >= p.limit {
 		p.t.limited = true
 		return false, nil
 	}
-	p.b.shown += len(ev.JSON)
+	weight, err := p.weigh(ev)
+	if err != nil {
+		return false, err
+	}
+	if p.size -= weight; p.size < 0 && len(p.t.events) > 0 {
+		p.t.limited = true
+		return false, nil
+	}
+	p.b.shown += weight
 	p.t.events = append(p.t.events, ev)
 	gap, err := p.b.gapBefore(ev)
 	if err != nil || gap {
@@ -140,6 +159,53 @@ func (p *picker) take(ev *store.Event) (bool, error) {
 		return false, err
 	}
 	return true, nil
+}
+
+// weigh is how many bytes an event adds to the answer, with what redacted it, what it replaced, and who sent it.
+func (p *picker) weigh(ev *store.Event) (int, error) {
+	size := len(ev.JSON)
+	redaction, err := p.b.redaction(ev)
+	if err != nil {
+		return 0, err
+	}
+	if redaction != nil {
+		size += len(redaction.JSON)
+	}
+	if ev.StateKey != nil {
+		replaced, err := p.b.replaced(ev)
+		if err != nil {
+			return 0, err
+		}
+		if replaced != nil {
+			size += len(replaced.JSON)
+		}
+	}
+	sender, err := p.weighSender(ev.Sender)
+	return size + sender, err
+}
+
+// weighSender is how many bytes the member event of a sender adds, once, for who loads members lazily and lacks it.
+func (p *picker) weighSender(user id.UserID) (int, error) {
+	if _, known := p.b.device.sent[p.v.roomID][user]; p.v.never || p.senders[user] || !p.b.lazy() || known && !p.b.redundant(p.v) {
+		return 0, nil
+	}
+	if p.senders == nil {
+		p.senders = map[id.UserID]bool{}
+	}
+	p.senders[user] = true
+	state, err := p.b.stateAt(p.v.room, p.v.stateTo)
+	if err != nil {
+		return 0, err
+	}
+	member, err := p.b.tx.States.Event(state, event.StateKeyTuple{Type: event.TypeMember, StateKey: string(user)})
+	if err != nil || member == nil {
+		return 0, err
+	}
+	redaction, err := p.b.redaction(member)
+	if err != nil || redaction == nil {
+		return len(member.JSON), err
+	}
+	return len(member.JSON) + len(redaction.JSON), nil
 }
 
 func (p *picker) end(err error) error {

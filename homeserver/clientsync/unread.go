@@ -18,8 +18,11 @@ import (
 const (
 	// maxUnread is how far unread notifications of a room are counted.
 	maxUnread = 1000
-	// maxUnreadScan bounds the events that are looked at when counting begins anew.
+	// maxUnreadScan bounds the events of a room that are looked at when counting begins anew, maxUnreadSize these in bytes.
+	// Beyond what may be looked at for one answer, the newest leastUnread of a room are.
 	maxUnreadScan = 1000
+	maxUnreadSize = 4 << 20
+	leastUnread   = 20
 	main          = ephemeral.MainThread
 )
 
@@ -32,6 +35,7 @@ type unread struct {
 	name    id.EventID // the member event that holds the user's name
 	shown   string     // that name
 	stale   bool       // what was counted before counts otherwise now
+	short   bool       // more would have been looked at in another answer
 }
 
 type notice struct {
@@ -162,6 +166,9 @@ func (b *builder) unread(v *visit) (*unread, error) {
 		if err := b.scanUnread(v, u); err != nil {
 			return nil, err
 		}
+		if u.short {
+			delete(b.p.unread, v.roomID)
+		}
 	} else {
 		events, err := b.tx.Events.ByNID(v.events...)
 		if err != nil {
@@ -197,7 +204,9 @@ func (b *builder) countAnew(v *visit) (*unread, error) {
 		return nil, err
 	}
 	u.stale = false
-	b.p.unread[v.roomID] = u
+	if !u.short {
+		b.p.unread[v.roomID] = u
+	}
 	return u, nil
 }
 
@@ -214,10 +223,13 @@ func (b *builder) cameAt(v *visit) (stream.Position, error) {
 }
 
 func (b *builder) scanUnread(v *visit, u *unread) error {
-	events, err := b.tx.Events.Range(v.room, u.upto, b.now, maxUnreadScan, true)
+	short := b.scanned+maxUnreadScan > maxScans || b.scannedSize+maxUnreadSize > maxScansSize
+	limit := max(min(maxUnreadScan, maxScans-b.scanned), leastUnread)
+	events, more, err := b.lookBack(v.room, u.upto, b.now, limit, maxUnreadSize)
 	if err != nil {
 		return err
 	}
+	u.short = short && more
 	slices.Reverse(events)
 	return b.count(v, u, events)
 }
