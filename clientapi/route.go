@@ -2,6 +2,7 @@ package clientapi
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -13,6 +14,8 @@ import (
 	"time"
 
 	"github.com/labstack/echo/v4"
+
+	"github.com/securecomm/securecomm/homeserver/store"
 )
 
 // Methods, short enough for a table.
@@ -122,17 +125,22 @@ func (a *API) serve(r route) echo.HandlerFunc {
 
 // authenticate finds out who calls, as far as the route asks for it.
 func (a *API) authenticate(c *call, need auth) error {
+	r := c.Request()
+	// What is read until it is known who calls is read for the address.
+	ctx := context.WithValue(r.Context(), store.Asker{}, network(c.RealIP()))
 	if need == public {
+		c.SetRequest(r.WithContext(ctx))
 		return nil
 	}
 	token := accessToken(c)
 	if token == "" {
 		if need == optional {
+			c.SetRequest(r.WithContext(ctx))
 			return nil
 		}
 		return fail(http.StatusUnauthorized, "M_MISSING_TOKEN", "an access token is needed")
 	}
-	requester, err := a.Account.Authenticate(c.Request().Context(), token)
+	requester, err := a.Account.Authenticate(ctx, token)
 	if err != nil {
 		return err
 	}
@@ -143,6 +151,7 @@ func (a *API) authenticate(c *call, need auth) error {
 		a.Account.Seen(requester, c.RealIP(), c.Request().UserAgent())
 	}
 	c.Requester = requester
+	c.SetRequest(r.WithContext(context.WithValue(r.Context(), store.Asker{}, string(requester.User))))
 	return nil
 }
 

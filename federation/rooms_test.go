@@ -5,8 +5,10 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"runtime"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/securecomm/securecomm/federation/client"
 	"github.com/securecomm/securecomm/federation/federationtest"
@@ -389,6 +391,9 @@ func TestNearestEventIsOneThatIsShown(t *testing.T) {
 		for setting, visible := range map[string]bool{"shared": true, "joined": false} {
 			roomID := us.create(room.Creation{Creator: alice, Preset: "public_chat"})
 			us.set(roomID, alice, event.TypeHistoryVisibility, `{"history_visibility":"`+setting+`"}`)
+			for before := time.Now().UnixMilli(); time.Now().UnixMilli() == before; {
+				runtime.Gosched() // or both are as near
+			}
 			said := us.say(roomID, alice, "secret")
 			if err := them.join(roomID, bob, "us.test"); err != nil {
 				t.Fatal(err)

@@ -2,6 +2,7 @@ package federation
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 	"github.com/securecomm/securecomm/federation/xmatrix"
 	"github.com/securecomm/securecomm/homeserver/canonicaljson"
 	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/store"
 )
 
 // Methods, short enough for a table.
@@ -87,6 +89,8 @@ func (a *API) handle(k *call, r route) (err error) {
 	request := k.Request()
 	var claim xmatrix.Header
 	who := a.stranger(request)
+	request = request.WithContext(context.WithValue(request.Context(), store.Asker{}, who))
+	k.SetRequest(request)
 	if r.auth == signed {
 		if claim, err = a.claim(request); err != nil {
 			return err
@@ -122,6 +126,7 @@ func (a *API) handle(k *call, r route) (err error) {
 			return err
 		}
 		who = string(k.Origin)
+		k.SetRequest(request.WithContext(context.WithValue(request.Context(), store.Asker{}, who)))
 		if err := a.pace.check(who); err != nil {
 			return err
 		}

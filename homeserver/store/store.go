@@ -40,7 +40,7 @@ type DB struct {
 	begin    statements
 	pools    []*bun.DB
 	writer   *conn
-	readers  chan *conn
+	readers  *pool
 	jobs     chan *job
 	stop     chan struct{} // closed by Close
 	gone     chan struct{} // closed when the writer has ended
@@ -146,13 +146,13 @@ func (db *DB) open(ctx context.Context, o Options, readers int) error {
 	if db.writer, err = openConn(ctx, write, db.postgres); err != nil {
 		return fmt.Errorf("open the database for writing: %w", hinted(err, readers))
 	}
-	db.readers = make(chan *conn, readers)
+	db.readers = newPool(readers)
 	for range readers {
 		c, err := openConn(ctx, read, db.postgres)
 		if err != nil {
 			return fmt.Errorf("open the database for reading: %w", hinted(err, readers))
 		}
-		db.readers <- c
+		db.readers.idle = append(db.readers.idle, c)
 	}
 	return nil
 }
@@ -186,8 +186,9 @@ func (db *DB) Close() error {
 	}
 	close(db.stop)
 	db.done.Wait()
-	for range cap(db.readers) {
-		(<-db.readers).close()
+	for range db.readers.size {
+		c, _ := db.readers.take(context.Background(), nil)
+		c.close()
 	}
 	db.writer.close()
 	return db.closePools()
@@ -228,18 +229,14 @@ func (db *DB) Glance(ctx context.Context, fn func(*Tx) error) error {
 // open takes a connection and a snapshot.
 func (tx *Tx) open() error {
 	db := tx.db
-	var c *conn
-	select {
-	case c = <-db.readers:
-	case <-tx.ctx.Done():
-		return tx.ctx.Err()
-	case <-db.stop:
-		return ErrClosed
+	c, err := db.readers.take(tx.ctx, db.stop)
+	if err != nil {
+		return err
 	}
 	if _, err := c.exec(db.begin.read); err != nil {
 		c = db.reopen(c)
 		if _, err := c.exec(db.begin.read); err != nil {
-			db.readers <- c
+			db.readers.give(tx.ctx, c)
 			return fmt.Errorf("%w: %w", ErrUnavailable, err)
 		}
 	}
@@ -258,7 +255,7 @@ func (tx *Tx) Rest() {
 func (tx *Tx) release() {
 	if tx.conn != nil {
 		tx.conn.exec("ROLLBACK")
-		tx.db.readers <- tx.conn
+		tx.db.readers.give(tx.ctx, tx.conn)
 		tx.conn = nil
 	}
 }
