@@ -116,6 +116,7 @@ func (s *Server) buildOutbound(guard *discovery.Guard) (*federation.Remote, erro
 		ring.OldKeys = append(ring.OldKeys, keyring.OldKey{ID: old.ID, Public: old.Public, Expired: old.Expired})
 	}
 	s.Sender = &sender.Sender{Store: s.Store, Client: s.outbound, Log: s.Log, Allows: c.Federation.Allows}
+	s.outbound.Answered = s.Sender.Answered
 	return &federation.Remote{Client: s.outbound, Keyring: ring, Allows: c.Federation.Allows, Settle: s.Sender.Settle}, nil
 }
 

@@ -109,6 +109,9 @@ func (c *Client) read(ctx context.Context, to id.ServerName, request call, decod
 	if err := decode(body); err != nil {
 		return fmt.Errorf("reading what %s answers to %s %s: %w", to, request.method, request.path, err)
 	}
+	if c.Answered != nil {
+		c.Answered(to)
+	}
 	return nil
 }
 

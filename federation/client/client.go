@@ -42,6 +42,8 @@ type Client struct {
 	UserAgent string
 	// Patience is how long another server may send less of an answer than it has to; 20 seconds if zero.
 	Patience time.Duration
+	// Answered is told of each server that has answered a request; it may be nil.
+	Answered func(id.ServerName)
 
 	once      sync.Once
 	transport *http.Transport // for signed requests, by server name

@@ -47,6 +47,9 @@ func (s *Sender) deliver(server id.ServerName, q *queue) (more bool, err error) 
 	b := q.pending
 	if b.size() > 0 {
 		result, err := s.Client.SendTransaction(s.ctx, server, b.id, b.transaction)
+		if err == nil {
+			s.Answered(server)
+		}
 		if err != nil && !s.refused(server, q, err) {
 			return false, &failedCall{err}
 		}
@@ -216,6 +219,7 @@ func (s *Sender) stumble(server id.ServerName, q *queue, cause error) {
 func (s *Sender) failed(server id.ServerName, q *queue, cause error) {
 	now := time.Now()
 	s.mu.Lock()
+	delete(s.answered, server)
 	d := &q.failing
 	if d.FailingSince == 0 {
 		*d = store.Destination{Server: server, FailingSince: now.UnixMilli()}

@@ -16,11 +16,6 @@ import (
 )
 
 const (
-	// maxParallel bounds how many transactions are under way at once.
-	maxParallel = 64
-	// maxTrials bounds how many of those go to destinations that failed the last time: they may take all the time there is,
-	// and have places of their own.
-	maxTrials = 32
 	// maxEphemeral bounds what may be lost and waits for one destination; the oldest goes first.
 	maxEphemeral = client.MaxEDUs
 	// minWake is how often a destination's pause can be ended by its speaking to us: it may be able to
@@ -49,26 +44,28 @@ type Sender struct {
 
 	ctx    context.Context
 	cancel context.CancelFunc
-	slots  chan struct{}
-	trials chan struct{}
+	places places
 	done   sync.WaitGroup
 
-	mu     sync.Mutex
-	queues map[id.ServerName]*queue
-	lossy  int64       // counts transactions of which nothing is in the outbox
-	again  *time.Timer // calls pokeAll, which has failed
+	mu       sync.Mutex
+	queues   map[id.ServerName]*queue
+	answered map[id.ServerName]struct{} // since the start, and those that failed since are not among them
+	lossy    int64                      // counts transactions of which nothing is in the outbox
+	again    *time.Timer                // calls pokeAll, which has failed
 }
 
 // queue is a destination that something waits for, or that fails. Sender.mu guards it, except the last fields.
 type queue struct {
 	running   bool
 	again     bool // something came while it was running
+	ofRoom    bool // something of a room that is shared has come for it
 	failing   store.Destination
 	timer     *time.Timer
 	woken     time.Time
 	stumbled  time.Time // until when to wait after a fault of our own, which says nothing of the destination
 	ephemeral []json.RawMessage
 	settled   []chan struct{} // closed when nothing waits any more, or delivery fails
+	moved     chan struct{}   // told that it may have other places than those it waits for
 
 	// Used by the running goroutine only.
 	pending  *batch // built and not yet answered
@@ -80,7 +77,7 @@ type queue struct {
 // Start begins to deliver. It returns once it knows what waits.
 func (s *Sender) Start(ctx context.Context) error {
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	s.slots, s.trials, s.queues = make(chan struct{}, maxParallel), make(chan struct{}, maxTrials), map[id.ServerName]*queue{}
+	s.places, s.queues = newPlaces(), map[id.ServerName]*queue{}
 	if s.MinPause <= 0 {
 		s.MinPause = time.Second
 	}
@@ -102,7 +99,7 @@ func (s *Sender) Start(ctx context.Context) error {
 		return fmt.Errorf("start the sender: %w", err)
 	}
 	for _, d := range failing {
-		s.queues[d.Server] = &queue{failing: d}
+		s.queue(d.Server).failing = d
 	}
 	s.pokeAll()
 	s.mu.Lock()
@@ -138,6 +135,7 @@ func (s *Sender) SendEphemeral(servers []id.ServerName, edu json.RawMessage) {
 	for _, server := range servers {
 		s.mu.Lock()
 		q := s.queue(server)
+		q.shares()
 		if q.failing.FailingSince == 0 {
 			if len(q.ephemeral) == maxEphemeral {
 				q.ephemeral = q.ephemeral[1:]
@@ -225,7 +223,11 @@ func (s *Sender) follow(w *stream.Waiter, from stream.Position) {
 		for i := range changes {
 			for _, server := range changes[i].Servers {
 				s.mu.Lock()
-				s.poke(server, s.queue(server))
+				q := s.queue(server)
+				if changes[i].Kind == stream.Event {
+					q.shares()
+				}
+				s.poke(server, q)
 				s.mu.Unlock()
 			}
 		}
@@ -235,9 +237,11 @@ func (s *Sender) follow(w *stream.Waiter, from stream.Position) {
 
 // pokeAll starts the queues of all destinations that something waits for.
 func (s *Sender) pokeAll() {
-	var waiting []id.ServerName
+	var waiting, ofRooms []id.ServerName
 	err := s.Store.View(s.ctx, func(tx *store.Tx) (err error) {
-		waiting, err = tx.Outbox.Destinations()
+		if waiting, err = tx.Outbox.Destinations(); err == nil {
+			ofRooms, err = tx.Outbox.EventDestinations()
+		}
 		return err
 	})
 	s.mu.Lock()
@@ -245,6 +249,9 @@ func (s *Sender) pokeAll() {
 	if err != nil && s.ctx.Err() == nil {
 		s.Log.Error("cannot read which servers something waits for", "err", err)
 		s.again = time.AfterFunc(maxStumblePause, s.pokeAll)
+	}
+	for _, server := range ofRooms {
+		s.queue(server).shares()
 	}
 	for _, server := range waiting {
 		s.poke(server, s.queue(server))
@@ -255,7 +262,7 @@ func (s *Sender) pokeAll() {
 func (s *Sender) queue(server id.ServerName) *queue {
 	q := s.queues[server]
 	if q == nil {
-		q = &queue{}
+		q = &queue{moved: make(chan struct{}, 1)}
 		s.queues[server] = q
 	}
 	return q
@@ -297,22 +304,15 @@ func (s *Sender) poke(server id.ServerName, q *queue) {
 func (s *Sender) drain(server id.ServerName, q *queue) {
 	defer s.done.Done()
 	for {
-		s.mu.Lock()
-		slots := s.slots
-		if q.failing.FailingSince != 0 {
-			slots = s.trials
-		}
-		s.mu.Unlock()
-		select {
-		case slots <- struct{}{}:
-		case <-s.ctx.Done():
+		leave := s.enter(server, q)
+		if leave == nil {
 			return
 		}
 		s.mu.Lock()
 		q.again = false
 		s.mu.Unlock()
 		more, err := s.deliver(server, q)
-		<-slots
+		leave()
 		if s.ctx.Err() != nil {
 			return
 		}

@@ -89,6 +89,15 @@ func (s Outbox) Delete(server id.ServerName, upto stream.Position) error {
 
 // Destinations lists the servers that something waits for.
 func (s Outbox) Destinations() ([]id.ServerName, error) {
+	return s.destinations(`SELECT DISTINCT destination FROM outbox ORDER BY destination`)
+}
+
+// EventDestinations lists the servers that an event waits for.
+func (s Outbox) EventDestinations() ([]id.ServerName, error) {
+	return s.destinations(`SELECT DISTINCT destination FROM outbox WHERE event_nid <> 0 ORDER BY destination`)
+}
+
+func (s Outbox) destinations(text string) ([]id.ServerName, error) {
 	var out []id.ServerName
 	err := s.tx.query(func(rows *sql.Rows) error {
 		var d id.ServerName
@@ -97,6 +106,6 @@ func (s Outbox) Destinations() ([]id.ServerName, error) {
 		}
 		out = append(out, d)
 		return nil
-	}, `SELECT DISTINCT destination FROM outbox ORDER BY destination`)
+	}, text)
 	return out, err
 }
