@@ -147,6 +147,11 @@ func (a *API) profileOf(ctx context.Context, u id.UserID) (p room.Profile, err e
 	return p, err
 }
 
+// maxTxnID is how long a transaction ID may be, in bytes. They are remembered, and told with events.
+const maxTxnID = 255
+
+var errTxnID = fail(http.StatusBadRequest, "M_INVALID_PARAM", "a transaction ID has at most 255 bytes")
+
 func (a *API) sendEvent(c *call) (any, error) {
 	roomID, err := c.roomID()
 	if err != nil {
@@ -174,6 +179,9 @@ func (a *API) sendEvent(c *call) (any, error) {
 // may stand in its content instead.
 func (c *call) message(roomID id.RoomID, typ, txnID string, content json.RawMessage, redacts id.EventID) (room.Message, error) {
 	m := room.Message{Room: roomID, Sender: c.Requester.User, Type: typ, Content: content}
+	if len(txnID) > maxTxnID {
+		return m, errTxnID
+	}
 	if txnID != "" {
 		c.answered = make(chan struct{})
 		m.Request = &store.RequestKey{
@@ -304,6 +312,9 @@ func (a *API) redactEvent(c *call) (any, error) {
 		}
 	}
 	var request *store.RequestKey
+	if len(c.path("txnId")) > maxTxnID {
+		return nil, errTxnID
+	}
 	if txnID := c.path("txnId"); txnID != "" {
 		c.answered = make(chan struct{})
 		request = &store.RequestKey{

@@ -20,6 +20,9 @@ func (a *API) sendToDevice(c *call) (any, error) {
 	if in.Messages == nil {
 		return nil, missing("messages")
 	}
+	if len(c.path("txnId")) > maxTxnID {
+		return nil, errTxnID
+	}
 	return nil, a.Keys.SendToDevice(c.Request().Context(), keys.ToDevice{
 		Sender: c.Requester.User, Device: c.Requester.Device,
 		Type: c.path("eventType"), TxnID: c.path("txnId"), Messages: in.Messages,

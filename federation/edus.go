@@ -82,10 +82,16 @@ func (a *API) typing(ctx context.Context, origin id.ServerName, content json.Raw
 	return a.Ephemeral.ReceiveTyping(ctx, origin, content)
 }
 
+// maxReceiptRooms bounds the rooms of an EDU of receipts.
+const maxReceiptRooms = 100
+
 // receipts takes out the rooms that bar the origin.
 func (a *API) receipts(ctx context.Context, origin id.ServerName, content json.RawMessage) error {
 	var rooms map[id.RoomID]json.RawMessage
 	if json.Unmarshal(content, &rooms) != nil {
+		return errBadEDU
+	}
+	if len(rooms) > maxReceiptRooms {
 		return errBadEDU
 	}
 	barred := false

@@ -2,6 +2,8 @@ package federation
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"testing"
@@ -97,4 +99,21 @@ func TestReceiptsOutliveOurFaults(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestReceiptsOfManyRooms: each room is looked up, so a unit has few.
+func TestReceiptsOfManyRooms(t *testing.T) {
+	n := federationtest.New(t, "us.test", "them.test")
+	us := newPeer(t, n, "us.test", storetest.Open(t, t.TempDir()+"/us.db"))
+	rooms := map[string]any{}
+	for i := range maxReceiptRooms + 1 {
+		rooms[fmt.Sprintf("!%d:them.test", i)] = map[string]any{}
+	}
+	content, err := json.Marshal(rooms)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := us.api.receiveEDU(t.Context(), "them.test", "m.receipt", content); !errors.Is(err, errBadEDU) {
+		t.Errorf("receipts in %d rooms: %v", len(rooms), err)
+	}
 }

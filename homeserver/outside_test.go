@@ -3,9 +3,11 @@ package homeserver_test
 import (
 	"bytes"
 	"encoding/json"
+	"net/http"
 	"net/url"
 	"testing"
 
+	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/hstest"
 	"github.com/securecomm/securecomm/homeserver/id"
 )
@@ -137,4 +139,46 @@ func TestUsersWithoutDevicesHaveAnEntry(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestKnocksAnsweredAtOnce: the answer to a knock counts though it is here before the knock is known to have been taken.
+func TestKnocksAnsweredAtOnce(t *testing.T) {
+	hstest.EachWithPeer(t, func(t *testing.T, s *hstest.Server, peer *hstest.Peer) {
+		alice := s.Register("alice")
+		who, none := string(alice.ID), ""
+		for _, end := range []string{"invite", "leave"} {
+			room := peer.Create("11", peer.User("eve"))
+			room.Event(event.Proto{Type: event.TypeJoinRules, StateKey: &none, Content: json.RawMessage(`{"join_rule":"knock"}`)})
+			peer.Handle("PUT /_matrix/federation/v1/send_knock/{room}/{event}", func(w http.ResponseWriter, _ *http.Request) {
+				ev := room.Event(event.Proto{Type: event.TypeMember, StateKey: &who, Content: json.RawMessage(`{"membership":"` + end + `"}`)})
+				if end == "leave" {
+					peer.Send(ev)
+				} else {
+					peer.Do("PUT", "/v2/invite/"+string(room.ID)+"/"+string(ev.ID), content{"room_version": "11", "event": json.RawMessage(ev.JSON), "invite_room_state": []any{}})
+				}
+				w.Header().Set("Content-Type", "application/json")
+				_, _ = w.Write([]byte(`{"knock_room_state":[]}`))
+			})
+			alice.Must("POST", "/v3/knock/"+string(room.ID)+"?server_name="+string(peer.Name), nil, nil)
+			if end == "leave" {
+				awaitLeft(alice, room.ID)
+			} else if got := membershipIn(alice, room.ID); got != "invite" {
+				t.Errorf("a knock that was accepted is shown as %q", got)
+			}
+		}
+	})
+}
+
+// membershipIn is the section of a first /sync that a room is in.
+func membershipIn(u *hstest.User, room id.RoomID) string {
+	var answer struct {
+		Rooms map[string]map[id.RoomID]json.RawMessage `json:"rooms"`
+	}
+	u.Must("GET", "/v3/sync", nil, &answer)
+	for section, rooms := range answer.Rooms {
+		if _, ok := rooms[room]; ok {
+			return section
+		}
+	}
+	return ""
 }

@@ -413,7 +413,7 @@ func (e *Engine) receiveInvite(ctx context.Context, origin id.ServerName, v even
 	if err == nil {
 		return e.notSoftFailed(ctx, ev.ID)
 	}
-	if errors.Is(err, ErrForbidden) {
+	if errors.Is(err, ErrForbidden) || fault(err) {
 		return err
 	}
 	// We vouch for nothing that is not of the room: who can't show what comes before has to be known to be in it.
@@ -471,6 +471,9 @@ func (e *Engine) keepAside(ctx context.Context, v *event.Version, via id.ServerN
 		// A ban may have been lifted since this server left the room.
 		if former.Membership == "join" {
 			return fmt.Errorf("%w: the user is joined", ErrForbidden)
+		}
+		if ev.Membership() == "knock" && former.Membership == "invite" {
+			return nil // which answers the knock already
 		}
 		if known, err := tx.Events.Get(ev.ID); err != nil || known != nil {
 			return err // it is repeated, or replayed after the user declined it

@@ -79,9 +79,12 @@ func (e *Engine) keep(l *live) *live {
 	if len(e.rooms) >= maxLive {
 		for k, old := range e.rooms {
 			// Dropping a room in use is harmless for what is right, since the stored head is compared on every
-			// write; it only costs retries. So only idle ones go.
+			// write; it only costs retries. So only idle ones go, and none of which something is being committed, or
+			// what names that would not find it.
 			if old.mu.TryLock() {
-				delete(e.rooms, k)
+				if len(old.queued) == 0 {
+					delete(e.rooms, k)
+				}
 				old.mu.Unlock()
 			}
 			if len(e.rooms) < maxLive/2 {

@@ -492,6 +492,7 @@ func (e *Engine) Knock(ctx context.Context, c Change) error {
 	if in || e.Remote == nil {
 		return e.SetMembership(ctx, c)
 	}
+	defer e.enters(c.Room)() // or the answer may be here before the knock is
 	if err = e.throughOne(ctx, c, e.knockThrough); errors.Is(err, errNobodyToAsk) {
 		return fmt.Errorf("%w: %s", ErrNotFound, c.Room)
 	}

@@ -134,8 +134,8 @@ func mostTelling(errs []error) error {
 	return slices.MinFunc(errs, func(a, b error) int { return cmp.Compare(rank(a), rank(b)) })
 }
 
-// enters notes that a user is about to come into a room: from the moment at which another server has the join, those in the
-// room send what happens in it, long before it is known here. The function returned says that the user is in, or not to come.
+// enters notes that a user is about to come into a room, or to knock: from the moment at which another server has the join,
+// those in the room send what happens in it, long before it is known here. The function returned says that the user is in, or not to come.
 func (e *Engine) enters(roomID id.RoomID) (entered func()) {
 	add := func(n int) {
 		e.mu.Lock()
