@@ -50,6 +50,9 @@ type API struct {
 	searches places
 	wholes   places // answers that go out in pieces
 	backups  places
+	claims   places
+	sends    places // of messages to devices: a client makes some of these calls at once
+	signing  places
 }
 
 // routes is the table of all routes, in the order of the specification's modules.
@@ -95,6 +98,7 @@ func (a *API) routes() []route {
 // Register adds the routes to an Echo and makes it answer errors as the specification asks.
 func (a *API) Register(e *echo.Echo) {
 	a.limiter = newLimiter(a.Limits)
+	a.sends.inLine = sendsInLine
 	e.HTTPErrorHandler = a.answerError
 	e.Pre(a.around)
 	for _, r := range a.routes() {

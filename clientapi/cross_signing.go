@@ -48,6 +48,11 @@ func (a *API) uploadSignatures(c *call) (any, error) {
 			return nil, err
 		}
 	}
+	leave, err := a.signing.await(c.Request().Context(), c.Requester.User, 1)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	refused, err := a.Keys.UploadSignatures(c.Request().Context(), c.Requester.User, in)
 	if err != nil {
 		return nil, err

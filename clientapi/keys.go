@@ -76,6 +76,9 @@ func describeFailures(failures keys.Failures) map[id.ServerName]any {
 	return out
 }
 
+// maxClaims is how many claims of a user are made at a time. They wait for other servers.
+const maxClaims = 3
+
 func (a *API) claimKeys(c *call) (any, error) {
 	var in struct {
 		Timeout int64      `json:"timeout"`
@@ -92,6 +95,11 @@ func (a *API) claimKeys(c *call) (any, error) {
 			return nil, err
 		}
 	}
+	leave, err := a.claims.await(c.Request().Context(), c.Requester.User, maxClaims)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	claimed, failures, err := a.Keys.Claim(c.Request().Context(), in.Wants, milliseconds(in.Timeout))
 	if err != nil {
 		return nil, err

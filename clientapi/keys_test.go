@@ -5,7 +5,9 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/keys"
 	"github.com/securecomm/securecomm/homeserver/store"
 	"github.com/securecomm/securecomm/homeserver/store/storetest"
@@ -176,5 +178,68 @@ func TestKeyBackupFlow(t *testing.T) {
 		if a = t.want(t.call(GET, versions, token, nil), 200, ""); a.body["version"] != version {
 			t.Errorf("got %v", a.body)
 		}
+	})
+}
+
+// TestCostlyKeyCallsOfAUserComeOneByOne: who has as many under way as may be waits, and only so many do.
+func TestCostlyKeyCallsOfAUserComeOneByOne(t *testing.T) {
+	eachWithKeys(t, func(test *tester) {
+		user, token := test.register("alice")
+		who := id.UserID(user)
+		for _, c := range []struct {
+			places       *places
+			most, inLine int
+			method, path string
+			body         map[string]any
+		}{
+			{&test.api.claims, maxClaims, inLine, POST, "/v3/keys/claim", map[string]any{"one_time_keys": map[string]any{}}},
+			{&test.api.signing, 1, inLine, POST, "/v3/keys/signatures/upload", map[string]any{}},
+			{&test.api.sends, 1, sendsInLine, PUT, "/v3/sendToDevice/t/1", map[string]any{"messages": map[string]any{}}},
+		} {
+			test.want(test.call(c.method, prefix+c.path, token, c.body), 200, "")
+			var leaves []func()
+			for range c.most {
+				leave, err := c.places.enter(who, c.most)
+				if err != nil {
+					t.Fatal(c.path, err)
+				}
+				leaves = append(leaves, leave)
+			}
+			for range c.inLine {
+				if !c.places.line(who, 1) {
+					t.Fatal(c.path, "the line is full")
+				}
+			}
+			test.want(test.call(c.method, prefix+c.path, token, c.body), 429, "M_LIMIT_EXCEEDED")
+			c.places.line(who, -c.inLine)
+			for _, leave := range leaves {
+				leave()
+			}
+			test.want(test.call(c.method, prefix+c.path, token, c.body), 200, "")
+		}
+	})
+}
+
+// TestMessagesToManyServersCountAsMany: who names many other servers may do so less often.
+func TestMessagesToManyServersCountAsMany(t *testing.T) {
+	eachWithKeys(t, func(test *tester) {
+		_, token := test.register("alice")
+		test.api.limiter = newLimiter(Limits{Enabled: true, Message: Class{PerUser: Rate{10, time.Hour}}})
+		defer func() { test.api.limiter = newLimiter(Limits{}) }()
+		send := func(txn string, servers, code int) {
+			t.Helper()
+			messages := map[string]any{}
+			for i := range servers {
+				messages[fmt.Sprintf("@u:h%d.test", i)] = map[string]any{"*": map[string]any{}}
+			}
+			a := test.call(PUT, prefix+"/v3/sendToDevice/t/"+txn, token, map[string]any{"messages": messages})
+			if a.code != code {
+				t.Errorf("%s: %d, want %d", txn, a.code, code)
+			}
+		}
+		send("few", serversPerCall-1, 200)     // one of ten
+		send("many", 4*serversPerCall, 200)    // five more
+		send("as-many", 4*serversPerCall, 429) // one more, but not five
+		send("again-few", serversPerCall-1, 200)
 	})
 }

@@ -118,6 +118,18 @@ func (l *limiter) check(class limitClass, c *call) error {
 	return nil
 }
 
+// checkMore counts as n more calls of a class what a call of it costs beside, or as all that a user may make at once.
+func (l *limiter) checkMore(class limitClass, c *call, n int) error {
+	if n <= 0 || l.buckets == nil {
+		return nil
+	}
+	limit := l.classes[class].PerUser
+	if wait := l.takeSome(bucket{class, string(c.Requester.User)}, limit, min(n, limit.Count), time.Now()); wait > 0 {
+		return tooFast(wait)
+	}
+	return nil
+}
+
 // checkLogin counts an attempt to log in as a user: those from one address, and those from all.
 func (l *limiter) checkLogin(c *call, user id.UserID) error {
 	if l.buckets == nil {
@@ -156,6 +168,11 @@ func tooFast(wait time.Duration) error {
 
 // take uses one call up, or says how long to wait for one.
 func (l *limiter) take(b bucket, r Rate, now time.Time) time.Duration {
+	return l.takeSome(b, r, 1, now)
+}
+
+// takeSome uses n calls up, which are no more than may be made at once, or says how long to wait for them.
+func (l *limiter) takeSome(b bucket, r Rate, n int, now time.Time) time.Duration {
 	if r.Count <= 0 || r.Per <= 0 {
 		return 0
 	}
@@ -164,13 +181,13 @@ func (l *limiter) take(b bucket, r Rate, now time.Time) time.Duration {
 		fresh := &line{Limiter: rate.NewLimiter(rate.Limit(float64(r.Count)/r.Per.Seconds()), r.Count)}
 		bucket, _ = l.buckets.SetIfAbsent(b, fresh)
 	}
-	reservation := bucket.ReserveN(now, 1)
+	reservation := bucket.ReserveN(now, n)
 	wait := reservation.DelayFrom(now)
 	if wait < time.Millisecond {
 		return 0 // who comes at the moment that was told is not sent to the end of the line for a rounding
 	}
 	reservation.CancelAt(now)
-	return bucket.place(now, wait, r.Per/time.Duration(r.Count))
+	return bucket.place(now, wait, time.Duration(n)*r.Per/time.Duration(r.Count))
 }
 
 // longestLine is how far behind the first of those who wait the last one is told to come, at most. Who does not wait as
@@ -200,6 +217,8 @@ func (l *line) place(now time.Time, wait, each time.Duration) time.Duration {
 
 // places counts what each user has open at a time.
 type places struct {
+	inLine int // how many calls of a user may wait for a place; zero means inLine
+
 	mu      sync.Mutex
 	taken   map[id.UserID]int
 	waiting map[id.UserID]int
@@ -248,7 +267,7 @@ func (p *places) line(user id.UserID, n int) bool {
 	if p.waiting == nil {
 		p.waiting = map[id.UserID]int{}
 	}
-	if n > 0 && p.waiting[user] >= inLine {
+	if n > 0 && p.waiting[user] >= max(p.inLine, inLine) {
 		return false
 	}
 	if p.waiting[user] += n; p.waiting[user] == 0 {

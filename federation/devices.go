@@ -9,7 +9,7 @@ func (a *API) deviceRoutes() []route {
 	return []route{
 		{GET, "/v1/user/devices/:userId", signed, none, a.userDevices},
 		{POST, "/v1/user/keys/query", signed, small, a.inTurn(a.queryKeys)},
-		{POST, "/v1/user/keys/claim", signed, small, a.claimKeys},
+		{POST, "/v1/user/keys/claim", signed, small, a.inTurn(a.claimKeys)},
 	}
 }
 

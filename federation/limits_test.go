@@ -47,3 +47,36 @@ func TestALimitOfAStrangerSizesNothing(t *testing.T) {
 		}
 	})
 }
+
+// TestKeysAreAskedForInTurn: one server has only some requests for keys under way, and some more that wait.
+func TestKeysAreAskedForInTurn(t *testing.T) {
+	pair(t, func(t *testing.T, us, them *peer) {
+		var leaves []func()
+		for range costlyFor {
+			leave, err := us.api.costly.enter(t.Context(), string(them.name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			leaves = append(leaves, leave)
+		}
+		ask := func(want int) {
+			t.Helper()
+			for path, body := range map[string]string{"query": `{"device_keys":{}}`, "claim": `{"one_time_keys":{}}`} {
+				if status, answer := them.request(us, http.MethodPost, "/_matrix/federation/v1/user/keys/"+path, body, nil); status != want {
+					t.Errorf("%s: %d %v, want %d", path, status, answer, want)
+				}
+			}
+		}
+		us.api.costly.mu.Lock()
+		us.api.costly.waiting[string(them.name)] += costlyWaiting
+		us.api.costly.mu.Unlock()
+		ask(http.StatusTooManyRequests)
+		us.api.costly.mu.Lock()
+		us.api.costly.waiting[string(them.name)] -= costlyWaiting
+		us.api.costly.mu.Unlock()
+		for _, leave := range leaves {
+			leave()
+		}
+		ask(http.StatusOK)
+	})
+}

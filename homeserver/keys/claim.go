@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -112,34 +113,46 @@ func (s *Service) ClaimLocal(ctx context.Context, wants Wants) (Claimed, error) 
 			}
 		}
 	}
-	out := Claimed{}
-	if len(list) == 0 {
-		return out, nil
-	}
-	err := s.Store.Update(ctx, func(tx *store.Tx) error {
-		clear(out)
-		claimed, err := tx.OneTimeKeys.Claim(list)
-		if err != nil {
+	var there []store.KeyWant
+	for some := range slices.Chunk(list, lookStep) {
+		err := s.Store.View(ctx, func(tx *store.Tx) error {
+			found, err := tx.OneTimeKeys.Available(some)
+			there = append(there, found...)
 			return err
+		})
+		if err != nil {
+			return nil, fmt.Errorf("claim keys: %w", err)
 		}
-		out.addAll(claimed)
-		if len(claimed) == len(list) {
-			return nil
+	}
+	out := Claimed{}
+	for step := range slices.Chunk(there, claimStep) {
+		if err := s.claimSome(ctx, step, out); err != nil {
+			return nil, fmt.Errorf("claim keys: %w", err)
 		}
-		var rest []store.KeyWant
-		for _, w := range list {
-			if out[w.User][w.Device] == nil {
-				rest = append(rest, w)
-			}
-		}
-		claimed, err = tx.OneTimeKeys.ClaimFallback(rest)
-		out.addAll(claimed)
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("claim keys: %w", err)
 	}
 	return out, nil
+}
+
+// claimSome claims, in one update, keys of so few devices that others do not wait for it.
+func (s *Service) claimSome(ctx context.Context, wants []store.KeyWant, out Claimed) error {
+	var keys, fallback []store.OneTimeKey
+	err := s.Store.Update(ctx, func(tx *store.Tx) (err error) {
+		if keys, err = tx.OneTimeKeys.Claim(wants); err != nil || len(keys) == len(wants) {
+			return err
+		}
+		served := make(map[store.KeyWant]bool, len(keys))
+		for _, k := range keys {
+			served[store.KeyWant{User: k.User, Device: k.Device, Algorithm: k.Algorithm}] = true
+		}
+		rest := slices.DeleteFunc(slices.Clone(wants), func(w store.KeyWant) bool { return served[w] })
+		fallback, err = tx.OneTimeKeys.ClaimFallback(rest)
+		return err
+	})
+	if err == nil {
+		out.addAll(keys)
+		out.addAll(fallback)
+	}
+	return err
 }
 
 func (c Claimed) addAll(keys []store.OneTimeKey) {

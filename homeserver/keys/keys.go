@@ -24,7 +24,12 @@ const (
 	maxFallbackKeys   = 16        // fallback keys of a device
 	maxClaimed        = 10_000    // claimed keys of a device that are remembered
 	maxRemoteDevices  = 1000      // devices of a remote user that are looked at
-	maxMessages       = 10_000    // devices that one message is sent to
+	lookStep          = 500       // devices that are looked up at a time
+	claimStep         = 100       // devices of which one update claims keys
+	maxSignatures     = 500       // signed objects in one request
+	signatureStep     = 20        // of these, that one update takes; fewer if many servers hear of it
+	maxServers        = 1000      // other servers that one message is sent to
+	maxMessages       = 4000      // devices that one message is sent to: no more that are encrypted fit into a request
 	maxMessage        = 64 << 10  // bytes of the content of one message
 	maxDelivery       = 8 << 20   // bytes that one request puts into inboxes
 	maxInbox          = 20_000    // messages that wait for one device

@@ -101,15 +101,22 @@ func (s *Service) sendUpdate(tx *store.Tx, u listUpdate, servers []id.ServerName
 }
 
 func sendEDU(tx *store.Tx, servers []id.ServerName, typ string, content any) error {
+	edu, err := encodeEDU(typ, content)
+	if err == nil {
+		tx.Outbox.AddEDU(servers, edu)
+	}
+	return err
+}
+
+func encodeEDU(typ string, content any) ([]byte, error) {
 	edu, err := json.Marshal(struct {
 		Type    string `json:"edu_type"`
 		Content any    `json:"content"`
 	}{typ, content})
 	if err != nil {
-		return fmt.Errorf("encode %s: %w", typ, err)
+		return nil, fmt.Errorf("encode %s: %w", typ, err)
 	}
-	tx.Outbox.AddEDU(servers, edu)
-	return nil
+	return edu, nil
 }
 
 // DevicesDeleted deletes what hangs on devices of a local user that have just been deleted, and tells who

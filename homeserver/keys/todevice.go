@@ -23,6 +23,17 @@ const everyDevice id.DeviceID = "*"
 // Messages are the contents of messages by user and device.
 type Messages map[id.UserID]map[id.DeviceID]json.RawMessage
 
+// Servers is how many servers the messages are for beside one.
+func (m Messages) Servers(beside id.ServerName) int {
+	servers := map[id.ServerName]struct{}{}
+	for user := range m {
+		if server := user.Server(); server != beside {
+			servers[server] = struct{}{}
+		}
+	}
+	return len(servers)
+}
+
 // ToDevice is a request to send messages to devices.
 type ToDevice struct {
 	Sender   id.UserID
@@ -48,26 +59,21 @@ func (s *Service) SendToDevice(ctx context.Context, r ToDevice) error {
 		return fmt.Errorf("send to devices: %w", err)
 	}
 	local, remote := s.split(r.Messages)
-	key := store.RequestKey{User: r.Sender, Device: r.Device, Scope: "sendToDevice " + r.Type, TxnID: r.TxnID}
-	edus := map[id.ServerName]directMessage{}
-	for server, messages := range remote {
-		edus[server] = directMessage{r.Sender, r.Type, rand.Text(), messages}
+	if len(remote) > maxServers {
+		return fmt.Errorf("send to devices: %w: at most %d other servers", ErrTooLarge, maxServers)
 	}
-	err := s.Store.Update(ctx, func(tx *store.Tx) error {
-		if fresh, err := tx.Requests.Insert(key, "", time.Now()); err != nil || !fresh {
+	key := store.RequestKey{User: r.Sender, Device: r.Device, Scope: "sendToDevice " + r.Type, TxnID: r.TxnID}
+	edus := make([]store.DataUnit, 0, len(remote))
+	for server, messages := range remote {
+		edu, err := encodeEDU("m.direct_to_device", directMessage{r.Sender, r.Type, rand.Text(), messages})
+		if err != nil {
 			return err
 		}
-		for server, edu := range edus {
-			if err := sendEDU(tx, []id.ServerName{server}, "m.direct_to_device", edu); err != nil {
-				return err
-			}
-		}
-		return s.deliver(tx, r.Sender, r.Type, local)
-	})
-	if err != nil {
+		edus = append(edus, store.DataUnit{Server: server, JSON: edu})
+	}
+	if err := s.deliver(ctx, key, r.Type, local, edus); err != nil {
 		return fmt.Errorf("send to devices: %w", err)
 	}
-	s.pruneIfFull(ctx)
 	return nil
 }
 
@@ -116,40 +122,95 @@ func (s *Service) split(messages Messages) (local Messages, remote map[id.Server
 	return local, remote
 }
 
-// deliver puts messages into the inboxes of local devices.
-func (s *Service) deliver(tx *store.Tx, sender id.UserID, typ string, messages Messages) error {
-	if len(messages) == 0 {
-		return nil
-	}
-	users := slices.Sorted(maps.Keys(messages))
-	there, err := tx.ToDevice.Devices(users)
+// deliver puts messages into the inboxes of local devices, and data units into the outbox, unless that has been done under
+// the same key. All is made ready before the update, which others wait for.
+func (s *Service) deliver(ctx context.Context, key store.RequestKey, typ string, messages Messages, edus []store.DataUnit) error {
+	list, err := s.address(ctx, key.User, typ, messages)
 	if err != nil {
 		return err
 	}
+	err = s.Store.Update(ctx, func(tx *store.Tx) error {
+		if fresh, err := tx.Requests.Insert(key, "", time.Now()); err != nil || !fresh {
+			return err
+		}
+		tx.Outbox.AddEDUs(edus)
+		return s.deliverTo(tx, list)
+	})
+	if err == nil {
+		s.pruneIfFull(ctx)
+	}
+	return err
+}
+
+// address finds the local devices that messages are for, and writes what each gets.
+func (s *Service) address(ctx context.Context, sender id.UserID, typ string, messages Messages) ([]store.ToDeviceMessage, error) {
 	var out []store.ToDeviceMessage
 	size := 0
-	for _, user := range users {
-		every, all := messages[user][everyDevice]
-		for _, device := range there[user] {
-			content, ok := messages[user][device]
-			if !ok {
-				content, ok = every, all
+	for users := range slices.Chunk(slices.Sorted(maps.Keys(messages)), lookStep) {
+		var there map[id.UserID][]id.DeviceID
+		err := s.Store.View(ctx, func(tx *store.Tx) (err error) {
+			there, err = tx.ToDevice.Devices(users)
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		for _, user := range users {
+			every, all := messages[user][everyDevice]
+			for _, device := range there[user] {
+				content, ok := messages[user][device]
+				if !ok {
+					content, ok = every, all
+				}
+				if !ok {
+					continue
+				}
+				message, err := json.Marshal(struct {
+					Sender  id.UserID       `json:"sender"`
+					Type    string          `json:"type"`
+					Content json.RawMessage `json:"content"`
+				}{sender, typ, content})
+				if err != nil {
+					return nil, fmt.Errorf("encode a message: %w", err)
+				}
+				if size += len(message); size > maxDelivery || len(out) == maxMessages {
+					return nil, fmt.Errorf("%w: at most %d devices and %d bytes", ErrTooLarge, maxMessages, maxDelivery)
+				}
+				out = append(out, store.ToDeviceMessage{User: user, Device: device, Sender: sender, JSON: message})
 			}
-			if !ok {
-				continue
-			}
-			message, err := json.Marshal(struct {
-				Sender  id.UserID       `json:"sender"`
-				Type    string          `json:"type"`
-				Content json.RawMessage `json:"content"`
-			}{sender, typ, content})
-			if err != nil {
-				return fmt.Errorf("encode a message: %w", err)
-			}
-			if size += len(message); size > maxDelivery || len(out) == maxMessages {
-				return fmt.Errorf("%w: at most %d devices and %d bytes", ErrTooLarge, maxMessages, maxDelivery)
-			}
-			out = append(out, store.ToDeviceMessage{User: user, Device: device, Sender: sender, JSON: message})
+		}
+	}
+	return out, nil
+}
+
+// deliverTo puts messages into the inboxes of those of their devices that are still there.
+func (s *Service) deliverTo(tx *store.Tx, messages []store.ToDeviceMessage) error {
+	if len(messages) == 0 {
+		return nil
+	}
+	var users []id.UserID
+	for _, m := range messages {
+		users = append(users, m.User)
+	}
+	there, err := tx.ToDevice.Devices(slices.Compact(users))
+	if err != nil {
+		return err
+	}
+	type name struct {
+		user   id.UserID
+		device id.DeviceID
+	}
+	still := map[name]bool{}
+	for user, devices := range there {
+		for _, device := range devices {
+			still[name{user, device}] = true
+		}
+	}
+	out, size := make([]store.ToDeviceMessage, 0, len(messages)), 0
+	for _, m := range messages {
+		if still[name{m.User, m.Device}] {
+			size += len(m.JSON)
+			out = append(out, m)
 		}
 	}
 	tx.ToDevice.Add(out)
@@ -180,17 +241,10 @@ func (s *Service) ReceiveToDevice(ctx context.Context, origin id.ServerName, con
 		return fmt.Errorf("message to devices: %w", err)
 	}
 	local, _ := s.split(m.Messages)
-	err = s.Store.Update(ctx, func(tx *store.Tx) error {
-		key := store.RequestKey{User: m.Sender, Scope: "m.direct_to_device", TxnID: m.MessageID}
-		if fresh, err := tx.Requests.Insert(key, "", time.Now()); err != nil || !fresh {
-			return err
-		}
-		return s.deliver(tx, m.Sender, m.Type, local)
-	})
-	if err != nil {
+	key := store.RequestKey{User: m.Sender, Scope: "m.direct_to_device", TxnID: m.MessageID}
+	if err := s.deliver(ctx, key, m.Type, local, nil); err != nil {
 		return fmt.Errorf("message to devices: %w", err)
 	}
-	s.pruneIfFull(ctx)
 	return nil
 }
 

@@ -232,6 +232,28 @@ func (s OneTimeKeys) ForgetClaimed(keep int) error {
 	return err
 }
 
+// Available are those of the wants that a one-time or a fallback key is there for.
+func (s OneTimeKeys) Available(wants []KeyWant) ([]KeyWant, error) {
+	var out []KeyWant
+	for chunk := range slices.Chunk(wants, 500) {
+		err := s.tx.query(func(rows *sql.Rows) error {
+			var w KeyWant
+			if err := rows.Scan(&w.User, &w.Device, &w.Algorithm); err != nil {
+				return err
+			}
+			out = append(out, w)
+			return nil
+		}, `WITH w (user_id, device_id, algorithm) AS (VALUES ?) SELECT user_id, device_id, algorithm FROM w WHERE
+			EXISTS (SELECT 1 FROM one_time_keys k WHERE k.user_id = w.user_id AND k.device_id = w.device_id AND k.algorithm = w.algorithm) OR
+			EXISTS (SELECT 1 FROM fallback_keys k WHERE k.user_id = w.user_id AND k.device_id = w.device_id AND k.algorithm = w.algorithm)`,
+			bun.In(wanted(chunk)))
+		if err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
 // Claim takes one one-time key for each want, the oldest first; each key is returned once and never again.
 // Of a want that occurs twice only one is served.
 func (s OneTimeKeys) Claim(wants []KeyWant) ([]OneTimeKey, error) {

@@ -28,6 +28,26 @@ func (s Outbox) AddEvent(servers []id.ServerName, p stream.Position, event Event
 	return s.add(servers, p, event, nil)
 }
 
+// DataUnit is the JSON of an ephemeral data unit for a server.
+type DataUnit struct {
+	Server id.ServerName
+	JSON   []byte
+}
+
+// AddEDUs queues an ephemeral data unit of its own for each of some servers, which are different.
+func (s Outbox) AddEDUs(units []DataUnit) {
+	if len(units) == 0 {
+		return
+	}
+	servers := make([]id.ServerName, len(units))
+	for i, u := range units {
+		servers[i] = u.Server
+	}
+	s.tx.Log(stream.Change{Kind: stream.Outbound, Servers: servers}, func(p stream.Position) error {
+		return s.add(servers, p, 0, func(i int) any { return units[i].JSON })
+	})
+}
+
 // AddWithheld queues an event for servers that has no place in the log.
 func (s Outbox) AddWithheld(servers []id.ServerName, event EventNID) {
 	if len(servers) == 0 {
@@ -38,15 +58,19 @@ func (s Outbox) AddWithheld(servers []id.ServerName, event EventNID) {
 	})
 }
 
-// add queues an event for servers, whose edu is nil, or a data unit.
-func (s Outbox) add(servers []id.ServerName, p stream.Position, event EventNID, edu any) error {
+// add queues an event for servers, whose edu is nil, or the data unit that is for each.
+func (s Outbox) add(servers []id.ServerName, p stream.Position, event EventNID, edu func(i int) any) error {
 	for left := servers; len(left) > 0; {
 		size := min(maxDestinations, 1<<(bits.Len(uint(len(left)))-1))
 		chunk := left[:size]
 		left = left[size:]
 		args := make([]any, 0, 4*len(chunk))
-		for _, server := range chunk {
-			args = append(args, string(server), int64(p), int64(event), edu)
+		for i, server := range chunk {
+			var unit any
+			if edu != nil {
+				unit = edu(len(servers) - len(left) - len(chunk) + i)
+			}
+			args = append(args, string(server), int64(p), int64(event), unit)
 		}
 		_, err := s.tx.exec(`INSERT INTO outbox (destination, position, event_nid, edu) VALUES (?, ?, ?, ?)`+
 			strings.Repeat(`, (?, ?, ?, ?)`, len(chunk)-1)+` ON CONFLICT DO NOTHING`, args...)
@@ -63,7 +87,7 @@ func (s Outbox) AddEDU(servers []id.ServerName, edu []byte) {
 		return
 	}
 	s.tx.Log(stream.Change{Kind: stream.Outbound, Servers: servers}, func(p stream.Position) error {
-		return s.add(servers, p, 0, edu)
+		return s.add(servers, p, 0, func(int) any { return edu })
 	})
 }
 
