@@ -109,10 +109,10 @@ func (s *Server) buildOutbound(guard *discovery.Guard) (*federation.Remote, erro
 	ring := &keyring.Keyring{
 		Server: c.Server.Name, Key: s.Key, Store: s.Store, Client: s.outbound, Notaries: c.Federation.TrustedNotaries, Log: s.Log,
 	}
+	if err := checkOldKeys(c, s.Key); err != nil {
+		return nil, err
+	}
 	for _, old := range c.Server.OldKeys {
-		if old.ID == s.Key.ID {
-			return nil, fmt.Errorf("server.old_keys: %s is the key that the server signs with now", old.ID)
-		}
 		ring.OldKeys = append(ring.OldKeys, keyring.OldKey{ID: old.ID, Public: old.Public, Expired: old.Expired})
 	}
 	s.Sender = &sender.Sender{Store: s.Store, Client: s.outbound, Log: s.Log, Allows: c.Federation.Allows}

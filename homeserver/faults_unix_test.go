@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -102,6 +103,44 @@ func TestKnownFaults(t *testing.T) {
 		s := hstest.New(t, hstest.Database(u.String()))
 		fault(t, s, p.cut, p.mend)
 	})
+}
+
+// TestDamagedDatabase has a page of the database's file be spoilt: what needs it is refused, and it is told once.
+func TestDamagedDatabase(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "test.db")
+	s := hstest.New(t, hstest.Database(path))
+	alice := s.Register("alice")
+	if err := s.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	storetest.Damage(t, path, "profiles")
+	log := &lines{}
+	s.Start()
+	s.LogTo(log)
+	for range 20 {
+		for _, ask := range [][2]string{{"GET", "/v3/profile/" + string(alice.ID)}, {"PUT", "/v3/profile/" + string(alice.ID) + "/displayname"}} {
+			if status, raw := alice.Do(ask[0], ask[1], map[string]any{"displayname": "A"}); status != http.StatusServiceUnavailable {
+				t.Errorf("%s of what is damaged: %d %s", ask[0], status, raw)
+			}
+		}
+		if status, raw := alice.Do("GET", "/v3/account/whoami", nil); status != http.StatusOK {
+			t.Errorf("what is whole: %d %s", status, raw)
+		}
+	}
+	await(t, "unhealthy", func() bool {
+		a, err := http.Get(s.URL + "/health")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer a.Body.Close()
+		raw, _ := io.ReadAll(a.Body)
+		return a.StatusCode == http.StatusServiceUnavailable && strings.Contains(string(raw), "damaged")
+	})
+	all, begun := log.levels("ERROR", "has begun")
+	warnings, _ := log.levels("WARN", "")
+	if _, ended := log.levels("INFO", "has ended"); all != 1 || begun != 1 || warnings > 1 || ended != 0 { // one is of the mode of the test's folder
+		t.Errorf("%d errors, %d faults begun, %d warnings, %d ended\n%s", all, begun, warnings, ended, log.buf.String())
+	}
 }
 
 // fault has a server with a known fault, from when it begins until it ends.

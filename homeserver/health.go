@@ -53,7 +53,10 @@ func (s *Server) reasons() []string {
 	if !s.Store.Owned.Load() {
 		p.reasons = append(p.reasons, "another process may be using the database")
 	}
-	if !inTime(s.readable) {
+	if s.Store.Damaged() {
+		p.reasons = append(p.reasons, "the database is damaged: stop the server and restore a backup")
+	}
+	if !inTime(s.Store.CheckRead) {
 		p.reasons = append(p.reasons, "the database cannot be read")
 	} else if !inTime(s.writable) {
 		p.reasons = append(p.reasons, "the database cannot be written to")
@@ -77,13 +80,6 @@ func inTime(works func(context.Context) error) bool {
 	case <-ctx.Done():
 		return false
 	}
-}
-
-func (s *Server) readable(ctx context.Context) error {
-	return s.Store.View(ctx, func(tx *store.Tx) error {
-		_, err := tx.Position()
-		return err
-	})
 }
 
 func (s *Server) writable(ctx context.Context) error {

@@ -119,20 +119,60 @@ func TestLostDatabase(t *testing.T) {
 					t.Errorf("a new database was made: %v", after)
 				}
 			}
-			hstest.Database(filepath.Join(t.TempDir(), "fresh.db"))(c)
-		} else {
-			hstest.Database(storetest.Postgres(t))(c)
 		}
+		useFresh(t, c)
 		if err := open(c); !errors.Is(err, homeserver.ErrDatabaseLost) {
 			t.Errorf("a start with an empty database: %v", err)
 		}
-		if err := os.Remove(filepath.Join(c.Server.DataDir, "in-use")); err != nil {
+		// It never said that it is in use: its key, or what it had of media, says so.
+		in := func(name string) string { return filepath.Join(c.Server.DataDir, name) }
+		if err := errors.Join(os.Remove(in("in-use")), os.MkdirAll(in("media/ab"), 0o700)); err != nil {
+			t.Fatal(err)
+		}
+		for _, there := range []string{"the key and media", "media"} {
+			if err := open(c); !errors.Is(err, homeserver.ErrDatabaseLost) {
+				t.Errorf("a start with an empty database beside %s: %v", there, err)
+			}
+			if err := os.Rename(c.SigningKeyFile(), in("moved")); err != nil && there != "media" {
+				t.Fatal(err)
+			}
+		}
+		if err := os.Rename(in("moved"), c.SigningKeyFile()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(in("in-use")); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("a start that was refused says that the folder is in use: %v", err)
+		}
+		writeFile(t, in("new-server"), nil)
+		for range 2 {
+			if err := open(c); err != nil {
+				t.Errorf("a new server that is meant: %v", err)
+			}
+			if _, err := os.Stat(in("new-server")); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("that it is meant holds for the next time, too: %v", err)
+			}
+		}
+		if err := os.RemoveAll(c.Server.DataDir); err != nil {
+			t.Fatal(err)
+		}
+		useFresh(t, c)
+		if err := os.MkdirAll(in("media/lost+found"), 0o700); err != nil { // a file system of its own
 			t.Fatal(err)
 		}
 		if err := open(c); err != nil {
-			t.Errorf("a new server that is meant: %v", err)
+			t.Errorf("a new server: %v", err)
 		}
 	})
+}
+
+// useFresh has a configuration use another database, which is empty.
+func useFresh(t *testing.T, c *config.Config) {
+	t.Helper()
+	address := filepath.Join(t.TempDir(), "fresh.db")
+	if !strings.HasPrefix(c.DatabaseURL(), "sqlite:") {
+		address = storetest.Postgres(t)
+	}
+	hstest.Database(address)(c)
 }
 
 // TestOneProcessOnPostgres has a second server come, and the first one lose its connection.

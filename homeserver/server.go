@@ -81,7 +81,7 @@ func New(ctx context.Context, c *config.Config, log *slog.Logger) (*Server, erro
 		if s.lock, err = lock(address + ".lock"); err != nil {
 			return nil, fmt.Errorf("the database %s: %w", address, err)
 		}
-		if err := s.checkFile(address); err != nil {
+		if err := checkFile(c, address); err != nil {
 			return nil, errors.Join(err, s.unlock())
 		}
 	}

@@ -64,6 +64,27 @@ func Apply(ctx context.Context, db *bun.DB) error {
 	})
 }
 
+// Check says whether there is a schema, and whether Apply would refuse it. It changes nothing.
+func Check(ctx context.Context, db *bun.DB) (made bool, err error) {
+	table := `SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'schema_steps'`
+	if db.Dialect().Name() == dialect.PG {
+		table = `SELECT count(*) FROM pg_tables WHERE schemaname = current_schema() AND tablename = 'schema_steps'`
+	}
+	steps, err := load()
+	if err != nil {
+		return false, err
+	}
+	var tables, done int
+	if err := db.QueryRowContext(ctx, table).Scan(&tables); err != nil || tables == 0 {
+		return false, err
+	}
+	err = db.QueryRowContext(ctx, `SELECT coalesce(max(number), 0) FROM schema_steps`).Scan(&done)
+	if err == nil && done > steps[len(steps)-1].number {
+		err = ErrNewer
+	}
+	return done > 0, err
+}
+
 func applied(ctx context.Context, tx bun.Tx) (int, error) {
 	const table = `CREATE TABLE IF NOT EXISTS schema_steps (number BIGINT PRIMARY KEY, name TEXT NOT NULL)`
 	if _, err := tx.ExecContext(ctx, table); err != nil {

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/securecomm/securecomm/homeserver/store"
 )
@@ -26,6 +27,15 @@ const (
 )
 
 func (s *Service) path(hash string) string { return filepath.Join(s.Dir, hash[:2], hash[2:4], hash) }
+
+// Any says whether there is, or was, content in a media folder.
+func Any(dir string) (bool, error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return e.IsDir() && len(e.Name()) == 2 }), err
+}
 
 // write keeps at most limit bytes. What it returned survives a crash. The file is put in its place even if it is there
 // already, so that sweep sees that it was wanted just now.

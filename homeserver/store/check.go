@@ -8,42 +8,68 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/uptrace/bun"
+
+	"github.com/securecomm/securecomm/migrations"
 )
 
 // checkPatience is how long a database may take to answer Check.
 const checkPatience = 10 * time.Second
 
-// Check says what keeps a database from being opened, if anything, and changes nothing. One that is not there yet is made
-// by Open.
-func Check(ctx context.Context, address string) error {
+// Check says what keeps a database from being opened, if anything, and reads facts about it. It changes nothing: a database
+// that is not there yet is made by Open, and has no facts.
+func Check(ctx context.Context, address string, facts ...string) (map[string]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, checkPatience)
 	defer cancel()
-	if isPostgres(address) {
-		pool, err := openPostgres(address, 1)
-		if err != nil {
-			return err
+	postgres := isPostgres(address)
+	var pool *bun.DB
+	var err error
+	if postgres {
+		pool, err = openPostgres(address, 1)
+	} else {
+		if info, err := os.Stat(address); errors.Is(err, os.ErrNotExist) || err == nil && info.Size() == 0 {
+			return nil, nil
 		}
-		defer pool.Close()
-		c, err := openConn(ctx, pool, true)
-		if err != nil {
-			return hinted(err, 0)
+		if err := checkLog(address); err != nil {
+			return nil, err
 		}
-		defer c.close()
-		return checkEncoding(c)
+		pool, err = lookAtSQLite(address)
 	}
-	if info, err := os.Stat(address); errors.Is(err, os.ErrNotExist) || err == nil && info.Size() == 0 {
-		return nil
-	}
-	pool, err := openSQLite(address, true, 1)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer pool.Close()
-	var steps int
-	if err := pool.QueryRowContext(ctx, `SELECT count(*) FROM sqlite_master`).Scan(&steps); err != nil {
-		return fmt.Errorf("%s: %w", address, err)
+	c, err := openConn(ctx, pool, postgres)
+	if err == nil && postgres {
+		err = checkEncoding(c)
 	}
-	return nil
+	if err != nil {
+		return nil, hinted(err, 0)
+	}
+	if err := c.close(); err != nil { // it is the pool's only one
+		return nil, err
+	}
+	return readFacts(ctx, pool, facts)
+}
+
+func readFacts(ctx context.Context, pool *bun.DB, names []string) (map[string]string, error) {
+	if made, err := migrations.Check(ctx, pool); err != nil || !made {
+		return nil, err
+	}
+	out := map[string]string{}
+	rows, err := pool.QueryContext(ctx, `SELECT name, value FROM facts WHERE name IN (?)`, bun.In(names))
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var name, value string
+		if err := rows.Scan(&name, &value); err != nil {
+			return nil, err
+		}
+		out[name] = value
+	}
+	return out, rows.Err()
 }
 
 // checkEncoding refuses a database of PostgreSQL that cannot hold every text.

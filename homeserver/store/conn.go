@@ -160,6 +160,9 @@ func (c *conn) query(scan func(*sql.Rows) error, text string, args ...any) error
 
 // fault says which statement failed, and whether it may succeed when it is tried again.
 func fault(text string, err error) error {
+	if damaging(err) {
+		return fmt.Errorf("%s: %w: %w", brief(text), ErrDamaged, err)
+	}
 	if passing(err) {
 		return fmt.Errorf("%s: %w: %w", brief(text), ErrUnavailable, err)
 	}

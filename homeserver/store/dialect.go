@@ -70,6 +70,25 @@ func openSQLite(path string, readOnly bool, connections int) (*bun.DB, error) {
 	return bun.NewDB(raw, sqlitedialect.New()), nil
 }
 
+// lookAtSQLite opens a file of SQLite without changing it. With a log beside it that takes the log's index as well, which a
+// running server and one that was killed have left.
+func lookAtSQLite(path string) (*bun.DB, error) {
+	q := url.Values{}
+	q.Add("_pragma", "busy_timeout(10000)")
+	q.Add("_pragma", "query_only(1)")
+	if _, err := os.Stat(path + logSuffix); err == nil {
+		q.Set("mode", "ro")
+	} else {
+		q.Set("immutable", "1")
+	}
+	raw, err := sql.Open("sqlite", "file:"+filepath.ToSlash(path)+"?"+q.Encode())
+	if err != nil {
+		return nil, err
+	}
+	raw.SetMaxOpenConns(1)
+	return bun.NewDB(raw, sqlitedialect.New()), nil
+}
+
 // makePrivate makes the database's file before SQLite does, so that only its owner can read it. The files beside it
 // get the same mode from SQLite.
 func makePrivate(path string) error {
@@ -108,6 +127,17 @@ func passing(err error) bool {
 	var connect *pgconn.ConnectError
 	return errors.Is(err, driver.ErrBadConn) || errors.Is(err, sql.ErrConnDone) || errors.Is(err, io.EOF) ||
 		errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &connect) || errors.As(err, &network)
+}
+
+// damaging says whether an error tells that what is in the database's files is not as it was written.
+func damaging(err error) bool {
+	var remote *pgconn.PgError
+	if errors.As(err, &remote) {
+		return slices.Contains([]string{"XX001", "XX002"}, remote.Code) // data, an index
+	}
+	const corrupt, notADatabase = 11, 26
+	var local *sqlite.Error
+	return errors.As(err, &local) && slices.Contains([]int{corrupt, notADatabase}, local.Code()&0xff)
 }
 
 // PostgreSQL's text has no NUL, but a name of a piece of state may: it is written as two characters. Names without the

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -16,6 +17,8 @@ const (
 	faultWriting = "writing to the database"
 	faultReading = "reading from the database"
 	faultFolding = "folding the write-ahead log into the database"
+	// faultDamage lasts as long as the process: what other calls read says nothing of the page that is damaged.
+	faultDamage = "the database's file, which is damaged: stop the server and restore a backup"
 )
 
 // faults are those of the database and of disks that have begun and not ended. Each is told when it begins and when it
@@ -37,6 +40,9 @@ func (db *DB) Note(what string, err error) {
 	if !failed && (err != nil || !db.faults.any.Load()) {
 		return
 	}
+	if errors.Is(err, ErrDamaged) {
+		what = faultDamage
+	}
 	f := &db.faults
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -56,6 +62,30 @@ func (db *DB) Note(what string, err error) {
 		f.any.Store(len(f.open) > 0)
 		db.log.Info("a fault of the database or a disk has ended", "in", what, "after", time.Since(known.since).Round(time.Millisecond), "failures", known.count)
 	}
+}
+
+// Damaged says whether a part of the database was found damaged.
+func (db *DB) Damaged() bool {
+	if !db.faults.any.Load() {
+		return false
+	}
+	db.faults.mu.Lock()
+	defer db.faults.mu.Unlock()
+	return db.faults.open[faultDamage] != nil
+}
+
+// CheckRead shows whether the database can be read, on a connection that no View waits for.
+func (db *DB) CheckRead(ctx context.Context) error {
+	c, err := openConn(ctx, db.pools[len(db.pools)-1], db.postgres)
+	if err != nil {
+		err = fault("connect", err)
+	} else {
+		defer c.close()
+		var last int64
+		_, err = c.row([]any{&last}, `SELECT value FROM counters WHERE name = 'log'`)
+	}
+	db.Note(faultReading, err)
+	return err
 }
 
 // Disk marks an error of a file as a known fault of its disk, if it is one: full, read-only or broken.

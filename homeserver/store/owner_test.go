@@ -71,14 +71,14 @@ func TestForgetfulDatabase(t *testing.T) {
 // TestCheckChangesNothing looks at databases that are there, that are not yet, and that cannot be.
 func TestCheckChangesNothing(t *testing.T) {
 	storetest.EachURL(t, func(t *testing.T, address string) {
-		if err := store.Check(t.Context(), address); err != nil {
+		if _, err := store.Check(t.Context(), address); err != nil {
 			t.Errorf("before it is made: %v", err)
 		}
 		if _, err := os.Stat(address); !strings.HasPrefix(address, "postgres") && !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("it was made by being looked at: %v", err)
 		}
 		storetest.Open(t, address)
-		if err := store.Check(t.Context(), address); err != nil {
+		if _, err := store.Check(t.Context(), address); err != nil {
 			t.Errorf("once it is made: %v", err)
 		}
 	})
@@ -86,12 +86,12 @@ func TestCheckChangesNothing(t *testing.T) {
 	if err := os.WriteFile(path, []byte(strings.Repeat("no database ", 1000)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := store.Check(t.Context(), path); err == nil {
+	if _, err := store.Check(t.Context(), path); err == nil {
 		t.Error("what is no database is one")
 	}
 	const secret = "hunter2"
 	for _, address := range []string{"postgres://u:" + secret + "#x@127.0.0.1:1/d", "postgres://u:x#" + secret + "@127.0.0.1/d", "postgres://u:" + secret + "@127.0.0.1:1/d?connect_timeout=1"} {
-		err := store.Check(t.Context(), address)
+		_, err := store.Check(t.Context(), address)
 		if err == nil || strings.Contains(err.Error(), secret) {
 			t.Errorf("of a database that is not there: %v", err)
 		}
@@ -110,7 +110,8 @@ func TestEncoding(t *testing.T) {
 	}
 	u.Path = "/" + name
 	_, opened := openAlone(t, u.String())
-	for what, err := range map[string]error{"check": store.Check(t.Context(), u.String()), "open": opened} {
+	_, checked := store.Check(t.Context(), u.String())
+	for what, err := range map[string]error{"check": checked, "open": opened} {
 		if err == nil || !strings.Contains(err.Error(), "LATIN1") {
 			t.Errorf("%s: %v", what, err)
 		}

@@ -37,6 +37,7 @@ type DB struct {
 
 	log      *slog.Logger
 	postgres bool
+	file     string // of SQLite, once it is open
 	begin    statements
 	pools    []*bun.DB
 	writer   *conn
@@ -68,6 +69,8 @@ var (
 	ErrClosed = errors.New("the database is closed")
 	// ErrUnavailable says that the database can't be reached, or has no room or no time: the same call may succeed later.
 	ErrUnavailable = errors.New("the database is not available")
+	// ErrDamaged is an ErrUnavailable that does not pass by itself: what is in the database's file is not as it was written.
+	ErrDamaged = fmt.Errorf("%w: it is damaged", ErrUnavailable)
 	// ErrText refuses text with a NUL character, or that is not UTF-8: no identifier of ours has such a thing. Names of
 	// pieces of state are the exception (see StateKey): they may hold any character.
 	ErrText = errors.New("the text has a NUL character or is not UTF-8")
@@ -127,6 +130,9 @@ func (db *DB) open(ctx context.Context, o Options, readers int) error {
 			return fmt.Errorf("open the database: %w", hinted(err, readers))
 		}
 	} else {
+		if err := checkLog(address); err != nil {
+			return fmt.Errorf("open the database: %w", err)
+		}
 		if err := makePrivate(address); err != nil {
 			return err
 		}
@@ -134,8 +140,12 @@ func (db *DB) open(ctx context.Context, o Options, readers int) error {
 		if write, err = openSQLite(address, false, 2); err != nil {
 			return err
 		}
-		db.pools = []*bun.DB{write}
-		if read, err = openSQLite(address, true, readers); err != nil {
+		db.pools, db.file = []*bun.DB{write}, address
+		if err := bindLog(ctx, write, address); err != nil {
+			return fmt.Errorf("open the database: %w", err)
+		}
+		// The readers, and the connection of CheckRead.
+		if read, err = openSQLite(address, true, readers+1); err != nil {
 			return err
 		}
 		db.pools = append(db.pools, read)
@@ -198,6 +208,9 @@ func (db *DB) closePools() error {
 	var errs []error
 	for _, p := range db.pools {
 		errs = append(errs, p.Close())
+	}
+	if db.file != "" {
+		errs = append(errs, unbindLog(db.file))
 	}
 	return errors.Join(errs...)
 }
