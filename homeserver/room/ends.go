@@ -336,18 +336,21 @@ func (d *draft) leaveOut(gone func(store.Extremity) bool, most int) {
 	if most <= 0 || len(d.further) == 0 {
 		return
 	}
-	kept := make([]store.Extremity, 0, len(d.further))
-	var left []store.Extremity
-	for i, x := range d.further {
-		if len(left) == most {
-			kept = append(kept, d.further[i:]...)
-			break
-		}
-		if gone(x) {
+	// Most often it is the oldest that are named, which needs no copy of the others.
+	first := 0
+	for first < len(d.further) && first < most && gone(d.further[first]) {
+		first++
+	}
+	left, kept := d.further[:first], d.further[first:]
+	if first < most && slices.ContainsFunc(kept, gone) {
+		left = slices.Clip(left)
+		kept = slices.DeleteFunc(slices.Clone(kept), func(x store.Extremity) bool {
+			if len(left) == most || !gone(x) {
+				return false
+			}
 			left = append(left, x)
-		} else {
-			kept = append(kept, x)
-		}
+			return true
+		})
 	}
 	if len(left) == 0 {
 		return
