@@ -1,11 +1,14 @@
 package homeserver_test
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
 
+	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/hstest"
 	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/store"
 )
 
 // Users of one server are as much strangers to each other as users of two.
@@ -92,5 +95,51 @@ func TestRedactionsOfTheUnknownGoOut(t *testing.T) {
 		}
 		alice.Must("PUT", "/v3/rooms/"+string(roomID)+"/redact/"+string(unknown.ID)+"/1", nil, &answer)
 		peer.Await("the redaction", func() bool { return room.Known(answer.ID) != nil })
+	})
+}
+
+// TestWithheldRedactionsChangeTheState: a redaction that nobody is shown is an event of the room all the same. What the
+// state becomes with it, by a fork perhaps, the database and clients hear of.
+func TestWithheldRedactionsChangeTheState(t *testing.T) {
+	hstest.EachWithPeer(t, func(t *testing.T, s *hstest.Server, peer *hstest.Peer) {
+		alice := s.Register("alice")
+		roomID := alice.CreateRoom(map[string]any{"preset": "public_chat", "room_version": "11"})
+		room := peer.Join(roomID, peer.User("one"))
+		eve := string(peer.User("two"))
+		join := room.Event(event.Proto{Type: "m.room.member", StateKey: &eve, Sender: id.UserID(eve), Content: json.RawMessage(`{"membership":"join"}`)})
+		// By its time it comes before the join, so that the join wins where the two meet.
+		leave := room.Event(event.Proto{Type: "m.room.member", StateKey: &eve, Sender: id.UserID(eve), Content: json.RawMessage(`{"membership":"leave"}`), OriginServerTS: 1000})
+		if refused := peer.Send(join, leave); len(refused) > 0 {
+			t.Fatal(refused)
+		}
+		var first struct {
+			Next string `json:"next_batch"`
+		}
+		alice.Must("GET", "/v3/sync", nil, &first)
+		content := json.RawMessage(`{"redacts":"$unknownunknownunknownunknownunknownunknown12"}`)
+		fork := room.Event(event.Proto{Type: "m.room.redaction", Content: content, PrevEvents: []id.EventID{join.ID}})
+		if refused := peer.Send(fork); len(refused) > 0 {
+			t.Fatal(refused)
+		}
+		_, body := alice.Do("GET", "/v3/sync?timeout=0&since="+first.Next, nil)
+		if !strings.Contains(string(body), string(join.ID)) || strings.Contains(string(body), string(fork.ID)) {
+			t.Errorf("the client is told %s", body)
+		}
+		var membership string
+		err := s.Store.View(t.Context(), func(tx *store.Tx) error {
+			r, err := tx.Rooms.ByID(roomID)
+			if err != nil {
+				return err
+			}
+			m, err := tx.Memberships.Get(r.NID, id.UserID(eve))
+			membership = m.Membership
+			return err
+		})
+		if err != nil || membership != "join" {
+			t.Errorf("the membership is %q, %v", membership, err)
+		}
+		if status, _ := alice.Do("GET", "/v3/rooms/"+string(roomID)+"/event/"+string(fork.ID), nil); status != 404 {
+			t.Errorf("the redaction is answered with %d", status)
+		}
 	})
 }

@@ -44,11 +44,11 @@ func (b *builder) stateAt(room store.RoomNID, p stream.Position) (store.StateMap
 }
 
 func (b *builder) findState(room store.RoomNID, p stream.Position) (store.StateMap, error) {
-	last, err := b.tx.Events.Range(room, beginning, p, 1, true)
+	last, err := b.tx.Events.RangeOfState(room, beginning, p, 1, true)
 	if err != nil || len(last) == 0 {
 		return store.StateMap{}, err
 	}
-	newer, err := b.tx.Events.Range(room, p, math.MaxInt64, 1, false)
+	newer, err := b.tx.Events.RangeOfState(room, p, math.MaxInt64, 1, false)
 	switch {
 	case err != nil:
 		return store.StateMap{}, err

@@ -114,8 +114,9 @@ func (p *picker) scan() error {
 }
 
 // lookBack reads the newest events of from < p <= upto, at most so many and so many bytes as far as the answer has them left.
+// Withheld ones, which are not to be shown, are among them.
 func (b *builder) lookBack(room store.RoomNID, from, upto stream.Position, limit, size int) ([]*store.Event, bool, error) {
-	list, more, err := b.tx.Events.RangeWithin(room, from, upto, limit, max(min(size, maxScansSize-b.scannedSize), leastScanSize), true)
+	list, more, err := b.tx.Events.RangeOfStateWithin(room, from, upto, limit, max(min(size, maxScansSize-b.scannedSize), leastScanSize))
 	b.scanned += len(list)
 	for _, ev := range list {
 		b.scannedSize += len(ev.JSON)
@@ -125,6 +126,10 @@ func (b *builder) lookBack(room store.RoomNID, from, upto stream.Position, limit
 
 // take adds an event if it is to be shown; false if no older ones are.
 func (p *picker) take(ev *store.Event) (bool, error) {
+	if ev.Withheld {
+		p.t.hid = true // the state may have changed with it
+		return true, nil
+	}
 	if p.v.spans != nil {
 		if visible, err := p.b.visible(p.v, ev); err != nil || !visible {
 			return true, err

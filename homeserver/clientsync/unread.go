@@ -237,7 +237,7 @@ func (b *builder) scanUnread(v *visit, u *unread) error {
 // count goes through new events in order.
 func (b *builder) count(v *visit, u *unread, events []*store.Event) error {
 	for _, ev := range events {
-		if ev.Position <= u.upto || ev.Position > b.now || ev.Rejected || ev.SoftFailed {
+		if ev.Position <= u.upto || ev.Position > b.now || ev.Rejected || ev.SoftFailed || ev.Withheld {
 			continue
 		}
 		if ev.Type == event.TypeRedaction {

@@ -112,7 +112,11 @@ func (a *addition) write(tx *store.Tx) error {
 		then = func(p stream.Position) error { return a.writeMembers(tx, p) }
 	}
 	switch {
-	case a.aside || a.ev.Withheld:
+	case a.uncovers:
+		if err := tx.Events.Uncover(a.ev); err != nil {
+			return err
+		}
+	case a.aside || a.ev.Withheld && !a.sets: // what changes the state has a position, whether it is shown or not
 		if err := tx.Events.InsertAside(a.ev); err != nil {
 			return err
 		}

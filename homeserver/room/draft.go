@@ -60,6 +60,8 @@ type addition struct {
 	servers  []id.ServerName
 	members  []memberChange
 	aside    bool              // refused or an outlier: it gets no position
+	sets     bool              // the current state changed with it
+	uncovers bool              // it is a redaction that was withheld so far, and stays where it is
 	request  *store.RequestKey // the client's request that it answers
 	ours     bool              // a user of this server sends it: its relation has to make sense
 	redacts  *redaction
@@ -247,6 +249,7 @@ func (d *draft) setState(ctx context.Context, a *addition, sets []stateSet) erro
 	if len(sets) == 0 {
 		return nil
 	}
+	a.sets = true
 	nid, err := d.e.Store.NextNumber(ctx)
 	if err != nil {
 		return err

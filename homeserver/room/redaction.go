@@ -202,6 +202,12 @@ func (d *draft) redactedBefore(ctx context.Context, a *addition) error {
 			continue
 		}
 		shown := &addition{ev: &store.Event{Event: by.Event, NID: by.NID, Room: by.Room, StateBefore: by.StateBefore, Known: true}, wake: d.local, past: a.past}
+		if by.Position != 0 {
+			// The state has changed there. Clients see that the target is redacted.
+			shown.uncovers, shown.ev.Position = true, by.Position
+			d.additions = append(d.additions, shown)
+			continue
+		}
 		if i := slices.Index(d.additions, a); a.past && i >= 0 {
 			d.additions = slices.Insert(d.additions, i, shown)
 		} else {

@@ -104,6 +104,13 @@ func (s Events) InsertAside(e *Event) error {
 	return s.insert(e, insertEvent)
 }
 
+// Uncover shows an event that was withheld and has a position.
+func (s Events) Uncover(e *Event) error {
+	_, err := s.tx.exec(`UPDATE events SET status = 0 WHERE nid = ?`, int64(e.NID))
+	s.tx.AfterCommit(func() { s.tx.db.cache.events.Invalidate(e.NID) })
+	return err
+}
+
 // insert writes a new event with a statement, or the place of one that is known, and has memory keep what has a position.
 func (s Events) insert(e *Event, statement string) (err error) {
 	var position any // NULL if there is none
@@ -150,7 +157,7 @@ func (s Events) Redact(target *Event, redacted *event.Event, by EventNID) error 
 		}
 		fresh := &Event{
 			Event: redacted, NID: target.NID, Room: target.Room, Position: target.Position, StateBefore: target.StateBefore,
-			Rejected: target.Rejected, SoftFailed: target.SoftFailed, RedactedBy: by,
+			Rejected: target.Rejected, SoftFailed: target.SoftFailed, Withheld: target.Withheld, RedactedBy: by,
 		}
 		s.tx.db.cache.events.Set(target.NID, fresh)
 	})
@@ -230,6 +237,15 @@ func pick[K comparable](keys []K, found map[K]*Event) []*Event {
 // Range reads events of a room at positions from < p <= to, at most limit: the first ones, or the last
 // ones in reverse if backwards. Rejected and soft-failed events are left out.
 func (s Events) Range(room RoomNID, from, to stream.Position, limit int, backwards bool) ([]*Event, error) {
+	return s.readRange(room, from, to, limit, inRange(backwards, shown))
+}
+
+// RangeOfState is Range with redactions that are withheld and have changed the state: who reads must not show them.
+func (s Events) RangeOfState(room RoomNID, from, to stream.Position, limit int, backwards bool) ([]*Event, error) {
+	return s.readRange(room, from, to, limit, inRange(backwards, ofState))
+}
+
+func (s Events) readRange(room RoomNID, from, to stream.Position, limit int, which string) ([]*Event, error) {
 	var nids []EventNID
 	err := s.tx.query(func(rows *sql.Rows) error {
 		var n EventNID
@@ -238,7 +254,7 @@ func (s Events) Range(room RoomNID, from, to stream.Position, limit int, backwar
 		}
 		nids = append(nids, n)
 		return nil
-	}, `SELECT nid`+inRange(backwards), int64(room), int64(from), int64(to), limit)
+	}, `SELECT nid`+which, int64(room), int64(from), int64(to), limit)
 	if err != nil {
 		return nil, err
 	}
@@ -248,6 +264,15 @@ func (s Events) Range(room RoomNID, from, to stream.Position, limit int, backwar
 // RangeWithin is Range for readers who look at a lot: it ends with the event by which the given size, in bytes, is
 // reached. More says that it ended before the range did.
 func (s Events) RangeWithin(room RoomNID, from, to stream.Position, limit, size int, backwards bool) (list []*Event, more bool, err error) {
+	return s.readWithin(room, from, to, limit, size, inRange(backwards, shown))
+}
+
+// RangeOfStateWithin is RangeOfState, backwards, for readers who look at a lot.
+func (s Events) RangeOfStateWithin(room RoomNID, from, to stream.Position, limit, size int) (list []*Event, more bool, err error) {
+	return s.readWithin(room, from, to, limit, size, inRange(true, ofState))
+}
+
+func (s Events) readWithin(room RoomNID, from, to stream.Position, limit, size int, which string) (list []*Event, more bool, err error) {
 	var nids []EventNID
 	err = s.tx.query(func(rows *sql.Rows) error {
 		var n EventNID
@@ -262,7 +287,7 @@ func (s Events) RangeWithin(room RoomNID, from, to stream.Position, limit, size 
 		}
 		size -= bytes
 		return nil
-	}, `SELECT nid, octet_length(json)`+inRange(backwards), int64(room), int64(from), int64(to), limit)
+	}, `SELECT nid, octet_length(json)`+which, int64(room), int64(from), int64(to), limit)
 	if err != nil {
 		return nil, false, err
 	}
@@ -298,8 +323,14 @@ func (s Events) Sizes(nids []EventNID) (map[EventNID]Size, error) {
 	return out, nil
 }
 
-func inRange(backwards bool) string {
-	const where = ` FROM events WHERE room_nid = ? AND position > ? AND position <= ? AND position IS NOT NULL AND status = 0 ORDER BY position`
+// Events of a room's log: those that may be shown, and with them those that are not but have changed its state.
+const (
+	shown   = `status = 0`
+	ofState = `status = 0 OR status = 4`
+)
+
+func inRange(backwards bool, status string) string {
+	where := ` FROM events WHERE room_nid = ? AND position > ? AND position <= ? AND position IS NOT NULL AND (` + status + `) ORDER BY position`
 	if backwards {
 		return where + ` DESC LIMIT ?`
 	}

@@ -85,7 +85,7 @@ func (s Relations) Parents(room RoomNID, relType string) ([]id.EventID, error) {
 		out = append(out, p)
 		return nil
 	}, `SELECT r.parent, max(e.position) AS last FROM relations r JOIN events e ON e.nid = r.event_nid
-		WHERE r.room_nid = ? AND r.rel_type = ? AND e.position IS NOT NULL GROUP BY r.parent ORDER BY last DESC`, int64(room), relType)
+		WHERE r.room_nid = ? AND r.rel_type = ? AND e.position IS NOT NULL AND e.status = 0 GROUP BY r.parent ORDER BY last DESC`, int64(room), relType)
 	return out, err
 }
 

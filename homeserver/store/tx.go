@@ -189,7 +189,7 @@ func (tx *Tx) Carry(e *Event, states ...Snapshot) {
 		// A copy, since the writer sets the position in the event itself.
 		e = &Event{
 			Event: e.Event, NID: e.NID, Room: e.Room, StateBefore: e.StateBefore, Rejected: e.Rejected, SoftFailed: e.SoftFailed,
-			RedactedBy: e.RedactedBy,
+			RedactedBy: e.RedactedBy, Withheld: e.Withheld,
 		}
 		c.events[e.NID], c.ids[e.ID] = e, e
 	}

@@ -166,7 +166,7 @@ func (v *View) around(ev *store.Event) (before, after moment, err error) {
 // Visible says whether the reader may see an event (Client-Server API, "Room history visibility", "Server
 // behaviour"). For changes of the visibility and of the reader's own membership, before or after is enough.
 func (v *View) Visible(ev *store.Event) (bool, error) {
-	if ev.Room != v.room.NID || ev.Rejected || ev.SoftFailed || ev.Position == 0 {
+	if ev.Room != v.room.NID || ev.Rejected || ev.SoftFailed || ev.Withheld || ev.Position == 0 {
 		return false, nil
 	}
 	before, after, err := v.around(ev)
