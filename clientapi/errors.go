@@ -105,6 +105,7 @@ var domainErrors = []struct {
 	{media.ErrOverwrite, http.StatusConflict, "M_CANNOT_OVERWRITE_MEDIA"},
 	{media.ErrNotYours, http.StatusForbidden, "M_FORBIDDEN"},
 	{media.ErrTooManyPending, http.StatusTooManyRequests, "M_LIMIT_EXCEEDED"},
+	{media.ErrCrowded, http.StatusTooManyRequests, "M_LIMIT_EXCEEDED"},
 	{media.ErrNoThumbnail, http.StatusBadRequest, "M_UNKNOWN"},
 	{media.ErrNoPreviews, http.StatusNotFound, "M_UNRECOGNIZED"},
 	{media.ErrBadAddress, http.StatusBadRequest, "M_INVALID_PARAM"},

@@ -109,7 +109,7 @@ func (a *API) previewURL(c *call) (any, error) {
 	if address == "" {
 		return nil, missing("url")
 	}
-	p, err := a.Media.Preview(c.Request().Context(), address)
+	p, err := a.Media.Preview(c.Request().Context(), c.Requester.User, address)
 	if err != nil {
 		return nil, err
 	}

@@ -1,5 +1,11 @@
 package federation
 
+import (
+	"errors"
+
+	"github.com/securecomm/securecomm/homeserver/media"
+)
+
 func (a *API) mediaRoutes() []route {
 	return []route{
 		{GET, "/v1/media/download/:mediaId", signed, none, a.media(false)},
@@ -12,6 +18,10 @@ func (a *API) media(thumbnail bool) func(*call) (any, error) {
 		if a.Media == nil {
 			return nil, errUnrecognized
 		}
-		return nil, a.Media.ServeFederation(c.Response(), c.Request(), c.path("mediaId"), thumbnail)
+		err := a.Media.ServeFederation(c.Response(), c.Request(), c.Origin, c.path("mediaId"), thumbnail)
+		if errors.Is(err, media.ErrCrowded) {
+			err = tooBusy()
+		}
+		return nil, err
 	}
 }

@@ -1,6 +1,7 @@
 package media
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -14,8 +15,10 @@ import (
 type Wanted struct {
 	Origin id.ServerName
 	ID     string
-	// User is who wants it; what is fetched counts for them.
+	// User is who wants it; what is fetched or drawn counts for them.
 	User id.UserID
+	// Peer is the server that wants it, instead of a user.
+	Peer id.ServerName
 	// Wait is how long to wait for media that is still to be uploaded, at most a minute.
 	Wait time.Duration
 	// LocalOnly asks no other server for it.
@@ -24,6 +27,9 @@ type Wanted struct {
 	// to be fetched, drawn or waited for.
 	Stranger bool
 }
+
+// who is who waits for it and whom the work counts for.
+func (w Wanted) who() string { return cmp.Or(string(w.User), string(w.Peer)) }
 
 // Open opens media, of this server or another.
 func (s *Service) Open(ctx context.Context, w Wanted) (*Content, error) {
@@ -129,31 +135,16 @@ func (s *Service) wake(mediaID string) {
 // fetchTimeout bounds a download from another server.
 const fetchTimeout = 5 * time.Minute
 
-// fetch gets media of another server. Who asks for the same meanwhile shares the one download, which goes on if
-// somebody goes away.
+// fetch gets media of another server. Who asks for the same meanwhile shares the one download, which goes on if all go away.
 func (s *Service) fetch(ctx context.Context, w Wanted) (store.MediaRow, error) {
-	done := s.fetches.DoChan(string(w.Origin)+"/"+w.ID, func() (any, error) {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), fetchTimeout)
-		defer cancel()
+	return s.fetches.do(ctx, string(w.Origin)+"/"+w.ID, w.who(), w.Origin, func(ctx context.Context) (store.MediaRow, error) {
 		return s.download(ctx, w)
 	})
-	select {
-	case r := <-done:
-		if r.Err != nil {
-			return store.MediaRow{}, r.Err
-		}
-		return r.Val.(store.MediaRow), nil
-	case <-ctx.Done():
-		return store.MediaRow{}, ctx.Err()
-	}
 }
 
 func (s *Service) download(ctx context.Context, w Wanted) (store.MediaRow, error) {
-	ctx, leave, err := s.fetching.enter(ctx, w.User, w.Origin)
-	if err != nil {
-		return store.MediaRow{}, err
-	}
-	defer leave()
+	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
+	defer cancel()
 	remote, err := s.Remote.Download(ctx, w.Origin, w.ID, s.MaxRemote)
 	if err != nil {
 		return store.MediaRow{}, s.remoteError(w, err)

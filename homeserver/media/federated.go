@@ -12,9 +12,9 @@ import (
 	"github.com/securecomm/securecomm/homeserver/id"
 )
 
-// ServeFederation answers another server, whose request has been checked, with media of this server or a thumbnail of it
+// ServeFederation answers another server, the peer, whose request has been checked, with media of this server or a thumbnail of it
 // (Server-Server API, "Content Repository"). It has written nothing if it returns an error.
-func (s *Service) ServeFederation(w http.ResponseWriter, r *http.Request, mediaID string, thumbnail bool) error {
+func (s *Service) ServeFederation(w http.ResponseWriter, r *http.Request, peer id.ServerName, mediaID string, thumbnail bool) error {
 	query := r.URL.Query()
 	numbers := map[string]int{"timeout_ms": int(DefaultWait.Milliseconds())}
 	for _, name := range []string{"timeout_ms", "width", "height"} {
@@ -28,7 +28,7 @@ func (s *Service) ServeFederation(w http.ResponseWriter, r *http.Request, mediaI
 		}
 		numbers[name] = int(n)
 	}
-	wanted := Wanted{Origin: s.Server, ID: mediaID, Wait: time.Duration(numbers["timeout_ms"]) * time.Millisecond, LocalOnly: true}
+	wanted := Wanted{Origin: s.Server, ID: mediaID, Peer: peer, Wait: time.Duration(numbers["timeout_ms"]) * time.Millisecond, LocalOnly: true}
 	var content *Content
 	var err error
 	if thumbnail {

@@ -13,7 +13,6 @@ import (
 
 	"github.com/maypok86/otter/v2"
 	"golang.org/x/sync/semaphore"
-	"golang.org/x/sync/singleflight"
 
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/store"
@@ -33,6 +32,8 @@ var (
 	ErrNoPreviews     = errors.New("this server makes no link previews")
 	ErrBadAddress     = errors.New("not an address that can be previewed")
 	ErrPreviewFailed  = errors.New("the address cannot be previewed")
+	// ErrCrowded says that too much of one user or server is waited for, or that others with less need the place of what was under way.
+	ErrCrowded = errors.New("too much media is asked for at a time")
 )
 
 // Limits of one user and one request.
@@ -80,11 +81,9 @@ type Service struct {
 	Unauthenticated bool
 
 	once     sync.Once
-	fetches  singleflight.Group
-	scaling  singleflight.Group
-	previews singleflight.Group
-	fetching places
-	drawing  chan struct{}       // one place for each image in memory
+	fetches  jobs[store.MediaRow]
+	drawings jobs[store.Thumbnail]
+	previews jobs[*Preview]
 	memory   *semaphore.Weighted // bytes for the images that are being decoded
 	pages    *otter.Cache[string, *Preview]
 
@@ -94,30 +93,21 @@ type Service struct {
 }
 
 const (
-	drawingsAtOnce = 2
-	cachedPages    = 1000
-	pageLife       = time.Hour
+	cachedPages = 1000
+	pageLife    = time.Hour
 )
 
 func (s *Service) start() {
 	s.once.Do(func() {
-		s.drawing = make(chan struct{}, drawingsAtOnce)
+		s.fetches = jobs[store.MediaRow]{goesOn: true, places: places{most: 32, each: 8, host: 16, queue: 100, losable: true}}
+		s.drawings = jobs[store.Thumbnail]{places: places{most: 2, each: 2, queue: 100}}
+		s.previews = jobs[*Preview]{places: places{most: 16, each: 4, host: 8, queue: 30, losable: true}}
 		s.memory = semaphore.NewWeighted(costPerPixel * int64(s.MaxPixels))
 		s.pages = otter.Must(&otter.Options[string, *Preview]{
 			MaximumSize: cachedPages, ExpiryCalculator: otter.ExpiryWriting[string, *Preview](pageLife),
 		})
 		s.waiting = map[string]chan struct{}{}
 	})
-}
-
-// enter takes one of the places; leave gives it back.
-func enter(ctx context.Context, places chan struct{}) (leave func(), err error) {
-	select {
-	case places <- struct{}{}:
-		return func() { <-places }, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
 }
 
 // Upload is what a client says of content that it uploads.

@@ -377,7 +377,7 @@ func TestServeFederation(t *testing.T) {
 	s := service(t, sqlite(t))
 	mediaID := save(t, s, upload("hello"))
 	w := httptest.NewRecorder()
-	if err := s.ServeFederation(w, httptest.NewRequest("GET", "/", nil), mediaID, false); err != nil {
+	if err := s.ServeFederation(w, httptest.NewRequest("GET", "/", nil), there, mediaID, false); err != nil {
 		t.Fatal(err)
 	}
 	kind, params, err := mime.ParseMediaType(w.Header().Get("Content-Type"))
@@ -399,11 +399,11 @@ func TestServeFederation(t *testing.T) {
 		t.Errorf("there is a third part, or %v", err)
 	}
 	for uri, want := range map[string]error{"/?timeout_ms=x": id.ErrInvalid, "/": id.ErrInvalid, "/?width=-1&height=2": id.ErrInvalid} {
-		if err := s.ServeFederation(w, httptest.NewRequest("GET", uri, nil), mediaID, true); !errors.Is(err, want) {
+		if err := s.ServeFederation(w, httptest.NewRequest("GET", uri, nil), there, mediaID, true); !errors.Is(err, want) {
 			t.Errorf("%s: %v", uri, err)
 		}
 	}
-	if err := s.ServeFederation(w, httptest.NewRequest("GET", "/?timeout_ms=0", nil), "unknown", false); !errors.Is(err, media.ErrNotFound) {
+	if err := s.ServeFederation(w, httptest.NewRequest("GET", "/?timeout_ms=0", nil), there, "unknown", false); !errors.Is(err, media.ErrNotFound) {
 		t.Errorf("unknown media: %v", err)
 	}
 }

@@ -4,52 +4,119 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
+	"testing/synctest"
 
 	"github.com/securecomm/securecomm/homeserver/id"
 )
 
-func TestPlacesAreShared(t *testing.T) {
-	var p places
-	gone, stop := context.WithCancel(t.Context())
+func newClaim() *claim { return &claim{taken: make(chan struct{})} }
+
+// take enters places, which must be possible without waiting.
+func take(t *testing.T, p *places, who string, host id.ServerName) *holder {
+	t.Helper()
+	c, gone := newClaim(), stopped()
+	if got, err := p.enter(gone, c, who, host); !got || err != nil {
+		t.Fatalf("%s has to wait for a place with %s: %v", who, host, err)
+	}
+	return c.place
+}
+
+// stopped is a context with which nobody waits.
+func stopped() context.Context {
+	ctx, stop := context.WithCancel(context.Background())
 	stop()
-	enter := func(user id.UserID, server id.ServerName) (context.Context, func()) {
+	return ctx
+}
+
+func TestPlacesAreShared(t *testing.T) {
+	p := places{most: 8, each: 4, host: 6, queue: 1, losable: true}
+	var held []*holder
+	for i := range p.most { // four of each of two users, and six with the first host
+		held = append(held, take(t, &p, fmt.Sprint("@u", i/p.each), id.ServerName(fmt.Sprint("s", i/p.host))))
+	}
+	refused := func(who string, host id.ServerName) {
 		t.Helper()
-		ctx, leave, err := p.enter(t.Context(), user, server)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return ctx, leave
-	}
-	var inside []context.Context
-	for i := range placesInAll {
-		ctx, _ := enter(id.UserID(fmt.Sprint("@u", i/placesForUser)), id.ServerName(fmt.Sprint("s", i/placesForServer)))
-		inside = append(inside, ctx)
-	}
-	for what, who := range map[string][2]string{"a full user": {"@u0", "other"}, "a full server": {"@other", "s0"}} {
-		if _, _, err := p.enter(gone, id.UserID(who[0]), id.ServerName(who[1])); !errors.Is(err, context.Canceled) {
-			t.Errorf("%s: %v", what, err)
+		if got, err := p.enter(stopped(), newClaim(), who, host); got || !errors.Is(err, context.Canceled) {
+			t.Errorf("%s with %s: %v, %v", who, host, got, err)
 		}
 	}
-	_, leave := enter("@new", "new")
-	if !errors.Is(context.Cause(inside[0]), errCrowded) || inside[1].Err() != nil {
-		t.Errorf("the oldest of the fullest: %v, the next: %v", context.Cause(inside[0]), context.Cause(inside[1]))
+	lost := func(want ...int) {
+		t.Helper()
+		for i, h := range held {
+			if got := errors.Is(context.Cause(h.inside), ErrCrowded); got != slices.Contains(want, i) {
+				t.Errorf("whether %d lost its place: %v", i, got)
+			}
+		}
 	}
-	leave()
-	if _, leave := enter("@new", "new"); inside[1].Err() != nil {
-		t.Error("a free place is not taken")
-	} else {
-		leave()
+	refused("@u0", "other")
+	// The oldest of who has the most goes, also if the host has all that it may, but then one with that host.
+	take(t, &p, "@new", "s0")
+	lost(0)
+	take(t, &p, "@new", "s0")
+	lost(0, 4)
+	refused("@new", "s0") // would have as many afterwards as they
+	p.leave(held[1])
+	take(t, &p, "@new", "s0")
+	lost(0, 4)
+}
+
+// A host that never answers must not keep everybody's places, though each has but one.
+func TestHostsLeaveRoom(t *testing.T) {
+	p := places{most: 4, each: 4, host: 3, queue: 1, losable: true}
+	var held []*holder
+	for i := range p.most {
+		held = append(held, take(t, &p, fmt.Sprint("@u", i), id.ServerName(fmt.Sprint("s", i/3))))
 	}
-	// Who waits gets the place that is given back.
-	_, leave = enter("@last", "s0")
-	entered := make(chan error, 1)
-	go func() {
-		_, _, err := p.enter(t.Context(), "@waits", "s0")
-		entered <- err
-	}()
-	leave()
-	if err := <-entered; err != nil {
-		t.Error(err)
+	if got, _ := p.enter(stopped(), newClaim(), "@new", "s0"); got {
+		t.Error("a full host gave a place")
 	}
+	take(t, &p, "@new", "good")
+	if !errors.Is(context.Cause(held[0].inside), ErrCrowded) || held[3].inside.Err() != nil {
+		t.Error("not the oldest with the fullest host lost its place")
+	}
+}
+
+func TestPlacesGoInTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := places{most: 2, each: 2, queue: 3}
+		running := []*holder{take(t, &p, "@a", ""), take(t, &p, "@a", "")}
+		order := make(chan *holder)
+		wait := func(who string) {
+			go func() {
+				c := newClaim()
+				if _, err := p.enter(t.Context(), c, who, ""); err != nil {
+					t.Errorf("%s: %v", who, err)
+				}
+				order <- c.place
+			}()
+			synctest.Wait()
+		}
+		for _, who := range []string{"@a", "@a", "@a", "@b", "@b", "@c", "two.test"} {
+			wait(who)
+		}
+		if got, err := p.enter(t.Context(), newClaim(), "@a", ""); got || !errors.Is(err, ErrCrowded) {
+			t.Errorf("a fourth one waits: %v, %v", got, err)
+		}
+		if running[0].inside.Err() != nil || running[1].inside.Err() != nil {
+			t.Error("a place was lost that cannot be")
+		}
+		var got []string
+		for range 7 {
+			p.leave(running[0])
+			next := <-order
+			running = append(running[1:], next)
+			got = append(got, next.who)
+		}
+		// One of each, and who has one already comes after who has none.
+		if want := []string{"@b", "@a", "@c", "two.test", "@b", "@a", "@a"}; !slices.Equal(got, want) {
+			t.Errorf("served were %v", got)
+		}
+		p.leave(running[0])
+		p.leave(running[1])
+		if len(p.by)+len(p.with)+len(p.waiting)+len(p.line)+len(p.held) != 0 {
+			t.Errorf("left are %+v", &p)
+		}
+	})
 }

@@ -32,8 +32,8 @@ type Preview struct {
 	Properties map[string]any
 }
 
-// Preview looks at the page behind a link. Answers are kept for an hour.
-func (s *Service) Preview(ctx context.Context, address string) (*Preview, error) {
+// Preview looks at the page behind a link for a user. Answers are kept for an hour.
+func (s *Service) Preview(ctx context.Context, user id.UserID, address string) (*Preview, error) {
 	if s.Web == nil {
 		return nil, ErrNoPreviews
 	}
@@ -47,8 +47,8 @@ func (s *Service) Preview(ctx context.Context, address string) (*Preview, error)
 	if p, ok := s.pages.GetIfPresent(key); ok {
 		return p, nil
 	}
-	done := s.previews.DoChan(key, func() (any, error) {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), previewTimeout)
+	return s.previews.do(ctx, key, string(user), id.ServerName(strings.ToLower(at.Hostname())), func(ctx context.Context) (*Preview, error) {
+		ctx, cancel := context.WithTimeout(ctx, previewTimeout)
 		defer cancel()
 		p, err := s.preview(ctx, at)
 		if err != nil {
@@ -58,15 +58,6 @@ func (s *Service) Preview(ctx context.Context, address string) (*Preview, error)
 		s.pages.Set(key, p)
 		return p, nil
 	})
-	select {
-	case r := <-done:
-		if r.Err != nil {
-			return nil, r.Err
-		}
-		return r.Val.(*Preview), nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
 }
 
 // fetchable says whether an address is one of the web, with nothing secret in it.
@@ -75,11 +66,6 @@ func fetchable(at *url.URL) bool {
 }
 
 func (s *Service) preview(ctx context.Context, at *url.URL) (*Preview, error) {
-	ctx, leave, err := s.fetching.enter(ctx, "", id.ServerName(at.Host))
-	if err != nil {
-		return nil, err
-	}
-	defer leave()
 	response, err := s.get(ctx, at, "text/html, image/*;q=0.9, */*;q=0.5")
 	if err != nil {
 		return nil, err

@@ -44,12 +44,12 @@ func TestPreview(t *testing.T) {
 		}
 	}))
 	defer web.Close()
-	if _, err := s.Preview(ctx, web.URL+"/page"); !errors.Is(err, media.ErrNoPreviews) {
+	if _, err := s.Preview(ctx, alice, web.URL+"/page"); !errors.Is(err, media.ErrNoPreviews) {
 		t.Errorf("previews are off: %v", err)
 	}
 	s.Web = web.Client()
 
-	p, err := s.Preview(ctx, web.URL+"/page#part")
+	p, err := s.Preview(ctx, alice, web.URL+"/page#part")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,21 +63,21 @@ func TestPreview(t *testing.T) {
 		t.Errorf("the image is %q", image)
 	}
 	before := pages.Load()
-	if _, err := s.Preview(ctx, web.URL+"/page"); err != nil || pages.Load() != before {
+	if _, err := s.Preview(ctx, alice, web.URL+"/page"); err != nil || pages.Load() != before {
 		t.Errorf("the second preview asked again, or %v", err)
 	}
 	for path, want := range map[string]string{"/bare": "og:title", "/moved": "og:title", "/pic.png": "og:image"} {
-		if p, err := s.Preview(ctx, web.URL+path); err != nil || p.Properties[want] == nil {
+		if p, err := s.Preview(ctx, alice, web.URL+path); err != nil || p.Properties[want] == nil {
 			t.Errorf("%s: %v, %v", path, p, err)
 		}
 	}
 	for _, path := range []string{"/gone", "/loop", "/away", "/empty", "/pdf"} {
-		if _, err := s.Preview(ctx, web.URL+path); !errors.Is(err, media.ErrPreviewFailed) {
+		if _, err := s.Preview(ctx, alice, web.URL+path); !errors.Is(err, media.ErrPreviewFailed) {
 			t.Errorf("%s: %v", path, err)
 		}
 	}
 	for _, address := range []string{"", "ftp://x.test/", "file:///etc/passwd", "http://", "https://user:pass@x.test/", "%zz", "http://x.test/" + strings.Repeat("x", 2048)} {
-		if _, err := s.Preview(ctx, address); !errors.Is(err, media.ErrBadAddress) {
+		if _, err := s.Preview(ctx, alice, address); !errors.Is(err, media.ErrBadAddress) {
 			t.Errorf("%s: %v", address, err)
 		}
 	}

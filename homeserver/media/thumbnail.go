@@ -2,9 +2,11 @@ package media
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"image"
+	"io"
 	"strconv"
 
 	"github.com/securecomm/securecomm/homeserver/store"
@@ -63,7 +65,7 @@ func (s *Service) Thumbnail(ctx context.Context, w Wanted, want Size) (*Content,
 		err = ErrNotFound
 	}
 	if err == nil && !ok {
-		t, err = s.makeThumbnail(ctx, m.Hash, fixed)
+		t, err = s.makeThumbnail(ctx, w.who(), m.Hash, fixed)
 	}
 	if err != nil {
 		return nil, err
@@ -85,26 +87,28 @@ func (s *Service) thumbnail(ctx context.Context, source string, size Size) (t st
 }
 
 // makeThumbnail makes a thumbnail once for all who ask for it meanwhile.
-func (s *Service) makeThumbnail(ctx context.Context, source string, size Size) (store.Thumbnail, error) {
+func (s *Service) makeThumbnail(ctx context.Context, who, source string, size Size) (store.Thumbnail, error) {
 	key := source + " " + strconv.Itoa(size.Width) + " " + strconv.Itoa(size.Height) + " " + strconv.FormatBool(size.Crop)
-	done := s.scaling.DoChan(key, func() (any, error) {
-		ctx := context.WithoutCancel(ctx)
-		leave, err := enter(ctx, s.drawing)
-		if err != nil {
-			return nil, err
+	return s.drawings.do(ctx, key, who, "", func(ctx context.Context) (store.Thumbnail, error) {
+		if t, ok, err := s.thumbnail(ctx, source, size); err != nil || ok {
+			return t, err // made since it was asked for
 		}
-		defer leave()
 		return s.draw(ctx, source, size)
 	})
-	select {
-	case r := <-done:
-		if r.Err != nil {
-			return store.Thumbnail{}, r.Err
-		}
-		return r.Val.(store.Thumbnail), nil
-	case <-ctx.Done():
-		return store.Thumbnail{}, ctx.Err()
+}
+
+// untilDone is a file that cannot be read any more once its context has ended: decoders know no contexts.
+type untilDone struct {
+	io.ReadSeeker
+	context.Context
+}
+
+// Read reads on.
+func (u untilDone) Read(p []byte) (int, error) {
+	if err := u.Err(); err != nil {
+		return 0, err
 	}
+	return u.ReadSeeker.Read(p)
 }
 
 func (s *Service) draw(ctx context.Context, source string, size Size) (store.Thumbnail, error) {
@@ -122,8 +126,9 @@ func (s *Service) draw(ctx context.Context, source string, size Size) (store.Thu
 		return t, err
 	}
 	defer s.memory.Release(u.cost)
+	u.ReadSeeker = untilDone{u.ReadSeeker, ctx}
 	p, err := u.decode()
-	if err != nil {
+	if err := cmp.Or(ctx.Err(), err); err != nil {
 		return t, err
 	}
 	if from, to := p.plan(size); p.still && from == p.image.Bounds() && to == from.Size() && p.turn == upright {
@@ -144,7 +149,8 @@ func (s *Service) draw(ctx context.Context, source string, size Size) (store.Thu
 		}
 		t.Hash, t.Size = kept.hash, kept.size
 	}
-	err = s.Store.Update(ctx, func(tx *store.Tx) error { return tx.Media.InsertThumbnail(t) })
+	// Now that it is drawn, it is kept even if nobody waits for it any more.
+	err = s.Store.Update(context.WithoutCancel(ctx), func(tx *store.Tx) error { return tx.Media.InsertThumbnail(t) })
 	return t, err
 }
 
