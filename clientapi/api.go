@@ -15,6 +15,7 @@ import (
 	"github.com/securecomm/securecomm/homeserver/ephemeral"
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/keys"
+	"github.com/securecomm/securecomm/homeserver/load"
 	"github.com/securecomm/securecomm/homeserver/media"
 	"github.com/securecomm/securecomm/homeserver/push"
 	"github.com/securecomm/securecomm/homeserver/room"
@@ -45,6 +46,7 @@ type API struct {
 	TrustedProxies []netip.Prefix
 
 	limiter  *limiter
+	bodies   load.Stage // by user; of strangers by address or IPv6 network
 	sockets  places
 	syncs    places
 	searches places
@@ -99,6 +101,7 @@ func (a *API) routes() []route {
 func (a *API) Register(e *echo.Echo) {
 	a.limiter = newLimiter(a.Limits)
 	a.sends.inLine = sendsInLine
+	a.bodies.Each, a.bodies.All = userLoad, allLoad
 	e.HTTPErrorHandler = a.answerError
 	e.Pre(a.around)
 	for _, r := range a.routes() {

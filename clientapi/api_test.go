@@ -157,7 +157,7 @@ func TestEdges(t *testing.T) {
 	test.want(test.call(POST, "/_matrix/client/v3/login", "", `[]`), 400, "M_BAD_JSON")
 	test.want(test.call(POST, "/_matrix/client/v3/login", "", `null`), 400, "M_BAD_JSON")
 	test.want(test.call(POST, "/_matrix/client/v3/login", "", `{"type":1}`), 400, "M_BAD_JSON")
-	test.want(test.call(POST, "/_matrix/client/v3/login", "", `{"x":"`+strings.Repeat("x", maxBody)+`"}`), 413, "M_TOO_LARGE")
+	test.want(test.call(POST, "/_matrix/client/v3/keys/query", token, `{"x":"`+strings.Repeat("x", maxBody)+`"}`), 413, "M_TOO_LARGE")
 
 	if head := test.call(http.MethodHead, whoami, token, nil); head.code != 200 || head.body != nil || head.header.Get("Content-Length") == "0" {
 		t.Errorf("HEAD: %d %v, %v", head.code, head.body, head.header)
@@ -173,7 +173,7 @@ func TestEdges(t *testing.T) {
 
 func TestBodyWithoutLength(t *testing.T) {
 	test := newTester(t, storetest.Open(t, t.TempDir()+"/test.db"), nil)
-	for size, want := range map[int]int{maxBody: 400, maxBody + 1: 413} {
+	for size, want := range map[int]int{maxSmallBody: 400, maxSmallBody + 1: 413} {
 		body := `{"x":"` + strings.Repeat("x", size-len(`{"x":""}`)) + `"}`
 		r := httptest.NewRequest(POST, "/_matrix/client/v3/login", io.MultiReader(strings.NewReader(body)))
 		r.ContentLength = -1

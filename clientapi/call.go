@@ -13,11 +13,23 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/securecomm/securecomm/homeserver/account"
+	"github.com/securecomm/securecomm/homeserver/canonicaljson"
 	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/load"
 )
 
-// maxBody is how large a JSON body may be. Routes for bulk data use decodeUpTo.
-const maxBody = 1 << 20
+// Limits of JSON bodies, in bytes. Routes for bulk data use decodeUpTo.
+const (
+	maxBody = 1 << 20
+	// maxSmallBody is how large one may be of who is not signed in, or of what has a few short members.
+	maxSmallBody = load.Free
+)
+
+// Limits of the memory that bodies of more than load.Free take up, in bytes.
+const (
+	userLoad = 32 << 20  // of one user, unless it is a single one
+	allLoad  = 256 << 20 // of all users
+)
 
 // call is one request on its way through a handler.
 type call struct {
@@ -29,6 +41,9 @@ type call struct {
 	// /sync what it sent, since many clients could not tell that it is their own.
 	answered chan struct{}
 
+	bodies *load.Stage  // nil where nothing is read
+	charge *load.Charge // of the body, unless it is small
+
 	values   url.Values
 	unstable []*unstableParameter // those that came
 }
@@ -38,32 +53,56 @@ type call struct {
 func (c *call) body(limit int64) ([]byte, error) {
 	r := c.Request()
 	if r.ContentLength > limit {
-		return nil, errTooLarge
+		return nil, load.ErrTooLarge
 	}
 	if r.ContentLength == 0 || r.Body == nil {
 		return nil, nil
 	}
-	if n := r.ContentLength; n > 0 {
-		data := make([]byte, n)
-		if _, err := io.ReadFull(r.Body, data); err != nil {
-			return nil, fail(http.StatusBadRequest, "M_NOT_JSON", "the body ended too early")
-		}
-		_ = http.NewResponseController(c.Response()).SetReadDeadline(time.Time{})
-		return data, nil
+	if n := r.ContentLength; n < 0 || n > load.Free {
+		return c.largeBody(limit)
 	}
-	data, err := io.ReadAll(io.LimitReader(r.Body, limit+1))
-	if err != nil {
-		return nil, fail(http.StatusBadRequest, "M_NOT_JSON", "the body ended too early")
-	}
-	if int64(len(data)) > limit {
-		return nil, errTooLarge
+	data := make([]byte, r.ContentLength)
+	if _, err := io.ReadFull(r.Body, data); err != nil {
+		return nil, errCut
 	}
 	_ = http.NewResponseController(c.Response()).SetReadDeadline(time.Time{})
 	return data, nil
 }
 
+// largeBody reads a body that is charged: while it arrives, by what has come, and it may have to make room for those who
+// have less; then, with what it takes up when it is decoded, until it is answered.
+func (c *call) largeBody(limit int64) ([]byte, error) {
+	who := string(c.Requester.User)
+	if who == "" {
+		who = network(c.RealIP())
+	}
+	deadline := func(t time.Time) { _ = http.NewResponseController(c.Response()).SetReadDeadline(t) } // tests have no connection
+	if c.charge == nil {                                                                              // else this is the second time, and nothing more comes
+		c.charge = c.bodies.Charge(who, func() { deadline(time.Now()) })
+	}
+	data, err := load.Read(c.Request().Body, limit, c.charge, deadline)
+	if errors.Is(err, load.ErrBusy) || errors.Is(err, load.ErrTooLarge) {
+		return nil, err
+	}
+	if err != nil {
+		return nil, errCut
+	}
+	c.charge.Losable(nil)
+	_, commas := canonicaljson.Commas(data)
+	if err := c.charge.Grow(int64(len(data) + load.Value*commas)); err != nil {
+		return nil, err
+	}
+	deadline(time.Time{})
+	return data, nil
+}
+
 // decode reads the body, a JSON object, into a struct or map. No body is an empty object.
-func (c *call) decode(into any) error { return c.decodeUpTo(maxBody, into) }
+func (c *call) decode(into any) error {
+	if c.Requester.User == "" {
+		return c.decodeUpTo(maxSmallBody, into)
+	}
+	return c.decodeUpTo(maxBody, into)
+}
 
 // decodeUpTo is decode with another limit than maxBody.
 func (c *call) decodeUpTo(limit int64, into any) error {

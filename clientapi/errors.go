@@ -21,6 +21,7 @@ import (
 	"github.com/securecomm/securecomm/homeserver/filter"
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/keys"
+	"github.com/securecomm/securecomm/homeserver/load"
 	"github.com/securecomm/securecomm/homeserver/media"
 	"github.com/securecomm/securecomm/homeserver/push"
 	"github.com/securecomm/securecomm/homeserver/pushrule"
@@ -39,6 +40,8 @@ var domainErrors = []struct {
 }{
 	{store.ErrUnavailable, http.StatusServiceUnavailable, "M_UNKNOWN"},
 	{store.ErrClosed, http.StatusServiceUnavailable, "M_UNKNOWN"},
+	{load.ErrBusy, http.StatusTooManyRequests, "M_LIMIT_EXCEEDED"},
+	{load.ErrTooLarge, http.StatusRequestEntityTooLarge, "M_TOO_LARGE"},
 	{account.ErrUnknownToken, http.StatusUnauthorized, "M_UNKNOWN_TOKEN"},
 	{account.ErrBadLogin, http.StatusForbidden, "M_FORBIDDEN"},
 	{account.ErrDeactivated, http.StatusForbidden, "M_USER_DEACTIVATED"},
@@ -153,8 +156,8 @@ func failWith(status int, code, message string, extra map[string]any) error {
 }
 
 var (
-	errNotJSON  = fail(http.StatusBadRequest, "M_NOT_JSON", "the body is not valid JSON")
-	errTooLarge = fail(http.StatusRequestEntityTooLarge, "M_TOO_LARGE", "the request is too large")
+	errNotJSON = fail(http.StatusBadRequest, "M_NOT_JSON", "the body is not valid JSON")
+	errCut     = fail(http.StatusBadRequest, "M_NOT_JSON", "the body ended too early")
 )
 
 // missing is the error for a required member or parameter that was not given.

@@ -44,7 +44,7 @@ func (a *API) setPresence(c *call) (any, error) {
 		State   string `json:"presence"`
 		Message string `json:"status_msg"`
 	}
-	if err := c.decode(&body); err != nil {
+	if err := c.decodeUpTo(maxSmallBody, &body); err != nil {
 		return nil, err
 	}
 	if body.State == "" {

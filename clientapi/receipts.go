@@ -26,7 +26,7 @@ func (a *API) receipt(c *call) (any, error) {
 	var body struct {
 		Thread *string `json:"thread_id"`
 	}
-	if err := c.decode(&body); err != nil {
+	if err := c.decodeUpTo(maxSmallBody, &body); err != nil {
 		return nil, err
 	}
 	m, err := markOf(c.path("receiptType"), eventID, body.Thread)
@@ -58,7 +58,7 @@ func (a *API) readMarkers(c *call) (any, error) {
 		Read      id.EventID `json:"m.read"`
 		Private   id.EventID `json:"m.read.private"`
 	}
-	if err := c.decode(&body); err != nil {
+	if err := c.decodeUpTo(maxSmallBody, &body); err != nil {
 		return nil, err
 	}
 	var marks []ephemeral.Mark

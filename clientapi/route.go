@@ -94,8 +94,11 @@ func (a *API) around(next echo.HandlerFunc) echo.HandlerFunc {
 // serve is all that happens to a request around its handler.
 func (a *API) serve(r route) echo.HandlerFunc {
 	return func(c echo.Context) (err error) {
-		k := &call{Context: c}
+		k := &call{Context: c, bodies: &a.bodies}
 		defer func() {
+			if k.charge != nil {
+				k.charge.End()
+			}
 			if p := recover(); p != nil {
 				if p == http.ErrAbortHandler {
 					panic(p)

@@ -24,7 +24,7 @@ func (a *API) setTyping(c *call) (any, error) {
 		Typing  bool  `json:"typing"`
 		Timeout int64 `json:"timeout"`
 	}
-	if err := c.decode(&body); err != nil {
+	if err := c.decodeUpTo(maxSmallBody, &body); err != nil {
 		return nil, err
 	}
 	timeout := time.Duration(min(max(body.Timeout, 0), maxTypingTimeout)) * time.Millisecond

@@ -20,6 +20,7 @@ import (
 	"github.com/securecomm/securecomm/homeserver/ephemeral"
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/keys"
+	"github.com/securecomm/securecomm/homeserver/load"
 	"github.com/securecomm/securecomm/homeserver/media"
 	"github.com/securecomm/securecomm/homeserver/room"
 	"github.com/securecomm/securecomm/homeserver/store"
@@ -62,10 +63,10 @@ type API struct {
 	Stranger func(*http.Request) string
 
 	pace     pace
-	strange  pace // fetches of keys for requests, by address or IPv6 network
-	forged   pace // requests that did not prove who made them, likewise
-	arriving load // bodies that are not authenticated yet, by address or IPv6 network
-	inWork   load // requests, by server
+	strange  pace       // fetches of keys for requests, by address or IPv6 network
+	forged   pace       // requests that did not prove who made them, likewise
+	arriving load.Stage // bodies that are not authenticated yet, by address or IPv6 network
+	inWork   load.Stage // requests, by server
 
 	meetings turns // requests that wait for the keys of their servers, by address or IPv6 network
 	costly   turns // requests that take much work, by server
@@ -120,6 +121,8 @@ func (a *API) start() {
 		a.ctx, a.cancel = context.WithCancel(context.Background())
 		a.pace, a.strange, a.forged = newPace(a.Rate), newPace(strangeRate), newPace(forgedRate)
 		a.kept = make(chan struct{}, 1)
+		a.arriving.Each, a.arriving.All = senderLoad, allLoad
+		a.inWork.Each, a.inWork.All = senderLoad, allLoad
 		a.meetings.most, a.meetings.each = meetingsAll, meetingsFor
 		a.costly.most, a.costly.each, a.costly.queue = costlyAll, costlyFor, costlyWaiting
 	})

@@ -9,7 +9,7 @@
 // Until a request has proved who makes it, it counts for its address: how many other servers are asked for keys because of
 // it, how many waited for at a time, how many requests failed to prove themselves, and the bytes of bodies. Its body is
 // not read before the key is at hand. From then on all counts for its server: requests (pace.go), bytes of requests and of
-// answers until they are read (load.go), and costly answers at a time (turns.go). What is shared is lost first by
+// answers until they are read (package load), and costly answers at a time (turns.go). What is shared is lost first by
 // whoever has the most of it.
 //
 // The composition root fills an API and a Remote. The package knows no SQL, clients or configuration files.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"maps"
+	"math/rand/v2"
 	"net/http"
 	"strconv"
 
@@ -19,6 +20,7 @@ import (
 	"github.com/securecomm/securecomm/homeserver/eventauth"
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/keys"
+	"github.com/securecomm/securecomm/homeserver/load"
 	"github.com/securecomm/securecomm/homeserver/media"
 	"github.com/securecomm/securecomm/homeserver/room"
 	"github.com/securecomm/securecomm/homeserver/sign"
@@ -48,6 +50,7 @@ var domainErrors = []struct {
 	{room.ErrBadAnswer, http.StatusBadGateway, "M_UNKNOWN"},
 	{room.ErrTooMany, http.StatusTooManyRequests, "M_LIMIT_EXCEEDED"},
 	{room.ErrBusy, http.StatusServiceUnavailable, "M_UNKNOWN"},
+	{load.ErrTooLarge, http.StatusRequestEntityTooLarge, "M_TOO_LARGE"},
 	{event.ErrTooLarge, http.StatusRequestEntityTooLarge, "M_TOO_LARGE"},
 	{event.ErrMalformed, http.StatusBadRequest, "M_BAD_JSON"},
 	{timeline.ErrNotFound, http.StatusNotFound, "M_NOT_FOUND"},
@@ -90,13 +93,17 @@ func fail(status int, code, message string) error {
 	return &failure{status: status, code: code, message: message}
 }
 
-var (
-	errTooLarge     = fail(http.StatusRequestEntityTooLarge, "M_TOO_LARGE", "the request is too large")
-	errUnrecognized = fail(http.StatusNotFound, "M_UNRECOGNIZED", "there is no such endpoint")
-)
+var errUnrecognized = fail(http.StatusNotFound, "M_UNRECOGNIZED", "there is no such endpoint")
+
+func tooBusy() error {
+	return &failure{status: http.StatusTooManyRequests, code: "M_LIMIT_EXCEEDED", message: load.ErrBusy.Error(), extra: map[string]any{"retry_after_ms": 1000 + rand.Int64N(1000)}}
+}
 
 // asFailure looks an error up; nil if it is a fault of ours.
 func asFailure(err error) *failure {
+	if errors.Is(err, load.ErrBusy) {
+		err = tooBusy()
+	}
 	var f *failure
 	if errors.As(err, &f) {
 		return f

@@ -1,7 +1,6 @@
 package federation
 
 import (
-	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -11,35 +10,9 @@ import (
 
 	"github.com/securecomm/securecomm/federation/federationtest"
 	"github.com/securecomm/securecomm/federation/xmatrix"
+	"github.com/securecomm/securecomm/homeserver/load"
 	"github.com/securecomm/securecomm/homeserver/store/storetest"
 )
-
-func TestLoad(t *testing.T) {
-	var l load
-	one, two, three := &charge{load: &l, who: "a"}, &charge{load: &l, who: "a"}, &charge{load: &l, who: "b"}
-	for i, step := range []struct {
-		c    *charge
-		cost int64
-		ok   bool
-	}{
-		{one, freeLoad, true}, {one, senderLoad, true}, {two, freeLoad, true}, {two, 2 * freeLoad, true}, {two, 2*freeLoad + 1, false},
-		{three, allLoad - senderLoad, true}, {three, allLoad - senderLoad + freeLoad, true}, {three, allLoad - senderLoad + freeLoad + 1, false},
-		{one, 2 * freeLoad, true},
-	} {
-		if err := step.c.grow(step.cost); (err == nil) != step.ok {
-			t.Errorf("step %d: %v", i, err)
-		}
-	}
-	for _, c := range []*charge{one, two, two, three} {
-		c.end()
-	}
-	if l.all != 0 || len(l.by) != 0 {
-		t.Errorf("in the end there are %d bytes, by %v", l.all, l.by)
-	}
-	if alone := (&charge{load: &l, who: "a"}); alone.grow(allLoad+freeLoad) != nil || alone.grow(allLoad+freeLoad+1) == nil {
-		t.Error("a single request may take up all, and no more")
-	}
-}
 
 // counting is a body that tells how much of it was read.
 type counting struct {
@@ -76,29 +49,32 @@ func TestBodiesAreBounded(t *testing.T) {
 		}
 		return h
 	}
-	small, large := `{"x":1}`, `{"x":"`+strings.Repeat("x", 2*freeLoad)+`"}`
+	small, large := `{"x":1}`, `{"x":"`+strings.Repeat("x", 2*load.Free)+`"}`
 	for what, header := range map[string][]string{"none": nil, "another scheme": {"Bearer x"}, "for another": {signed(large, them)}} {
 		if w, read := send(large, header...); w.Code != http.StatusUnauthorized || read != 0 {
 			t.Errorf("authorization %s: %d after %d bytes", what, w.Code, read)
 		}
 	}
-	for _, stage := range []*load{&us.api.arriving, &us.api.inWork} {
-		stage.all = allLoad
+	for _, stage := range []*load.Stage{&us.api.arriving, &us.api.inWork} {
+		full := stage.Charge("rest", nil)
+		if err := full.Grow(allLoad + load.Free); err != nil {
+			t.Fatal(err)
+		}
 		if w, _ := send(large, signed(large, us)); w.Code != http.StatusTooManyRequests || w.Header().Get("Retry-After") == "" {
 			t.Errorf("a large body beyond the bound: %d %s", w.Code, w.Body)
 		}
 		if w, _ := send(small, signed(small, us)); w.Code != http.StatusOK {
 			t.Errorf("a small body is refused: %d %s", w.Code, w.Body)
 		}
-		stage.all = 0
+		full.End()
 	}
 	if w, _ := send(large, signed(large, us)); w.Code != http.StatusOK {
 		t.Errorf("a large body: %d %s", w.Code, w.Body)
 	}
 	us.api.Close() // waits for what is still at work
-	for _, stage := range []*load{&us.api.arriving, &us.api.inWork} {
-		if stage.all != 0 || len(stage.by) != 0 {
-			t.Errorf("in the end there are %d bytes, by %v", stage.all, stage.by)
+	for _, stage := range []*load.Stage{&us.api.arriving, &us.api.inWork} {
+		if held := stage.Held(); held != 0 {
+			t.Errorf("in the end there are %d bytes", held)
 		}
 	}
 }
@@ -144,16 +120,5 @@ func TestServersAreLimitedInRate(t *testing.T) {
 		if w.Code != want {
 			t.Errorf("request %d of no server: %d", i, w.Code)
 		}
-	}
-}
-
-func TestOneAnswersForACharge(t *testing.T) {
-	c := &charge{load: &load{}}
-	if !c.claim() || c.claim() {
-		t.Error("not exactly one")
-	}
-	var f *failure
-	if err := tooBusy(); !errors.As(err, &f) || f.status != http.StatusTooManyRequests {
-		t.Errorf("got %v", err)
 	}
 }

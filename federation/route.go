@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"runtime/debug"
@@ -18,6 +17,7 @@ import (
 	"github.com/securecomm/securecomm/federation/xmatrix"
 	"github.com/securecomm/securecomm/homeserver/canonicaljson"
 	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/load"
 	"github.com/securecomm/securecomm/homeserver/store"
 )
 
@@ -55,6 +55,12 @@ type route struct {
 	handle func(*call) (any, error)
 }
 
+// Limits of the memory that requests take up, in bytes.
+const (
+	senderLoad = 64 << 20  // of one sender, unless it is a single request
+	allLoad    = 512 << 20 // of all requests
+)
+
 // call is one request on its way through a handler.
 type call struct {
 	echo.Context
@@ -62,7 +68,7 @@ type call struct {
 	Origin id.ServerName
 
 	raw    []byte // the body
-	work   *charge
+	work   *load.Charge
 	values url.Values
 }
 
@@ -104,8 +110,8 @@ func (a *API) handle(k *call, r route) (err error) {
 	}
 	// Tests have no connection, and no deadline either.
 	deadline := func(t time.Time) { _ = http.NewResponseController(k.Response()).SetReadDeadline(t) }
-	arriving := &charge{load: &a.arriving, who: who, drop: func() { deadline(time.Now()) }}
-	defer arriving.end()
+	arriving := a.arriving.Charge(who, func() { deadline(time.Now()) })
+	defer arriving.End()
 	if k.raw, err = readBody(request, r.body, arriving, deadline); err != nil {
 		return err
 	}
@@ -117,8 +123,8 @@ func (a *API) handle(k *call, r route) (err error) {
 	if r.body == transaction && shallow > maxUnits {
 		return errTooMany
 	}
-	cost := int64(len(k.raw) + valueLoad*all)
-	if err := arriving.grow(cost); err != nil {
+	cost := int64(len(k.raw) + load.Value*all)
+	if err := arriving.Grow(cost); err != nil {
 		return err
 	}
 	if r.auth == signed {
@@ -132,14 +138,14 @@ func (a *API) handle(k *call, r route) (err error) {
 		}
 	}
 	// From here on, it counts as its sender's.
-	k.work = &charge{load: &a.inWork, who: who}
-	if err := k.work.grow(cost); err != nil {
+	k.work = a.inWork.Charge(who, nil)
+	if err := k.work.Grow(cost); err != nil {
 		return err
 	}
-	arriving.end()
+	arriving.End()
 	defer func() {
-		if k.work.claim() {
-			k.work.end()
+		if k.work.Claim() {
+			k.work.End()
 		}
 	}()
 	answer, err := r.handle(k)
@@ -172,29 +178,20 @@ func (a *API) inTurn(handle func(*call) (any, error)) func(*call) (any, error) {
 }
 
 // readBody reads a request's body up to a limit; nil if there is none.
-func readBody(r *http.Request, limit int64, charge *charge, deadline func(time.Time)) ([]byte, error) {
+func readBody(r *http.Request, limit int64, charge *load.Charge, deadline func(time.Time)) ([]byte, error) {
 	if r.Body == nil || r.ContentLength == 0 {
 		return nil, nil
 	}
 	limit = max(limit, 4096) // some servers send an empty object where there should be nothing
 	if r.ContentLength > limit {
-		return nil, errTooLarge
+		return nil, load.ErrTooLarge
 	}
-	began := time.Now()
-	deadline(began.Add(bodyPatience))
-	body, err := io.ReadAll(&charged{
-		Reader: io.LimitReader(r.Body, limit+1), to: charge, deadline: deadline, end: began.Add(bodyTimeout), until: began.Add(bodyPatience),
-	})
-	var refused *failure
+	body, err := load.Read(r.Body, limit, charge, deadline)
 	switch {
-	case charge.over():
-		return nil, tooBusy()
-	case errors.As(err, &refused):
+	case errors.Is(err, load.ErrBusy), errors.Is(err, load.ErrTooLarge):
 		return nil, err
 	case err != nil:
 		return nil, fail(http.StatusBadRequest, "M_NOT_JSON", "the body ended too early")
-	case int64(len(body)) > limit:
-		return nil, errTooLarge
 	case len(body) == 0:
 		return nil, nil
 	}
@@ -216,7 +213,7 @@ func (c *call) answer(answer any, cost int64) error {
 		}
 		raw = bytes.TrimSuffix(buffer.Bytes(), []byte("\n"))
 	}
-	if !c.work.claimed() {
+	if !c.work.Claimed() {
 		if err := c.writing(cost + int64(len(raw))); err != nil {
 			return err
 		}
@@ -238,8 +235,8 @@ const answerPiece = 64 << 10
 // writing charges an answer that is going to be written: from now on its connection ends once others need the room and
 // nobody has more of it.
 func (c *call) writing(cost int64) error {
-	c.work.losable(func() { _ = http.NewResponseController(c.Response()).SetWriteDeadline(time.Now()) })
-	return c.work.grow(cost)
+	c.work.Losable(func() { _ = http.NewResponseController(c.Response()).SetWriteDeadline(time.Now()) })
+	return c.work.Grow(cost)
 }
 
 func (c *call) begin() {
@@ -249,8 +246,8 @@ func (c *call) begin() {
 
 // write writes a piece of an answer.
 func (c *call) write(p []byte) error {
-	if c.work.over() {
-		return tooBusy()
+	if c.work.Over() {
+		return load.ErrBusy
 	}
 	_, err := c.Response().Write(p)
 	return err

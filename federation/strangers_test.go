@@ -18,6 +18,7 @@ import (
 	"github.com/securecomm/securecomm/federation/federationtest"
 	"github.com/securecomm/securecomm/federation/xmatrix"
 	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/load"
 	"github.com/securecomm/securecomm/homeserver/room"
 	"github.com/securecomm/securecomm/homeserver/sign"
 	"github.com/securecomm/securecomm/homeserver/store/storetest"
@@ -157,46 +158,6 @@ func TestFailuresAreCounted(t *testing.T) {
 	}
 }
 
-// TestTheFullestArrivesLast: what one address sends does not keep others from sending.
-func TestTheFullestArrivesLast(t *testing.T) {
-	var l load
-	dropped := map[*charge]bool{}
-	arrive := func(who string) *charge {
-		c := &charge{load: &l, who: who}
-		c.drop = func() { dropped[c] = true }
-		return c
-	}
-	var full []*charge
-	for i := range allLoad / senderLoad {
-		c := arrive(fmt.Sprint("full", i))
-		if err := c.grow(senderLoad + freeLoad); err != nil {
-			t.Fatal(err)
-		}
-		full = append(full, c)
-	}
-	small := arrive("small")
-	if err := small.grow(1 << 20); err != nil {
-		t.Fatalf("somebody else: %v", err)
-	}
-	if len(dropped) != 1 || dropped[small] {
-		t.Errorf("%d were dropped", len(dropped))
-	}
-	for _, c := range full {
-		if err := c.grow(senderLoad + freeLoad); (err != nil) != dropped[c] {
-			t.Errorf("dropped %v: %v", dropped[c], err)
-		}
-	}
-	if err := arrive("as full").grow(senderLoad + freeLoad); err == nil {
-		t.Error("who would be as full drops others")
-	}
-	for _, c := range append(full, small) {
-		c.end()
-	}
-	if l.all != 0 || len(l.by) != 0 || len(l.open) != 0 {
-		t.Errorf("in the end there are %d bytes, by %v", l.all, l.by)
-	}
-}
-
 func TestTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		turns := turns{most: 3, each: 2, queue: 1}
@@ -247,19 +208,19 @@ func TestAnswersCountUntilTheyAreRead(t *testing.T) {
 		}
 		at := us.say(roomID, alice, "here")
 		uri := "/_matrix/federation/v1/backfill/" + string(roomID) + "?limit=20&v=" + url.QueryEscape(string(at))
-		before := &charge{load: &us.api.inWork, who: string(them.name)}
-		if err := before.grow(senderLoad); err != nil {
+		before := us.api.inWork.Charge(string(them.name), nil)
+		if err := before.Grow(senderLoad); err != nil {
 			t.Fatal(err)
 		}
 		if status, _ := them.request(us, "GET", uri, "", nil); status != http.StatusTooManyRequests {
 			t.Errorf("while much is not read: %d", status)
 		}
-		before.end()
+		before.End()
 		if status, _ := them.request(us, "GET", uri, "", nil); status != http.StatusOK {
 			t.Errorf("afterwards: %d", status)
 		}
-		if us.api.inWork.all != 0 {
-			t.Errorf("in the end there are %d bytes", us.api.inWork.all)
+		if held := us.api.inWork.Held(); held != 0 {
+			t.Errorf("in the end there are %d bytes", held)
 		}
 	})
 }
@@ -270,15 +231,15 @@ func TestUnreadAnswersMakeRoom(t *testing.T) {
 	n := federationtest.New(t, "us.test", "them.test")
 	us := newPeer(t, n, "us.test", storetest.Open(t, t.TempDir()+"/us.db"))
 	const size = 32 << 20 // more than any buffer on the way
-	writing, ended := make(chan *charge, 1), make(chan any, 1)
+	writing, ended := make(chan *load.Charge, 1), make(chan any, 1)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() {
 			how := recover()
 			ended <- how
 			panic(how)
 		}()
-		k := &call{Context: us.echo.NewContext(r, w), work: &charge{load: &us.api.inWork, who: "slow.test"}}
-		defer k.work.end()
+		k := &call{Context: us.echo.NewContext(r, w), work: us.api.inWork.Charge("slow.test", nil)}
+		defer k.work.End()
 		writing <- k.work
 		_ = k.answer(json.RawMessage(`"`+strings.Repeat("x", size)+`"`), 0)
 	}))
@@ -289,11 +250,11 @@ func TestUnreadAnswersMakeRoom(t *testing.T) {
 	}
 	defer answer.Body.Close()
 	<-writing
-	rest := &charge{load: &us.api.inWork, who: "rest"}
-	us.api.inWork.mu.Lock()
-	us.api.inWork.all = allLoad
-	us.api.inWork.mu.Unlock()
-	if err := rest.grow(1<<20 + freeLoad); err != nil {
+	rest := us.api.inWork.Charge("rest", nil)
+	if err := us.api.inWork.Charge("all that is left", nil).Grow(allLoad - us.api.inWork.Held() + load.Free); err != nil {
+		t.Fatal(err)
+	}
+	if err := rest.Grow(1<<20 + load.Free); err != nil {
 		t.Fatalf("somebody else: %v", err)
 	}
 	if how := <-ended; how != http.ErrAbortHandler {

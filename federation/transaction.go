@@ -62,10 +62,10 @@ func (a *API) send(c *call) (any, error) {
 	ctx, origin := c.Request().Context(), c.Origin
 	shared := a.flights.DoChan(string(origin)+" "+txnID, func() (answer any, err error) {
 		defer guard(&err)
-		if !c.work.claim() {
+		if !c.work.Claim() {
 			return nil, context.Canceled // the other server has gone already
 		}
-		defer c.work.end()
+		defer c.work.End()
 		if !a.begin() {
 			return nil, context.Canceled // the server ends: it comes again
 		}

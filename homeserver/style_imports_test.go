@@ -23,6 +23,7 @@ var layers = []layer{
 	{path: "homeserver/eventauth"},
 	{path: "homeserver/stateres"},
 	{path: "homeserver/pushrule"},
+	{path: "homeserver/load", only: []string{}},
 	{path: "homeserver/filter", only: []string{"homeserver/id"}},
 	{path: "migrations", only: []string{}},
 	{path: "homeserver/stream", only: []string{"homeserver/id"}},

@@ -1,0 +1,7 @@
+// Package load bounds the memory that requests take up: in all, and for each who asks. A request is charged by what it has
+// sent so far, beyond an amount that is free. When there is no room, who has the most loses it first, and only to somebody
+// who has less.
+//
+// The two APIs charge the bodies that they read, and federation its answers as well. Who asks is a name to this package,
+// which knows nothing of users, servers or HTTP.
+package load
