@@ -25,7 +25,7 @@ func TestSafe(t *testing.T) {
 		"a\x9b31mb":                   "a\ufffd31mb",
 		"a\u009b31mb":                 "a31mb",
 		"a\nb":                        "a\n    b",
-		"a\r2026-01-01  @bob: hi":     "a2026-01-01  @bob: hi",
+		"a\r2026-01-01  @bob: hi":     "a2026-01-01 @bob: hi",
 		"ab\u202egpj.exe":             "abgpj.exe",
 		"a\u2028b\u2029c":             "a\n    b\n    c",
 		"a\u061cb\u200bc\u2060\ufeff": "abc",
@@ -35,6 +35,14 @@ func TestSafe(t *testing.T) {
 		"\U0001F469\u200d\U0001F4BB":  "\U0001F469\u200d\U0001F4BB",
 		"\u06cc\u200c\u200c\u200cx":   "\u06cc\u200cx",
 		"Gr\u00fc\u00dfe \U0001F600":  "Gr\u00fc\u00dfe \U0001F600",
+		"a\u3164\u115f\u1160\uffa0\u2800\u034f\U0001d159b":                    "ab",
+		"e" + strings.Repeat("\u0301", 9) + "\u034f\u0301\u200b\u20ddf\u0301": "e" + strings.Repeat("\u0301", 4) + "f\u0301",
+		"e" + strings.Repeat("\u0301\u200d", 9):                               "e" + strings.Repeat("\u0301\u200d", 4),
+		"\u0338[x]":                                                           "[x]",
+		"\u0e17\u0e35\u0e48\u0e19\u0e35\u0e48 1\ufe0f\u20e3":                  "\u0e17\u0e35\u0e48\u0e19\u0e35\u0e48 1\ufe0f\u20e3",
+		"  a \u00a0\u2003\u3000\t b":                                          "a b",
+		"a \ufe0f \u0301\u200b \u2003\u200d\u2003\u200db":                     "a b",
+		"if x:\n\tdo  this\n" + strings.Repeat(" ", 60) + "that":              "if x:\n     do this\n        that",
 	} {
 		if got := safe(in); got != want {
 			t.Errorf("safe(%q) is %q, not %q", in, got, want)
@@ -50,7 +58,7 @@ func TestFileName(t *testing.T) {
 		"..":                     "download",
 		".bashrc":                "bashrc",
 		"-rf":                    "rf",
-		"a\nb":                   "a     b",
+		"a\nb":                   "a b",
 		"":                       "download",
 		strings.Repeat("x", 200): strings.Repeat("x", 200),
 		strings.Repeat("x", 201): "download",

@@ -61,14 +61,14 @@ func (a *app) devices() *cobra.Command {
 
 func (a *app) deviceLine(v deviceView) text {
 	line := compose("%s  %s  %s", v.ID, a.lock(message{Encrypted: true, Trust: v.Trust, Reason: v.Reason}), orElse(v.Fingerprint, "(no keys)"))
-	if v.Name != "" {
-		line += compose("  %s", v.Name)
-	}
 	if v.Current {
 		line += "  (this session)"
 	}
 	if v.LastSeen > 0 {
 		line += compose("  last seen %s", time.UnixMilli(v.LastSeen).Local().Format("2006-01-02 15:04"))
+	}
+	if v.Name != "" {
+		line += compose("  %s", quoted(v.Name))
 	}
 	return line
 }

@@ -44,7 +44,7 @@ func (a *app) backupStatus() *cobra.Command {
 				if v.Active {
 					state = "this session adds to it"
 				}
-				return a.answer(v, "Backup %s has %d keys; %s.", v.Version, v.Count, state)
+				return a.answer(v, "Backup %s has %d keys; %s.", word(v.Version), v.Count, state)
 			})
 		},
 	}

@@ -153,7 +153,11 @@ func (a *app) members() *cobra.Command {
 
 func (a *app) showMembers(views []memberView) error {
 	for _, v := range views {
-		if err := a.say("%s  %s  %s  [%s]", v.User, v.Name, v.Membership, v.Trust); err != nil {
+		line := compose("%s  [%s]  %s", v.User, v.Trust, word(v.Membership))
+		if v.Name != "" {
+			line += compose("  %s", quoted(v.Name))
+		}
+		if err := a.say("%s", line); err != nil {
 			return err
 		}
 	}

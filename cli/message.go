@@ -173,15 +173,15 @@ func (a *app) line(m message, p *page) text {
 	line += compose("  %s", a.lock(m))
 	switch m.Kind {
 	case "file":
-		line += a.belonging(m, p) + compose("  %s  %s", lines(m.Body), file)
+		line += a.belonging(m, p) + compose("  %s  %s", body(m), file)
 	case "other":
-		line += compose("  (%s)", m.Type)
+		line += compose("  (%s)", word(m.Type))
 	case "edit":
-		line += a.editing(m, p) + compose("  %s", lines(m.Body))
+		line += a.editing(m, p) + compose("  %s", body(m))
 	case "reaction":
-		line += compose("  (reacts to %s with %s)", a.about(m.RelatesTo, p), m.Body)
+		line += compose("  (reacts to %s with %s)", a.about(m.RelatesTo, p), reactionKey(m.Body))
 	default:
-		line += a.belonging(m, p) + compose("  %s", lines(m.Body))
+		line += a.belonging(m, p) + compose("  %s", body(m))
 	}
 	switch m.State {
 	case stateFailed:
@@ -192,6 +192,15 @@ func (a *app) line(m message, p *page) text {
 		line += "  (sent)"
 	}
 	return line + a.reacting(m)
+}
+
+// body is what somebody wrote. In quotes if it begins as what the program says of a message does.
+func body(m message) text {
+	shown := lines(m.Body)
+	if strings.HasPrefix(string(shown), "(") {
+		return compose(`"%s"`, shown)
+	}
+	return shown
 }
 
 // editing says what an edit that has a line of its own edits.

@@ -60,12 +60,18 @@ func identifier(s string) text {
 	return word(s)
 }
 
+// quoted is a name, or another text of one line, that strangers chose and that stands beside what the program says: in
+// quotes, so that nothing in it passes for a mark.
+func quoted(s string) text {
+	return text(`"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(safeLine(s)) + `"`)
+}
+
 // word is a string as a word of a shell's command. Of what can't be shown the code points are: the word is a wrong one
 // then, but none that passes for another.
 func word(s string) text {
 	if !utf8.ValidString(s) || safeLine(s) != s {
 		escaped := strconv.QuoteToASCII(s)
-		s = escaped[1 : len(escaped)-1]
+		s = strings.ReplaceAll(escaped[1:len(escaped)-1], "  ", ` \x20`)
 	}
 	special := func(r rune) bool {
 		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("@:._=/+-", r)
@@ -146,35 +152,82 @@ func (a *app) pour(data []byte) error {
 // printable says whether a file is text with nothing in it but what is visible, and lines.
 func printable(data []byte) bool {
 	plain := strings.NewReplacer("\r\n", "", "\n", "", "\t", "").Replace(string(data))
-	return utf8.ValidString(plain) && safe(plain) == plain
+	return utf8.ValidString(plain) && visible(plain) == plain
 }
 
+const (
+	// maxIndent is how far a line of a stranger's text may be indented beyond what the program indents it by.
+	maxIndent = 4
+	// maxMarks bounds the combining marks of one letter; a pile of them covers the lines around.
+	maxMarks = 4
+)
+
 // safe makes a stranger's text fit for a terminal: no control characters, nothing invisible, no change of writing
-// direction that could disguise what follows. Lines stay lines, and are indented, so that none can pass for another
-// message.
+// direction that could disguise what follows. Lines stay lines, and are indented further than any line that the program
+// begins, so that none can pass for another message. There are no runs of spaces: two part what the program says, and
+// more would move what follows to where a terminal begins a new line.
 func safe(s string) string {
-	last := rune(0)
-	s = strings.Map(func(r rune) rune {
-		switch {
-		case r == '\n' || r == 0x2028 || r == 0x2029: // the separators of lines and paragraphs
-			r = '\n'
-		case r == '\t':
-			r = ' '
-		case (r == 0x200c || r == 0x200d) && last >= 0x300:
-			last = 0 // other scripts than Latin, and emojis, are written with joiners, but never with two
-			return r
-		case unicode.In(r, unicode.Cc, unicode.Cf):
-			r = -1
-		}
-		last = r
-		return r
-	}, s)
-	return strings.ReplaceAll(s, "\n", "\n    ")
+	return strings.ReplaceAll(spaced(visible(s)), "\n", "\n    ")
 }
 
 // safeLine is safe for what has to stay on one line.
 func safeLine(s string) string {
-	return strings.ReplaceAll(safe(s), "\n", " ")
+	return spaced(strings.ReplaceAll(visible(s), "\n", " "))
+}
+
+// spaced makes all runs of spaces one space, but for those that a line after the first begins with. The first one stands
+// behind something of the program's.
+func spaced(s string) string {
+	left := 0
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\n':
+			left = maxIndent
+		case !unicode.Is(unicode.Zs, r):
+			left = 1
+		case left == 0:
+			return -1
+		default:
+			left--
+			return ' '
+		}
+		return r
+	}, s)
+}
+
+// blanks are characters that show nothing though they are no spaces: an empty Braille cell, a note without a head, and
+// the blanks of hieroglyphs.
+const blanks = "\u2800\U0001d159\U00013441\U00013442"
+
+// visible drops what can't be seen of a text, and what steers the terminal.
+func visible(s string) string {
+	last, marks := rune(0), maxMarks // at the beginning they would be marks on what the program wrote
+	return strings.Map(func(r rune) rune {
+		if r == '\t' {
+			r = ' '
+		}
+		switch {
+		case r == '\n' || r == 0x2028 || r == 0x2029: // the separators of lines and paragraphs
+			last, marks = 0, maxMarks
+			return '\n'
+		case unicode.Is(unicode.Zs, r): // nothing belongs to a space, or there would be two in a row again
+			last, marks = 0, maxMarks
+			return r
+		case (r == 0x200c || r == 0x200d) && last >= 0x300:
+			last = 0 // other scripts than Latin, and emojis, are written with joiners, but never with two
+			return r
+		case unicode.In(r, unicode.Cc, unicode.Cf, unicode.Other_Default_Ignorable_Code_Point), strings.ContainsRune(blanks, r):
+			return -1
+		case !unicode.In(r, unicode.Mn, unicode.Me):
+			marks = 0
+		case marks == maxMarks:
+			return -1
+		default:
+			marks++
+		}
+		last = r
+		return r
+	}, s)
 }
 
 // colours of a terminal.

@@ -26,12 +26,15 @@ func TestCompose(t *testing.T) {
 		arg  any
 		want text
 	}{
-		{"a\x1b[31m\u202eb\nc", "a[31mb     c"},
+		{"a\x1b[31m\u202eb\nc", "a[31mb c"},
 		{errors.New("a\x1b\nhint: b"), "a\n    hint: b"},
 		{&client.Error{Status: 400, Code: "M_\x1b]0;x\a"}, "the server answered 400 M_]0;x: "},
 		{7, "7"}, {true, "true"}, {90 * time.Second, "1m30s"}, {e2ee.Yellow, "yellow"}, {nil, "<nil>"},
 		{text("a\n\x1b"), "a\n\x1b"}, {lines("a\n\x1bb"), "a\n    b"},
 		{[]string{"a\x1bb"}, "[ab]"},
+		{"  a \u2003 \ufe0f b", "a b"}, {"a\n    b", "a b"},
+		{id.UserID("@a" + strings.Repeat(" ", 4) + "[verified]:h"), `'@a \x20 \x20[verified]:h'`},
+		{id.UserID("@a\u3164\u00a0b:h"), `'@a\u3164\u00a0b:h'`},
 		{id.UserID("@bob:one.example"), "@bob:one.example"},
 		{id.RoomID("!abc-_:one.example:8448"), "!abc-_:one.example:8448"},
 		{id.EventID("$Rqnc-F_"), "$Rqnc-F_"}, {id.RoomAlias("#a:h"), "#a:h"}, {id.DeviceID("ABC"), "ABC"}, {id.DeviceID(""), ""},
@@ -52,6 +55,47 @@ func TestCompose(t *testing.T) {
 	}
 }
 
+// TestMarksAreNotForged has strangers choose names and texts that look like what the program says of them.
+func TestMarksAreNotForged(t *testing.T) {
+	var out strings.Builder
+	a := newApp(Stdio{In: strings.NewReader(""), Out: &out})
+	member := func(name, membership string) string {
+		out.Reset()
+		if err := a.showMembers([]memberView{{User: "@m:evil", Name: name, Membership: membership, Trust: "unverified"}}); err != nil {
+			t.Error(err)
+		}
+		return out.String()
+	}
+	at := time.Date(2026, 1, 2, 3, 4, 0, 0, time.Local).UnixMilli()
+	said := func(m message) string {
+		m.Time, m.Sender, m.Encrypted, m.Trust, m.Reason, m.State = at, "@m:evil", true, e2ee.Yellow, "why", stateReceived
+		return strings.TrimPrefix(string(a.line(m, nil)), "2026-01-02 03:04  @m:evil  [yellow: why]  ")
+	}
+	wide := strings.Repeat("\u2003", 40)
+	for _, c := range []struct{ got, want string }{
+		{member("Alice  join  [verified]"+wide, "join"), "@m:evil  [unverified]  join  \"Alice join [verified] \"\n"},
+		{member(`Alice"  [verified]  "\`, "join"), `@m:evil  [unverified]  join  "Alice\" [verified] \"\\"` + "\n"},
+		{member("", "join  [verified]"), `@m:evil  [unverified]  'join \x20[verified]'` + "\n"},
+		{string(roomView{ID: "!r:h", Name: "Board  [encrypted]", Membership: "invite"}.line()), `!r:h  (invited by someone)  "Board [encrypted]"`},
+		{string(roomView{ID: "!r:h", Name: "Board  [encrypted]" + wide, Membership: "join"}.line()), `!r:h  [not encrypted]  "Board [encrypted] "`},
+		{string(roomView{ID: "!r:h", Name: "Board", Alias: "#a  [encrypted]", Membership: "join"}.line()), `!r:h  [not encrypted]  '#a \x20[encrypted]'  "Board"`},
+		{string(a.deviceLine(deviceView{ID: "ABC", Name: "laptop  (this session)  last seen 2026-11-28 07:00", Fingerprint: "x", LastSeen: at})),
+			`ABC  [red]  x  last seen 2026-01-02 03:04  "laptop (this session) last seen 2026-11-28 07:00"`},
+		{said(message{Kind: "message", Body: "ok" + strings.Repeat(" ", 60) + "2026-11-28 07:00  @boss:h  [green]  pay"}), "ok 2026-11-28 07:00 @boss:h [green] pay"},
+		{said(message{Kind: "message", Body: "ok\n" + wide + "2026-11-28 07:00  @boss:h"}), "ok\n        2026-11-28 07:00 @boss:h"},
+		{said(message{Kind: "message", Body: `(answers @boss:h [green]: "pay")  ok`}), `"(answers @boss:h [green]: "pay") ok"`},
+		{said(message{Kind: "edit", RelatesTo: "$a", Body: "\u2003(edited)  ok"}), `(edits $a)  "(edited) ok"`},
+		{said(message{Kind: "message", Body: "ok\nreactions, as the servers say: x 9", reactions: map[string]map[id.UserID]bool{"[green]": {"@m:evil": true}}}),
+			"ok\n    reactions, as the servers say: x 9\n  reactions, as the servers say: \"[green]\" 1"},
+		{said(message{Kind: "reaction", RelatesTo: "$a", Body: "ok)  [green]  hi"}), `(reacts to $a with "ok) [green] hi")`},
+		{said(message{Kind: "other", Type: "m.x)  [green]  hi"}), `('m.x) \x20[green] \x20hi')`},
+	} {
+		if c.got != c.want {
+			t.Errorf("got  %q\nwant %q", c.got, c.want)
+		}
+	}
+}
+
 func TestEscapedDocuments(t *testing.T) {
 	const value = "a\x1b\u007f\u009b\u202e\u2028\U000e0041\ufffd \U0001F600 \u00fc\n"
 	var out strings.Builder
@@ -67,7 +111,7 @@ func TestEscapedDocuments(t *testing.T) {
 }
 
 func TestPrintable(t *testing.T) {
-	for in, want := range map[string]bool{"a\tb\r\nc\n": true, "": true, "a\x1b[2J": false, "a\rb": false, "a\xff": false, "a\u202eb": false} {
+	for in, want := range map[string]bool{"a\tb\r\nc\n": true, "": true, "if  x\n            y": true, "a\x1b[2J": false, "a\rb": false, "a\xff": false, "a\u202eb": false} {
 		if printable([]byte(in)) != want {
 			t.Errorf("%q", in)
 		}

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"cmp"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -144,16 +143,20 @@ func (a *app) reacting(m message) text {
 	})
 	line := compose("reactions, as the servers say:")
 	for _, key := range keys[:min(len(keys), maxKeys)] {
-		shown := key
-		if strings.ContainsAny(key, ` "\0123456789`) { // one that could pass for several, with their counts
-			shown = fmt.Sprintf("%q", key)
-		}
-		line += compose(" %s %d", shown, len(m.reactions[key]))
+		line += compose(" %s %d", reactionKey(key), len(m.reactions[key]))
 	}
 	if more := len(keys) - maxKeys; more > 0 {
 		line += compose(" and %d others", more)
 	}
-	return "\n    " + a.paint(colourFaint, line)
+	return "\n  " + a.paint(colourFaint, line) // where no line of the message can begin
+}
+
+// reactionKey is what somebody reacts with; in quotes if it could pass for several with their counts, or for a mark.
+func reactionKey(key string) text {
+	if strings.ContainsAny(key, ` "\0123456789()[]`) {
+		return quoted(key)
+	}
+	return compose("%s", key)
 }
 
 // about names an event in short: whose it is, with its lock, and how it begins. Of one that was not seen here, or that

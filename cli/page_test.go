@@ -178,9 +178,9 @@ func TestReactions(t *testing.T) {
 		reactions []message
 		want      string
 	}{
-		{[]message{react("@b:h", "$a", "👍"), react("@c:h", "$a", "❤"), react("@c:h", "$a", "👍"), react("@b:h", "$a", "👍")}, "\n    reactions, as the servers say: 👍 2 ❤ 1\n"},
-		{[]message{react("@b:h", "$a", "\x1b[32m👍\n")}, "\n    reactions, as the servers say: \"[32m👍\" 1\n"},
-		{[]message{react("@b:h", "$a", "👍 99 ❤")}, "\n    reactions, as the servers say: \"👍 99 ❤\" 1\n"},
+		{[]message{react("@b:h", "$a", "👍"), react("@c:h", "$a", "❤"), react("@c:h", "$a", "👍"), react("@b:h", "$a", "👍")}, "\n  reactions, as the servers say: 👍 2 ❤ 1\n"},
+		{[]message{react("@b:h", "$a", "\x1b[32m👍\n")}, "\n  reactions, as the servers say: \"[32m👍\" 1\n"},
+		{[]message{react("@b:h", "$a", "👍 99 ❤")}, "\n  reactions, as the servers say: \"👍 99 ❤\" 1\n"},
 		{[]message{react("@b:h", "$a", strings.Repeat("x", 1000))}, ": " + strings.Repeat("x", maxReaction) + " 1\n"},
 		{[]message{react("@b:h", "$a", ""), react("@b:h", "$a", "\u200b")}, "\n@b:h  [red: " + reasonPlain + "]  (reacts to @alice:h [yellow]: \"old\" with )\n"},
 		{[]message{react("@b:h", "$b", "👍")}, "\n@b:h  [red: " + reasonPlain + "]  (reacts to $b with 👍)\n"},
@@ -225,7 +225,7 @@ func TestQuotes(t *testing.T) {
 		"edited":             {[]message{original(e2ee.Green), edit}, nil, nil, `(answers @alice:h [yellow]: "new")  yes`},
 		"kept and edited":    {nil, []message{original(e2ee.Green), edit}, nil, `(answers @alice:h [yellow]: "new")  yes`},
 		"a long one":         {[]message{long}, nil, nil, `(answers @alice:h [green]: "` + strings.Repeat("x", maxPiece-1) + `…")  yes`},
-		"one that steers":    {[]message{steers}, nil, nil, `(answers @alice:h [green]: "a')       [green]")  yes`},
+		"one that steers":    {[]message{steers}, nil, nil, `(answers @alice:h [green]: "a') [green]")  yes`},
 		"the servers' word":  {[]message{original(e2ee.Green)}, nil, func(m *message) { m.Related = e2ee.Yellow }, "(answers $a, as the servers say)  yes"},
 		"by a red answer":    {[]message{original(e2ee.Green)}, nil, func(m *message) { m.Trust = e2ee.Red }, "(answers $a)  yes"},
 		"by a plaintext one": {[]message{original(e2ee.Green)}, nil, func(m *message) { m.Encrypted, m.Trust = false, e2ee.Red }, "(answers $a)  yes"},

@@ -106,19 +106,19 @@ func (v *roomView) describe(e client.Event, me id.UserID) {
 
 func (v roomView) line() text {
 	line := compose("%s", v.ID)
-	if v.Name != "" {
-		line += compose("  %s", v.Name)
-	}
-	if v.Alias != "" {
-		line += compose("  %s", v.Alias)
-	}
-	if v.Membership == "invite" {
-		line += compose("  (invited by %s)", cmp.Or(v.InvitedBy, "someone"))
-	}
 	if v.Encrypted {
 		line += "  [encrypted]"
 	} else if v.Membership == "join" {
 		line += "  [not encrypted]"
+	}
+	if v.Membership == "invite" {
+		line += compose("  (invited by %s)", cmp.Or(v.InvitedBy, "someone"))
+	}
+	if v.Alias != "" {
+		line += compose("  %s", v.Alias)
+	}
+	if v.Name != "" {
+		line += compose("  %s", quoted(v.Name))
 	}
 	return line
 }

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/securecomm/securecomm/cli/client"
@@ -197,12 +196,12 @@ func (l *live) asking(ctx context.Context, talk *verify.Session, ready verify.Me
 // compare lets the user look.
 func (l *live) compare(ctx context.Context) error {
 	numbers := l.talk.Decimals()
-	var pictures []string
+	var pictures text
 	for _, e := range l.talk.Emojis() {
-		pictures = append(pictures, e.Symbol+" "+e.Name)
+		pictures += compose("    %s %s", e.Symbol, e.Name)
 	}
-	l.app.note("The other screen has to show, over a channel where you know who it is:\n\n    %s\n\n    or, as numbers: %d %d %d\n",
-		strings.Join(pictures, "   "), numbers[0], numbers[1], numbers[2])
+	l.app.note("The other screen has to show, over a channel where you know who it is:\n\n%s\n\n    or, as numbers: %d %d %d\n",
+		pictures, numbers[0], numbers[1], numbers[2])
 	same, err := l.confirm(ctx, "Is it the same?")
 	if err != nil {
 		return err
