@@ -106,12 +106,12 @@ func (l *limiter) check(class limitClass, c *call) error {
 	}
 	now := time.Now()
 	if user := c.Requester.User; user != "" {
-		if wait := l.take(bucket{class, string(user)}, l.classes[class].PerUser, now); wait > 0 {
+		if wait := l.take(bucket{class, string(user)}, l.classes[class].PerUser, 1, now); wait > 0 {
 			return tooFast(wait)
 		}
 	}
 	if limit := l.classes[class].PerAddress; limit.Count > 0 {
-		if wait := l.take(bucket{class, network(c.RealIP())}, limit, now); wait > 0 {
+		if wait := l.take(bucket{class, network(c.RealIP())}, limit, 1, now); wait > 0 {
 			return tooFast(wait)
 		}
 	}
@@ -124,7 +124,7 @@ func (l *limiter) checkMore(class limitClass, c *call, n int) error {
 		return nil
 	}
 	limit := l.classes[class].PerUser
-	if wait := l.takeSome(bucket{class, string(c.Requester.User)}, limit, min(n, limit.Count), time.Now()); wait > 0 {
+	if wait := l.take(bucket{class, string(c.Requester.User)}, limit, min(n, limit.Count), time.Now()); wait > 0 {
 		return tooFast(wait)
 	}
 	return nil
@@ -139,9 +139,9 @@ func (l *limiter) checkLogin(c *call, user id.UserID) error {
 	slot := strconv.FormatUint(maphash.String(l.seed, string(user))%loginSlots, 10)
 	one := l.classes[limitLogin].PerUser
 	all := Rate{one.Count * loginAddresses, one.Per}
-	wait := l.take(bucket{limitLogin, slot + " " + network(c.RealIP())}, one, now)
+	wait := l.take(bucket{limitLogin, slot + " " + network(c.RealIP())}, one, 1, now)
 	if wait == 0 {
-		wait = l.take(bucket{limitLogin, slot}, all, now)
+		wait = l.take(bucket{limitLogin, slot}, all, 1, now)
 	}
 	if wait > 0 {
 		return tooFast(wait)
@@ -166,13 +166,8 @@ func tooFast(wait time.Duration) error {
 	return &failure{status: http.StatusTooManyRequests, code: "M_LIMIT_EXCEEDED", message: "too many requests", after: wait}
 }
 
-// take uses one call up, or says how long to wait for one.
-func (l *limiter) take(b bucket, r Rate, now time.Time) time.Duration {
-	return l.takeSome(b, r, 1, now)
-}
-
-// takeSome uses n calls up, which are no more than may be made at once, or says how long to wait for them.
-func (l *limiter) takeSome(b bucket, r Rate, n int, now time.Time) time.Duration {
+// take uses n calls up, which are no more than may be made at once, or says how long to wait for them.
+func (l *limiter) take(b bucket, r Rate, n int, now time.Time) time.Duration {
 	if r.Count <= 0 || r.Per <= 0 {
 		return 0
 	}

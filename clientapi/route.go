@@ -129,21 +129,16 @@ func (a *API) serve(r route) echo.HandlerFunc {
 // authenticate finds out who calls, as far as the route asks for it.
 func (a *API) authenticate(c *call, need auth) error {
 	r := c.Request()
-	// What is read until it is known who calls is read for the address.
-	ctx := context.WithValue(r.Context(), store.Asker{}, network(c.RealIP()))
-	if need == public {
-		c.SetRequest(r.WithContext(ctx))
+	token := accessToken(c)
+	if need == public || need == optional && token == "" {
+		c.SetRequest(r.WithContext(context.WithValue(r.Context(), store.Asker{}, network(c.RealIP()))))
 		return nil
 	}
-	token := accessToken(c)
 	if token == "" {
-		if need == optional {
-			c.SetRequest(r.WithContext(ctx))
-			return nil
-		}
 		return fail(http.StatusUnauthorized, "M_MISSING_TOKEN", "an access token is needed")
 	}
-	requester, err := a.Account.Authenticate(ctx, token)
+	// Until it is known who calls, it is read for the address.
+	requester, err := a.Account.Authenticate(context.WithValue(r.Context(), store.Asker{}, c.RealIP()), token)
 	if err != nil {
 		return err
 	}
