@@ -57,6 +57,9 @@ func TestHangupWhileStarting(t *testing.T) {
 	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.WriteFile(filepath.Join(dir, "new-server"), nil, 0o600); err != nil { // since there is a key, but no database
+		t.Fatal(err)
+	}
 	log := &says{"told to reload", make(chan struct{})}
 	ready := &says{"first one registers", make(chan struct{})}
 	ctx, stop := context.WithCancel(t.Context())
