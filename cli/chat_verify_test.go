@@ -32,39 +32,60 @@ func (h *heard) await(what string) {
 	}
 }
 
-// TestVerifyInAChat answers a request within a chat.
-func TestVerifyInAChat(t *testing.T) {
-	s := hstest.New(t)
-	env := []string{"SECURECOMM_HOME=" + t.TempDir()}
-	run := func(in io.Reader, out io.Writer, args ...string) {
-		if code := cli.Run(t.Context(), args, cli.Stdio{In: in, Out: out, Err: out, Env: env}); code != 0 {
-			t.Errorf("%v ended with %d", args, code)
-		}
-	}
+// pair are alice and bob in an encrypted room, where bob chats.
+type pair struct {
+	t      *testing.T
+	server *hstest.Server
+	env    []string
+	room   string
+	chat   *heard
+	typed  io.Writer // what bob types
+	ended  sync.WaitGroup
+}
+
+func newPair(t *testing.T) *pair {
+	t.Helper()
+	p := &pair{t: t, server: hstest.New(t), env: []string{"SECURECOMM_HOME=" + t.TempDir()}, chat: &heard{}}
 	for _, name := range []string{"alice", "bob"} {
-		run(strings.NewReader("an-honest-password\n"), io.Discard, "register", name, "--server", s.URL, "--password-stdin", "--profile", name)
+		p.run(strings.NewReader("an-honest-password\n"), io.Discard, "register", name, "--server", p.server.URL, "--password-stdin", "--profile", name)
 	}
 	var made strings.Builder
-	run(strings.NewReader(""), &made, "create", "Plans", "--invite", "@bob:"+string(s.Name), "--profile", "alice")
-	room := strings.TrimSpace(made.String())
-	run(strings.NewReader(""), io.Discard, "join", room, "--profile", "bob")
-
-	chat := &heard{}
-	chat.more = sync.NewCond(&chat.mu)
+	p.run(strings.NewReader(""), &made, "create", "Plans", "--invite", "@bob:"+string(p.server.Name), "--profile", "alice")
+	p.room = strings.TrimSpace(made.String())
+	p.run(strings.NewReader(""), io.Discard, "join", p.room, "--profile", "bob")
+	p.chat.more = sync.NewCond(&p.chat.mu)
 	in, typed := io.Pipe()
-	var both sync.WaitGroup
-	both.Go(func() { run(in, chat, "chat", room, "--profile", "bob") })
-	chat.await("is encrypted. Write a line")
-	both.Go(func() {
-		run(strings.NewReader("yes\n"), io.Discard, "keys", "verify", "@bob:"+string(s.Name), "--live", "--profile", "alice")
+	p.typed = typed
+	p.ended.Go(func() { p.run(in, p.chat, "chat", p.room, "--profile", "bob") })
+	p.chat.await("is encrypted. Write a line")
+	return p
+}
+
+func (p *pair) run(in io.Reader, out io.Writer, args ...string) {
+	if code := cli.Run(p.t.Context(), args, cli.Stdio{In: in, Out: out, Err: out, Env: p.env}); code != 0 {
+		p.t.Errorf("%v ended with %d", args, code)
+	}
+}
+
+// says has bob type a line.
+func (p *pair) says(line string) {
+	p.t.Helper()
+	if _, err := io.WriteString(p.typed, line+"\n"); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// TestVerifyInAChat answers a request within a chat.
+func TestVerifyInAChat(t *testing.T) {
+	p := newPair(t)
+	p.ended.Go(func() {
+		p.run(strings.NewReader("yes\n"), io.Discard, "keys", "verify", "@bob:"+string(p.server.Name), "--live", "--profile", "alice")
 	})
 	for _, step := range []struct{ shown, line string }{
 		{"asks you to compare keys: /verify begins", "/verify"}, {"Type yes to confirm", "yes"}, {"Verified @alice:", "/quit"},
 	} {
-		chat.await(step.shown)
-		if _, err := io.WriteString(typed, step.line+"\n"); err != nil {
-			t.Fatal(err)
-		}
+		p.chat.await(step.shown)
+		p.says(step.line)
 	}
-	both.Wait()
+	p.ended.Wait()
 }

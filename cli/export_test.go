@@ -21,11 +21,8 @@ func RunOther(ctx context.Context, args []string, stdio Stdio) int {
 	add := func(use string, do func(s *session, room id.RoomID, args []string) error) {
 		root.AddCommand(&cobra.Command{Use: use, RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withSession(cmd.Context(), func(s *session) error {
-				room, err := s.room(cmd.Context(), args[0])
+				room, err := s.roomNow(cmd.Context(), args[0])
 				if err != nil {
-					return err
-				}
-				if err := s.catchUp(cmd.Context()); err != nil {
 					return err
 				}
 				return do(s, room, args[1:])

@@ -56,11 +56,8 @@ func (a *app) upload() *cobra.Command {
 			}
 			return a.withSession(cmd.Context(), func(s *session) error {
 				ctx := cmd.Context()
-				room, err := s.room(ctx, args[0])
+				room, err := s.roomNow(ctx, args[0])
 				if err != nil {
-					return err
-				}
-				if err := s.catchUp(ctx); err != nil {
 					return err
 				}
 				m, err := s.upload(ctx, room, name, data, kind.options())
@@ -151,11 +148,8 @@ func (a *app) download() *cobra.Command {
 			}
 			return a.withSession(cmd.Context(), func(s *session) error {
 				ctx := cmd.Context()
-				room, err := s.room(ctx, args[0])
+				room, err := s.roomNow(ctx, args[0])
 				if err != nil {
-					return err
-				}
-				if err := s.catchUp(ctx); err != nil {
 					return err
 				}
 				e, err := s.client.Event(ctx, room, event)

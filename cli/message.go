@@ -319,11 +319,8 @@ func (a *app) send() *cobra.Command {
 				return err
 			}
 			return a.withSession(cmd.Context(), func(s *session) error {
-				room, err := s.room(cmd.Context(), args[0])
+				room, err := s.roomNow(cmd.Context(), args[0])
 				if err != nil {
-					return err
-				}
-				if err := s.catchUp(cmd.Context()); err != nil {
 					return err
 				}
 				m, err := s.send(cmd.Context(), room, "m.room.message", client.NewTxnID(), content, kind.options())

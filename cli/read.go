@@ -50,11 +50,8 @@ func (a *app) read() *cobra.Command {
 				if offline {
 					return s.showKept(args[0], limit, all)
 				}
-				room, err := s.room(ctx, args[0])
+				room, err := s.roomNow(ctx, args[0])
 				if err != nil {
-					return err
-				}
-				if err := s.catchUp(ctx); err != nil {
 					return err
 				}
 				messages, older, err := s.latest(ctx, room, from, limit, all)

@@ -69,6 +69,15 @@ func (p *profile) session() (*session, error) {
 // since is the position up to which everything was taken in.
 func (s *session) since() string { return s.machine.SyncToken() }
 
+// roomNow is room, once what has happened since the last command is taken in.
+func (s *session) roomNow(ctx context.Context, arg string) (id.RoomID, error) {
+	room, err := s.room(ctx, arg)
+	if err == nil {
+		err = s.catchUp(ctx)
+	}
+	return room, err
+}
+
 // room finds the room that an argument names.
 func (s *session) room(ctx context.Context, arg string) (id.RoomID, error) {
 	if !strings.HasPrefix(arg, "#") {

@@ -82,8 +82,8 @@ func (a *API) typing(ctx context.Context, origin id.ServerName, content json.Raw
 	return a.Ephemeral.ReceiveTyping(ctx, origin, content)
 }
 
-// maxReceiptRooms bounds the rooms of an EDU of receipts.
-const maxReceiptRooms = 100
+// maxReceiptRooms bounds the rooms of an EDU of receipts, each of which is looked up. Most servers name one, tuwunel up to 256.
+const maxReceiptRooms = 256
 
 // receipts takes out the rooms that bar the origin.
 func (a *API) receipts(ctx context.Context, origin id.ServerName, content json.RawMessage) error {

@@ -3,6 +3,8 @@ package media
 import (
 	"context"
 	"errors"
+	"fmt"
+	"runtime/debug"
 	"sync"
 
 	"github.com/securecomm/securecomm/homeserver/id"
@@ -70,7 +72,7 @@ func (o *jobs[T]) join(key string) *job[T] {
 
 func (o *jobs[T]) run(key string, j *job[T], work func(context.Context) (T, error)) {
 	defer o.places.leave(j.place)
-	j.value, j.err = work(j.place.inside)
+	j.value, j.err = guarded(j.place.inside, work)
 	if j.err != nil && errors.Is(context.Cause(j.place.inside), ErrCrowded) {
 		j.err = ErrCrowded
 	}
@@ -78,6 +80,16 @@ func (o *jobs[T]) run(key string, j *job[T], work func(context.Context) (T, erro
 	defer o.mu.Unlock()
 	o.forget(key, j)
 	close(j.done)
+}
+
+// guarded makes an error of a panic, as in what decodes the images of strangers: no handler of a request would catch it.
+func guarded[T any](ctx context.Context, work func(context.Context) (T, error)) (value T, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic in a job for media: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return work(ctx)
 }
 
 func (o *jobs[T]) quit(key string, j *job[T]) {

@@ -121,3 +121,17 @@ func TestLostJobsAreDoneAgain(t *testing.T) {
 		}
 	})
 }
+
+// TestPanicsEndTheirJobOnly: what strangers' files make of a decoder is an error for who waits, and no place is lost.
+func TestPanicsEndTheirJobOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := jobs[int]{places: places{most: 1, each: 1, queue: 1}}
+		if got := <-ask(t.Context(), &o, "@a", func(context.Context) (int, error) { panic("a hostile image") }); got.err == nil {
+			t.Error("no error of a panic")
+		}
+		synctest.Wait()
+		if got := <-ask(t.Context(), &o, "@b", func(context.Context) (int, error) { return 7, nil }); got != (asked{7, nil}) {
+			t.Errorf("the next one got %v", got)
+		}
+	})
+}
