@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"testing"
 
@@ -141,29 +142,49 @@ func TestUsersWithoutDevicesHaveAnEntry(t *testing.T) {
 	})
 }
 
-// TestKnocksAnsweredAtOnce: the answer to a knock counts though it is here before the knock is known to have been taken.
+// TestKnocksAnsweredAtOnce: the answer to a knock counts though it is here before the knock is known to have been taken, and
+// one that is late does not count for the next knock.
 func TestKnocksAnsweredAtOnce(t *testing.T) {
 	hstest.EachWithPeer(t, func(t *testing.T, s *hstest.Server, peer *hstest.Peer) {
 		alice := s.Register("alice")
 		who, none := string(alice.ID), ""
-		for _, end := range []string{"invite", "leave"} {
+		for _, end := range []string{"invite", "leave", "late"} {
 			room := peer.Create("11", peer.User("eve"))
 			room.Event(event.Proto{Type: event.TypeJoinRules, StateKey: &none, Content: json.RawMessage(`{"join_rule":"knock"}`)})
-			peer.Handle("PUT /_matrix/federation/v1/send_knock/{room}/{event}", func(w http.ResponseWriter, _ *http.Request) {
-				ev := room.Event(event.Proto{Type: event.TypeMember, StateKey: &who, Content: json.RawMessage(`{"membership":"` + end + `"}`)})
-				if end == "leave" {
-					peer.Send(ev)
-				} else {
+			member := func(membership string) *event.Event {
+				return room.Event(event.Proto{Type: event.TypeMember, StateKey: &who, Content: json.RawMessage(`{"membership":"` + membership + `"}`)})
+			}
+			knock := func() {
+				alice.Must("POST", "/v3/knock/"+string(room.ID)+"?server_name="+string(peer.Name), nil, nil)
+			}
+			peer.Handle("PUT /_matrix/federation/v1/send_knock/{room}/{event}", func(w http.ResponseWriter, r *http.Request) {
+				answer := httptest.NewRecorder()
+				peer.Honest(answer, r)
+				switch end {
+				case "leave":
+					peer.Send(member(end))
+				case "invite":
+					ev := member(end)
 					peer.Do("PUT", "/v2/invite/"+string(room.ID)+"/"+string(ev.ID), content{"room_version": "11", "event": json.RawMessage(ev.JSON), "invite_room_state": []any{}})
 				}
 				w.Header().Set("Content-Type", "application/json")
-				_, _ = w.Write([]byte(`{"knock_room_state":[]}`))
+				_, _ = w.Write(answer.Body.Bytes())
 			})
-			alice.Must("POST", "/v3/knock/"+string(room.ID)+"?server_name="+string(peer.Name), nil, nil)
-			if end == "leave" {
+			knock()
+			switch end {
+			case "leave":
 				awaitLeft(alice, room.ID)
-			} else if got := membershipIn(alice, room.ID); got != "invite" {
-				t.Errorf("a knock that was accepted is shown as %q", got)
+			case "invite":
+				if got := membershipIn(alice, room.ID); got != "invite" {
+					t.Errorf("a knock that was accepted is shown as %q", got)
+				}
+			case "late":
+				denied := member("leave")
+				knock()
+				peer.Send(denied)
+				if got := membershipIn(alice, room.ID); got != "knock" {
+					t.Errorf("a new knock is shown as %q when the end of the former one comes", got)
+				}
 			}
 		}
 	})

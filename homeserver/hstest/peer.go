@@ -118,6 +118,9 @@ func (p *Peer) Handle(pattern string, h http.HandlerFunc) {
 	}
 }
 
+// Honest answers as the peer would without Handle.
+func (p *Peer) Honest(w http.ResponseWriter, r *http.Request) { p.own.ServeHTTP(w, r) }
+
 // SetDown breaks all connections to the peer, or has it answer again.
 func (p *Peer) SetDown(down bool) {
 	p.mu.Lock()

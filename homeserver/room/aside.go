@@ -131,12 +131,14 @@ func (e *Engine) receiveEnd(ctx context.Context, roomID id.RoomID, raw json.RawM
 }
 
 // mayEnd says whether to believe a leave or a ban that it ends an invite or a knock of a user of this server. Of the
-// room's power levels nothing is known here. The server through which the invite came is believed: all that is known of
-// the room is from there. So is one that names the invite or the knock among what authorizes its event, as the rules
-// ask: only servers in the room know that ID, and the worst that one of them can do by it is to hide the invite.
+// room's power levels nothing is known here. Who names the invite or the knock among what authorizes the event, as the rules
+// ask, is believed: only servers in the room know that ID, and the worst that one of them can do by it is to hide the invite.
+// So is the server through which an invite came, since all that is known of the room is from there, and the room may have
+// a newer one. A knock is known as it is, and an end that does not name it is that of an earlier one.
 func mayEnd(end, begun *event.Event, via id.ServerName) bool {
-	if m := begun.Membership(); m != "invite" && m != "knock" || end.Sender == id.UserID(*end.StateKey) {
+	m := begun.Membership()
+	if m != "invite" && m != "knock" || end.Sender == id.UserID(*end.StateKey) {
 		return false
 	}
-	return end.Sender.Server() == via || slices.Contains(end.AuthEvents, begun.ID)
+	return slices.Contains(end.AuthEvents, begun.ID) || m == "invite" && end.Sender.Server() == via
 }
