@@ -3,6 +3,7 @@ package homeserver_test
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/securecomm/securecomm/homeserver/hstest"
@@ -163,6 +164,35 @@ func TestUpgradeManyBans(t *testing.T) {
 		t.Errorf("%d bans, want 400", len(members.Chunk))
 	}
 	stateOf(alice, next, "m.room.power_levels")
+}
+
+// TestUpgradesReadBoundedBytes: what an upgrade takes along while the room waits has a bound in bytes.
+func TestUpgradesReadBoundedBytes(t *testing.T) {
+	hstest.Each(t, func(t *testing.T, s *hstest.Server) {
+		const bans, fit = 160, 120 // of 60 KB each
+		alice := s.Register("alice")
+		room := alice.CreateRoom(content{"preset": "public_chat"})
+		reason := strings.Repeat("x", 60_000)
+		for i := range bans {
+			alice.Must("PUT", fmt.Sprintf("/v3/rooms/%s/state/m.room.member/@u%03d:elsewhere.test", room, i), content{"membership": "ban", "reason": reason}, nil)
+		}
+		alice.Must("PUT", fmt.Sprintf("/v3/rooms/%s/state/m.room.member/@u000:elsewhere.test", room), content{"membership": "leave"}, nil)
+		next := upgrade(alice, room, content{"new_version": "11"})
+		var members struct {
+			Chunk []struct {
+				StateKey string `json:"state_key"`
+			}
+		}
+		alice.Must("GET", "/v3/rooms/"+string(next)+"/members?membership=ban", nil, &members)
+		if n := len(members.Chunk); n < fit || n >= bans-1 {
+			t.Errorf("%d of %d bans were taken along, want those that fit", n, bans-1)
+		}
+		for _, m := range members.Chunk {
+			if m.StateKey == "@u000:elsewhere.test" {
+				t.Error("a ban that was taken back is back")
+			}
+		}
+	})
 }
 
 // TestSettingsFollow checks that push rules and tags come along to the successor of a room.

@@ -19,6 +19,8 @@ const (
 	MaxSize = 64 << 10
 	// maxGlobs bounds the patterns with wildcards in one list: each is tried on each event. Plain names are looked up.
 	maxGlobs = 50
+	// maxFields bounds event_fields: each is looked for in each event.
+	maxFields = 100
 )
 
 // Filter is a filter of /sync. The zero value lets everything through.
@@ -75,6 +77,9 @@ func Parse(raw []byte) (*Filter, error) {
 	}
 	if f.EventFormat != "" && f.EventFormat != "client" && f.EventFormat != "federation" {
 		return nil, fmt.Errorf("%w: event_format is neither client nor federation", ErrInvalid)
+	}
+	if len(f.EventFields) > maxFields {
+		return nil, fmt.Errorf("%w: more than %d event_fields", ErrInvalid, maxFields)
 	}
 	f.Room.rooms = newRooms(f.Room.Rooms, f.Room.NotRooms)
 	if err := errors.Join(f.Presence.check(), f.AccountData.check(), checkRooms(f.Room.Rooms, f.Room.NotRooms),

@@ -15,7 +15,7 @@ func TestParseRefuses(t *testing.T) {
 		`1`, `{`, `{"presence":"x"}`, `{"event_format":"x"}`, `{"room":{"timeline":"x"}}`, `{"room":{"state":1}}`,
 		`{"room":{"timeline":{"rooms":"x"}}}`, `{"room":{"timeline":{"types":[1]}}}`, `{"room":{"timeline":{"limit":-1}}}`,
 		`{"room":{"timeline":{"rooms":["x"]}}}`, `{"room":{"not_rooms":["x"]}}`, `{"room":{"state":{"senders":["x"]}}}`,
-		`{"account_data":{"not_senders":["x"]}}`,
+		`{"account_data":{"not_senders":["x"]}}`, `{"event_fields":[` + strings.Repeat(`"type",`, maxFields) + `"type"]}`,
 	} {
 		if f, err := Parse([]byte(bad)); !errors.Is(err, ErrInvalid) {
 			t.Errorf("%s became %+v, %v", bad, f, err)

@@ -2,7 +2,6 @@ package room
 
 import (
 	"cmp"
-	"container/heap"
 	"context"
 	"fmt"
 	"slices"
@@ -15,8 +14,6 @@ import (
 const (
 	// MaxBackfill is how many events another server gets at once.
 	MaxBackfill = 100
-	// maxWalked is how many events are looked at to find them.
-	maxWalked = 1000
 	// maxEnds is how many events a walk through a room may begin or end at.
 	maxEnds = 100
 )
@@ -196,7 +193,7 @@ func (e *Engine) BackfillFor(ctx context.Context, origin id.ServerName, roomID i
 	}
 	var found []*store.Event
 	err = e.Store.View(ctx, func(tx *store.Tx) (err error) {
-		found, err = walk(tx, room, from, nil, limit, 0)
+		found, err = newWalk(tx, room, nil, 0).find(from, limit)
 		return err
 	})
 	if err != nil {
@@ -227,7 +224,7 @@ func (e *Engine) MissingFor(ctx context.Context, origin id.ServerName, roomID id
 				from = append(from, end.PrevEvents...)
 			}
 		}
-		found, err = walk(tx, room, from, append(slices.Clone(earliest), latest...), limit, minDepth)
+		found, err = newWalk(tx, room, slices.Concat(earliest, latest), minDepth).find(from, limit)
 		return err
 	})
 	if err != nil {
@@ -235,59 +232,6 @@ func (e *Engine) MissingFor(ctx context.Context, origin id.ServerName, roomID id
 	}
 	slices.SortStableFunc(found, func(a, b *store.Event) int { return cmp.Compare(a.Position, b.Position) })
 	return e.shownTo(ctx, origin, room, found)
-}
-
-// walk goes from events into the past, the newest first, and stops at others, which do not count. It finds at most
-// MaxBackfill events, whatever the limit.
-func walk(tx *store.Tx, room *store.Room, from, stop []id.EventID, limit int, minDepth int64) ([]*store.Event, error) {
-	limit = min(limit, MaxBackfill) // it is a stranger's number
-	seen := make(map[id.EventID]bool, len(stop))
-	for _, s := range stop {
-		seen[s] = true
-	}
-	ahead := &newest{}
-	add := func(ids []id.EventID) error {
-		fresh := slices.DeleteFunc(slices.Clone(ids), func(i id.EventID) bool {
-			was := seen[i]
-			seen[i] = true
-			return was
-		})
-		list, err := tx.Events.ByID(fresh...)
-		for _, ev := range list {
-			if ev.Room == room.NID && !ev.Outlier() && ev.Depth >= minDepth {
-				heap.Push(ahead, ev)
-			}
-		}
-		return err
-	}
-	if err := add(from); err != nil {
-		return nil, err
-	}
-	var out []*store.Event
-	for walked := 0; ahead.Len() > 0 && len(out) < limit && walked < maxWalked; walked++ {
-		ev := heap.Pop(ahead).(*store.Event)
-		if !ev.Rejected {
-			out = append(out, ev)
-		}
-		if err := add(ev.PrevEvents); err != nil {
-			return nil, err
-		}
-	}
-	return out, nil
-}
-
-// newest is a heap of events. Depth comes from strangers, but decides here only what is looked at first.
-type newest []*store.Event
-
-func (h newest) Len() int           { return len(h) }
-func (h newest) Less(i, j int) bool { return h[i].Depth > h[j].Depth }
-func (h newest) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
-func (h *newest) Push(x any)        { *h = append(*h, x.(*store.Event)) }
-func (h *newest) Pop() any {
-	old := *h
-	x := old[len(old)-1]
-	*h = old[:len(old)-1]
-	return x
 }
 
 // shownTo is events as a server in the room may see them: redacted if the history of the time is not for it.

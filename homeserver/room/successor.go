@@ -24,41 +24,75 @@ var transferred = []string{
 	"m.room.name", "m.room.topic", "m.room.avatar",
 }
 
-// maxTransferred is how many bans, and how many children of a space, are transferred.
-const maxTransferred = 1000
+// foundations are the state from which other state of the new room is made.
+var foundations = []string{event.TypeCreate, event.TypePowerLevels, typeCanonicalAlias}
 
-// transferable reads the state of the old room that the new one is made of.
+func isSetting(t event.StateKeyTuple) bool {
+	return t.StateKey == "" && (slices.Contains(transferred, t.Type) || slices.Contains(foundations, t.Type))
+}
+
+const (
+	// maxTransferred is how many bans, and how many children of a space, are transferred.
+	maxTransferred = 1000
+	// maxTransferredSize bounds the bans that are looked at in bytes, and the children. They are read transferredAtOnce.
+	maxTransferredSize = 8 << 20
+	transferredAtOnce  = 50
+)
+
+// transferable reads the state of the old room that the new one is made of. The room waits for it.
 func (d *draft) transferable(ctx context.Context) (map[event.StateKeyTuple]*store.Event, error) {
 	out := map[event.StateKeyTuple]*store.Event{}
 	keys := make([]int64, 0, d.state.Map.Len())
 	for k := range d.state.Map.All {
 		keys = append(keys, k)
 	}
-	wanted := append([]string{event.TypeCreate, event.TypePowerLevels, typeCanonicalAlias}, transferred...)
+	left := false
 	err := d.e.Store.View(ctx, func(tx *store.Tx) error {
 		tuples, err := tx.States.Tuples(keys)
 		if err != nil {
 			return err
 		}
-		var nids []store.EventNID
-		for k, t := range tuples {
-			if t.Type == event.TypeMember || t.Type == typeSpaceChild || t.StateKey == "" && slices.Contains(wanted, t.Type) {
-				nids = append(nids, d.state.Map.Get(k))
+		banned, err := tx.Memberships.Users(d.room.NID, "ban")
+		if err != nil {
+			return err
+		}
+		isBanned := make(map[id.UserID]bool, len(banned))
+		for _, user := range banned {
+			isBanned[user] = true
+		}
+		var bans, children, rest []store.EventNID
+		for _, k := range slices.SortedFunc(maps.Keys(tuples), func(a, b int64) int { return strings.Compare(tuples[a].StateKey, tuples[b].StateKey) }) {
+			switch t, nid := tuples[k], d.state.Map.Get(k); {
+			case t.Type == event.TypeMember && isBanned[id.UserID(t.StateKey)]:
+				bans = append(bans, nid)
+			case t.Type == typeSpaceChild:
+				children = append(children, nid)
+			case isSetting(t):
+				rest = append(rest, nid)
 			}
 		}
-		slices.Sort(nids)
-		events, err := tx.Events.ByNID(nids...)
+		events, err := tx.Events.ByNID(rest...)
 		for _, ev := range events {
 			out[ev.Tuple()] = ev
+		}
+		for _, some := range [][]store.EventNID{bans, children} {
+			whole, err := readTransferred(tx, out, some)
+			if err != nil {
+				return err
+			}
+			left = left || !whole
 		}
 		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read the room to upgrade: %w", err)
 	}
+	if left {
+		d.warnOfLeft()
+	}
 	// What is not committed yet is known here only.
 	for t, ev := range d.known {
-		if ev != nil && (t.Type == event.TypeMember || t.Type == typeSpaceChild || t.StateKey == "" && slices.Contains(wanted, t.Type)) {
+		if ev != nil && (t.Type == event.TypeMember || t.Type == typeSpaceChild || isSetting(t)) {
 			out[t] = ev
 		}
 	}
@@ -66,6 +100,27 @@ func (d *draft) transferable(ctx context.Context) (map[event.StateKeyTuple]*stor
 		return ev.Type == event.TypeMember && ev.Membership() != "ban"
 	})
 	return out, nil
+}
+
+// readTransferred reads those of some events that are transferred, as many as may be, and says whether these are all.
+func readTransferred(tx *store.Tx, out map[event.StateKeyTuple]*store.Event, nids []store.EventNID) (whole bool, err error) {
+	n, size := 0, 0
+	for some := range slices.Chunk(nids, transferredAtOnce) {
+		events, err := tx.Events.ByNID(some...)
+		if err != nil {
+			return false, err
+		}
+		for _, ev := range events {
+			if size += len(ev.JSON); n == maxTransferred || size > maxTransferredSize {
+				return false, nil
+			}
+			if transferredContent(ev) != nil {
+				out[ev.Tuple()] = ev
+				n++
+			}
+		}
+	}
+	return true, nil
 }
 
 // successor lists the events that the new room begins with. The power levels come last: until then its creator may
@@ -95,19 +150,29 @@ func (d *draft) successor(v *event.Version, u Upgrade, state map[event.StateKeyT
 		errs = append(errs, add(typeCanonicalAlias, "", moved))
 	}
 	for _, typ := range []string{typeSpaceChild, event.TypeMember} {
-		n := 0
+		n, size := 0, 0
 		for _, t := range slices.SortedFunc(maps.Keys(state), func(a, b event.StateKeyTuple) int { return strings.Compare(a.StateKey, b.StateKey) }) {
-			if t.Type != typ || n == maxTransferred || slices.Contains(creators, id.UserID(t.StateKey)) {
+			if t.Type != typ || slices.Contains(creators, id.UserID(t.StateKey)) {
 				continue
 			}
-			if content := transferredContent(state[t]); content != nil {
-				errs = append(errs, add(typ, t.StateKey, content))
-				n++
+			content := transferredContent(state[t])
+			if content == nil {
+				continue
 			}
+			if size += len(state[t].Content); n == maxTransferred || size > maxTransferredSize {
+				d.warnOfLeft()
+				break
+			}
+			errs = append(errs, add(typ, t.StateKey, content))
+			n++
 		}
 	}
 	levels, err := d.levelsFor(v, u.User, creators, state[event.StateKeyTuple{Type: event.TypePowerLevels}])
 	return list, errors.Join(append(errs, err, add(event.TypePowerLevels, "", levels))...)
+}
+
+func (d *draft) warnOfLeft() {
+	d.e.Log.Warn("too many bans or children for the room's replacement to have them all", "room", d.room.ID)
 }
 
 // transferredContent is that of a ban or of a space's child in the new room; nil if it is not transferred.
