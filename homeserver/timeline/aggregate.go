@@ -32,8 +32,24 @@ const (
 	bundledAtOnce = 20
 )
 
-// Budget is what may still be read and written of what relates to the events of one answer. Its zero value is all there is.
-type Budget struct{ edits, bundles, references int }
+// Budget is what was spent on one answer: the bytes of what relates to its events, and what was looked at in search of them.
+// Its zero value has spent nothing.
+type Budget struct {
+	edits, bundles, references int
+	events, size               int // that were looked at, and how many bytes they have
+}
+
+// share is how many events and bytes one of so many stretches that are still to be read for the answer may look at.
+func (b *Budget) share(stretches int) (events, size int) {
+	n := max(stretches, 1)
+	return min(scanned, (maxScans-b.events)/n), min(scannedSize, (maxScansSize-b.size)/n)
+}
+
+// look counts what was looked at.
+func (b *Budget) look(events, size int) {
+	b.events += events
+	b.size += size
+}
 
 // summary is what relates to one event.
 type summary struct {

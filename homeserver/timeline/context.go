@@ -44,7 +44,7 @@ func (s *Service) Context(ctx context.Context, roomID id.RoomID, r Reader, event
 
 func (v *View) context(ev *store.Event, before, after int, f *filter.RoomEvents) (*Context, error) {
 	pass := passes(v.room.ID, f)
-	back := &reading{backwards: true, cursor: ev.Position - 1, edge: first, limit: min(before, MaxLimit), pass: pass}
+	back := &reading{backwards: true, cursor: ev.Position - 1, edge: first, limit: min(before, MaxLimit), stretches: 2, pass: pass}
 	ahead := &reading{cursor: ev.Position, edge: v.upto, limit: min(after, MaxLimit), pass: pass}
 	if ev.Position != 0 {
 		if err := v.read(back); err != nil {

@@ -13,13 +13,17 @@ import (
 )
 
 const (
-	// scanned is how many events are looked at for one page at most.
+	// scanned is how many events are looked at for one stretch of a room at most.
 	scanned = 5000
 	// maxPageSize is how many bytes a page holds of events and what is told with them, but for what is bundled: once they are
 	// reached, no further event is taken.
 	maxPageSize = 1 << 20
-	// scannedSize is how many bytes of events are looked at for one page: the event by which it is reached is the last.
+	// scannedSize is how many bytes of events are looked at for one stretch: the event by which it is reached is the last.
 	scannedSize = 16 << 20
+	// maxScans and maxScansSize bound what is looked at for one answer: both sides of an event, what stands around a hundred
+	// results, or a page and what was fetched to fill it.
+	maxScans     = 2 * scanned
+	maxScansSize = 2 * scannedSize
 	// leastBatch is how many bytes of events are read at once, if a page has not room for more.
 	leastBatch = 256 << 10
 	// maxFetches is how often older history is fetched from other servers for one page.
@@ -50,6 +54,7 @@ type reading struct {
 	limit     int
 	size      int // of the events and what is told with them, in bytes
 	most      int // how large they may get: the event by which that is reached is the last; 0: maxPageSize
+	stretches int // how many are still to be read for the answer, this one among them; 0: this one alone
 	pass      func(*store.Event) bool
 	members   map[store.EventNID]bool // those of the senders, who are told with the events; nil if they are not
 	events    []*store.Event
@@ -77,8 +82,9 @@ func (at *reading) endsHere() bool {
 // Messages reads a part of a room's history (GET /rooms/{roomId}/messages). If it ends where this server knows
 // no more, the rest is fetched from others. Errors: ErrForbidden, stream.ErrBadToken.
 func (s *Service) Messages(ctx context.Context, roomID id.RoomID, r Reader, p Page) (*Messages, error) {
-	out, at := &Messages{}, (*reading)(nil)
+	out, at, budget := &Messages{}, (*reading)(nil), &Budget{}
 	err := s.view(ctx, roomID, r, func(v *View) (err error) {
+		v.budget = budget
 		if at, out.Start, err = v.open(p); err != nil {
 			return err
 		}
@@ -91,10 +97,14 @@ func (s *Service) Messages(ctx context.Context, roomID id.RoomID, r Reader, p Pa
 		return nil, err
 	}
 	if out.Chunk == nil {
-		if err := s.readOlder(ctx, roomID, r, at); err != nil {
+		if err := s.readOlder(ctx, roomID, r, at, budget); err != nil {
 			return nil, err
 		}
-		if err := s.view(ctx, roomID, r, func(v *View) error { return v.encodePage(out, at.events, p.Filter) }); err != nil {
+		err := s.view(ctx, roomID, r, func(v *View) error {
+			v.budget = budget
+			return v.encodePage(out, at.events, p.Filter)
+		})
+		if err != nil {
 			return nil, err
 		}
 	}
@@ -107,7 +117,7 @@ func (s *Service) Messages(ctx context.Context, roomID id.RoomID, r Reader, p Pa
 }
 
 // readOlder goes on reading in what other servers send.
-func (s *Service) readOlder(ctx context.Context, roomID id.RoomID, r Reader, at *reading) error {
+func (s *Service) readOlder(ctx context.Context, roomID id.RoomID, r Reader, at *reading, budget *Budget) error {
 	for fetches := 0; at.wantsOlder() && fetches < maxFetches; fetches++ {
 		n, err := s.Backfill(ctx, roomID, at.limit-len(at.events))
 		switch {
@@ -123,7 +133,11 @@ func (s *Service) readOlder(ctx context.Context, roomID id.RoomID, r Reader, at 
 			return nil
 		}
 		at.done = false
-		if err := s.view(ctx, roomID, r, func(v *View) error { return v.read(at) }); err != nil {
+		err = s.view(ctx, roomID, r, func(v *View) error {
+			v.budget = budget
+			return v.read(at)
+		})
+		if err != nil {
 			return err
 		}
 	}
@@ -187,18 +201,19 @@ func passes(room id.RoomID, f *filter.RoomEvents) func(*store.Event) bool {
 
 // read goes on until the page is full, nothing is left, or enough was looked at.
 func (v *View) read(at *reading) error {
-	for looked, size := 0, 0; !at.full() && !at.done && looked < scanned && size < scannedSize; {
-		want := min(max(at.limit-len(at.events), 20), 200)
+	for events, size := v.budget.share(at.stretches); !at.full() && !at.done && events > 0 && size > 0; {
+		want := min(max(at.limit-len(at.events), 20), 200, events)
 		from, to := at.cursor, at.edge
 		if at.backwards {
 			from, to = at.edge, at.cursor
 		}
-		batch, more, err := v.tx.Events.RangeWithin(v.room.NID, from, to, want, max(at.room(), leastBatch), at.backwards)
+		batch, more, err := v.tx.Events.RangeWithin(v.room.NID, from, to, want, min(max(at.room(), leastBatch), size), at.backwards)
 		if err != nil {
 			return err
 		}
-		looked += len(batch)
-		size += sizeOf(batch)
+		n := sizeOf(batch)
+		v.budget.look(len(batch), n)
+		events, size = events-len(batch), size-n
 		at.done = !more
 		if err := v.take(at, batch); err != nil {
 			return err

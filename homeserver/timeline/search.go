@@ -6,11 +6,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
 
-	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/filter"
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/store"
@@ -37,6 +37,10 @@ const (
 	maxAroundSize = 2 << 20
 	// maxStateSize is how many bytes of state are returned: rooms whose state does not fit are left out.
 	maxStateSize = 2 << 20
+	// maxStateEntries is how many pieces of state are weighed for that.
+	maxStateEntries = 20_000
+	// leastStateSize is how many bytes a state event has at least, about.
+	leastStateSize = 200
 	// maxTextSize is how many bytes of a text are looked at.
 	maxTextSize = 16 << 10
 )
@@ -117,7 +121,7 @@ func (s *Service) Search(ctx context.Context, r Reader, q Search) (*Found, error
 		out.Highlights = []string{}
 		return out, nil
 	}
-	found, err := s.find(ctx, r, &q, words)
+	found, err := s.find(ctx, r, &q, words, maxSearched, maxSearchedSize)
 	if err != nil {
 		return nil, err
 	}
@@ -177,9 +181,9 @@ func (q *Search) offset() (int, error) {
 	return n, nil
 }
 
-// find looks through the reader's rooms, each to an equal share of what is looked at. Texts are compared while no snapshot
+// find looks through the reader's rooms at so many events and bytes, in each at an equal share of what is left. Texts are compared while no snapshot
 // is held, since strangers wrote them and the terms.
-func (s *Service) find(ctx context.Context, r Reader, q *Search, words []string) ([]match, error) {
+func (s *Service) find(ctx context.Context, r Reader, q *Search, words []string, events, size int) ([]match, error) {
 	var rooms []store.Membership
 	err := s.Store.View(ctx, func(tx *store.Tx) (err error) {
 		rooms, err = tx.Memberships.ByUser(r.User, "join", "leave", "ban")
@@ -192,9 +196,11 @@ func (s *Service) find(ctx context.Context, r Reader, q *Search, words []string)
 	slices.SortFunc(rooms, func(a, b store.Membership) int { return cmp.Compare(b.Position, a.Position) })
 	rooms = rooms[:min(len(rooms), maxRooms)]
 	var out []match
-	for _, m := range rooms {
-		l := &looking{Service: s, ctx: ctx, reader: r, room: m.RoomID, events: maxSearched / len(rooms), size: maxSearchedSize / len(rooms)}
+	for i, m := range rooms {
+		n, most := events/(len(rooms)-i), size/(len(rooms)-i)
+		l := &looking{Service: s, ctx: ctx, reader: r, room: m.RoomID, events: n, size: most}
 		found, err := l.findAll(q, words, maxFound-len(out))
+		events, size = events-n+l.events, size-most+l.size
 		if out = append(out, found...); err != nil || len(out) >= maxFound {
 			return out, err
 		}
@@ -386,7 +392,10 @@ func (p *page) results(found []match) ([]Result, error) {
 
 // contextOf reads what stands around a result: as much as is this one's share of what fits.
 func (p *page) contextOf(v *View, ev *store.Event) (*ResultContext, error) {
-	share := p.around / p.left / 2
+	share, stretches := p.around/p.left/2, 2*p.left
+	if p.Context.Profiles {
+		stretches = 3 * p.left // their member events are looked at as well
+	}
 	p.left--
 	pass, limit := passes(v.room.ID, nil), func(n int) int {
 		if share == 0 {
@@ -394,8 +403,8 @@ func (p *page) contextOf(v *View, ev *store.Event) (*ResultContext, error) {
 		}
 		return min(n, maxResults)
 	}
-	back := &reading{backwards: true, cursor: ev.Position - 1, edge: first, limit: limit(p.Context.Before), most: share, pass: pass}
-	ahead := &reading{cursor: ev.Position, edge: v.upto, limit: limit(p.Context.After), most: share, pass: pass}
+	back := &reading{backwards: true, cursor: ev.Position - 1, edge: first, limit: limit(p.Context.Before), most: share, stretches: stretches, pass: pass}
+	ahead := &reading{cursor: ev.Position, edge: v.upto, limit: limit(p.Context.After), most: share, stretches: stretches - 1, pass: pass}
 	out := &ResultContext{}
 	for _, side := range []struct {
 		at   *reading
@@ -416,7 +425,7 @@ func (p *page) contextOf(v *View, ev *store.Event) (*ResultContext, error) {
 		return out, nil
 	}
 	var err error
-	out.Profiles, err = p.profiles(v, slices.Concat(back.events, ahead.events, []*store.Event{ev}))
+	out.Profiles, err = p.profiles(v, slices.Concat(back.events, ahead.events, []*store.Event{ev}), stretches-2)
 	return out, err
 }
 
@@ -427,30 +436,48 @@ func (p *page) take(forms ...json.RawMessage) {
 	}
 }
 
-// profiles are how the senders of events were shown at the time; no more than there is room for.
-func (p *page) profiles(v *View, events []*store.Event) (map[id.UserID]Profile, error) {
-	out := map[id.UserID]Profile{}
-	for _, shown := range events {
+// profiles are how the senders of events were shown at the time, with the last event of each; no more than there is room for.
+// They are one of so many stretches that are still to be read.
+func (p *page) profiles(v *View, events []*store.Event, stretches int) (map[id.UserID]Profile, error) {
+	out, last := map[id.UserID]Profile{}, map[id.UserID]store.EventNID{}
+	for _, ev := range slices.Backward(events) {
+		if _, known := last[ev.Sender]; known {
+			continue
+		}
+		nid, err := v.senderOf(ev)
+		if err != nil {
+			return nil, err
+		}
+		last[ev.Sender] = nid
+	}
+	nids := slices.DeleteFunc(slices.Sorted(maps.Values(last)), func(n store.EventNID) bool { return n == 0 })
+	members, err := v.within(nids, stretches)
+	if err != nil {
+		return nil, err
+	}
+	for _, ev := range members {
 		if p.around == 0 {
 			break
 		}
-		state, err := v.tx.States.Map(shown.StateBefore)
-		if err != nil {
-			return nil, err
-		}
-		member, err := v.tx.States.Event(state, event.StateKeyTuple{Type: event.TypeMember, StateKey: string(shown.Sender)})
-		if err != nil {
-			return nil, err
-		}
-		if member != nil {
-			profile := Profile(memberOf(member))
-			if _, there := out[shown.Sender]; !there {
-				p.take(profile.DisplayName, profile.AvatarURL)
-			}
-			out[shown.Sender] = profile
-		}
+		profile := Profile(memberOf(ev))
+		out[id.UserID(*ev.StateKey)] = profile
+		p.take(profile.DisplayName, profile.AvatarURL)
 	}
 	return out, nil
+}
+
+// within reads the first of some events, as many as fit into one of so many stretches that are still to be read.
+func (v *View) within(nids []store.EventNID, stretches int) ([]*store.Event, error) {
+	sizes, err := v.tx.Events.Sizes(nids)
+	if err != nil {
+		return nil, err
+	}
+	n := 0
+	for events, size := v.budget.share(stretches); n < len(nids) && n < events && size > 0; n++ {
+		size -= sizes[nids[n]].Event
+		v.budget.look(1, sizes[nids[n]].Event)
+	}
+	return v.tx.Events.ByNID(nids[:n]...)
 }
 
 // groups sorts a page of results by what the client asked for.
@@ -481,7 +508,7 @@ func (p *page) states(found []match) (map[id.RoomID][]json.RawMessage, error) {
 	if !p.IncludeState {
 		return nil, nil
 	}
-	out, left, asked := map[id.RoomID][]json.RawMessage{}, maxStateSize, map[id.RoomID]bool{}
+	out, left, entries, asked := map[id.RoomID][]json.RawMessage{}, maxStateSize, maxStateEntries, map[id.RoomID]bool{}
 	for _, m := range found {
 		if asked[m.room] {
 			continue
@@ -491,6 +518,11 @@ func (p *page) states(found []match) (map[id.RoomID][]json.RawMessage, error) {
 		if err != nil {
 			return nil, err
 		}
+		n := v.state.Len()
+		if n*leastStateSize > left || n > entries {
+			continue
+		}
+		entries -= n
 		events, size, err := v.stateWithin(left)
 		if err != nil {
 			return nil, err
@@ -508,33 +540,26 @@ func (p *page) states(found []match) (map[id.RoomID][]json.RawMessage, error) {
 	return out, nil
 }
 
-// stateWithin reads the state of the room if it has no more bytes than that. It stops when it finds more.
-func (v *View) stateWithin(size int) (out []*store.Event, found int, err error) {
-	const leastEvent = 200
-	if found = v.state.Len() * leastEvent; found > size {
-		return nil, found, nil
-	}
+// stateWithin reads the state of the room if it has no more bytes than that. One that has more is not read.
+func (v *View) stateWithin(size int) ([]*store.Event, int, error) {
 	nids := make([]store.EventNID, 0, v.state.Len())
 	for _, nid := range v.state.All {
 		nids = append(nids, nid)
 	}
 	slices.Sort(nids)
-	found = 0
-	for chunk := range slices.Chunk(nids, 20) {
-		events, err := v.tx.Events.ByNID(chunk...)
-		if err != nil {
-			return nil, 0, err
-		}
-		sizes, err := v.weigh(events, style{noPast: true})
+	found := 0
+	for chunk := range slices.Chunk(nids, 500) {
+		sizes, err := v.tx.Events.Sizes(chunk)
 		if err != nil {
 			return nil, 0, err
 		}
 		for _, n := range sizes {
-			found += n
+			found += n.Event + n.Redaction
 		}
-		if out = append(out, events...); found > size {
+		if found > size {
 			return nil, found, nil
 		}
 	}
-	return out, found, nil
+	events, err := v.tx.Events.ByNID(nids...)
+	return events, found, err
 }

@@ -63,9 +63,19 @@ func TestSearchLooksAtBoundedBytes(t *testing.T) {
 			w.say(roomID, "alice", "needle "+strings.Repeat("x", 5000))
 		}
 		for size, want := range map[int]int{1 << 20: 40, 52_000: 10, 1: 1} {
-			n, err := timeline.CountWithin(w.Service, context.Background(), reader("alice"), roomID, "needle", size)
+			n, err := timeline.CountWithin(w.Service, context.Background(), reader("alice"), "needle", size)
 			if w.must(err); n < want-1 || n > want+1 {
 				w.Errorf("in %d bytes %d are found, want %d", size, n, want)
+			}
+		}
+		for range 20 {
+			w.say(w.create("shared"), "alice", "pin "+strings.Repeat("x", 50_000))
+		}
+		// What one room reads beyond its share is missing to the others.
+		for size, want := range map[int]int{2 << 20: 20, 200_000: 5} {
+			n, err := timeline.CountWithin(w.Service, context.Background(), reader("alice"), "pin", size)
+			if w.must(err); n > want || n < want/2 {
+				w.Errorf("in %d bytes of many rooms %d are found, want %d", size, n, want)
 			}
 		}
 		ctx, cancel := context.WithCancel(context.Background())
