@@ -182,6 +182,32 @@ func TestBackupVersions(t *testing.T) {
 	})
 }
 
+// TestErasedBackupsGoInSteps: the update that erases an account waits for no backup, whose keys are gone soon after.
+func TestErasedBackupsGoInSteps(t *testing.T) {
+	each(t, func(f *fixture) {
+		ctx := f.Context()
+		var versions []string
+		for range 2 {
+			versions = append(versions, f.newBackup())
+			_, err := f.PutBackupKeys(ctx, alice, versions[len(versions)-1], []store.BackupKey{backupKey("s", 1, 1, true)})
+			f.must(err)
+		}
+		before := f.stored()
+		f.update(func(tx *store.Tx) error { return f.UserDeleted(tx, alice) })
+		if after := f.stored(); after != before {
+			f.Errorf("%d bytes of %d are left in the update", after, before)
+		}
+		for _, version := range versions {
+			_, err := f.GetBackup(ctx, alice, version)
+			f.wants(err, keys.ErrNotFound)
+		}
+		f.must(f.Prune(ctx))
+		if after := f.stored(); after != 0 {
+			f.Errorf("%d bytes are left", after)
+		}
+	})
+}
+
 func TestBackupKeysAreSelected(t *testing.T) {
 	each(t, func(f *fixture) {
 		ctx := f.Context()

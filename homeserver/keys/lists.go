@@ -185,7 +185,7 @@ func (s *Service) Joined(tx *store.Tx, user id.UserID, servers []id.ServerName) 
 }
 
 // UserDeleted deletes the cross-signing keys and backups of a local user whose account is erased. Call it
-// in the same update.
+// in the same update. What the backups held goes some at a time, when Prune runs next: others wait for the update.
 func (s *Service) UserDeleted(tx *store.Tx, user id.UserID) error {
 	if err := tx.CrossSigning.DeleteUser(user); err != nil {
 		return err
@@ -193,7 +193,7 @@ func (s *Service) UserDeleted(tx *store.Tx, user id.UserID) error {
 	if err := tx.CrossSigning.DeleteSignatures(user); err != nil {
 		return err
 	}
-	return tx.KeyBackups.DeleteUser(user)
+	return tx.KeyBackups.DeleteAll(user)
 }
 
 // Devices is the list of a local user's devices for another server, with the number of the last update.

@@ -94,15 +94,10 @@ func (s KeyBackups) Delete(user id.UserID, version int64) error {
 	return err
 }
 
-// DeleteUser removes all backups of a user.
-func (s KeyBackups) DeleteUser(user id.UserID) error {
-	if _, err := s.tx.exec(`DELETE FROM key_backup_keys WHERE user_id = ?`, string(user)); err != nil {
-		return err
-	}
-	if _, err := s.tx.exec(`DELETE FROM key_backups WHERE user_id = ?`, string(user)); err != nil {
-		return err
-	}
-	return s.tx.Stored.clear(user, StoredKeyBackup)
+// DeleteAll is Delete for all versions of a user.
+func (s KeyBackups) DeleteAll(user id.UserID) error {
+	_, err := s.tx.exec(`UPDATE key_backups SET deleted = TRUE, keys = 0, auth_data = ? WHERE user_id = ? AND NOT deleted`, []byte("{}"), string(user))
+	return err
 }
 
 // Remains lists deleted versions that still have keys.
