@@ -1,6 +1,7 @@
 package sender
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -35,7 +36,7 @@ type batch struct {
 func (b *batch) size() int { return len(b.transaction.PDUs) + len(b.transaction.EDUs) }
 
 // deliver sends one transaction, if there is anything to send, and says whether there is more.
-func (s *Sender) deliver(server id.ServerName, q *queue) (more bool, err error) {
+func (s *Sender) deliver(server id.ServerName, q *queue, p *place) (more bool, err error) {
 	if s.Allows != nil && !s.Allows(server) {
 		return false, s.Store.Update(s.ctx, func(tx *store.Tx) error { return tx.Outbox.Delete(server, math.MaxInt64) })
 	}
@@ -46,7 +47,12 @@ func (s *Sender) deliver(server id.ServerName, q *queue) (more bool, err error) 
 	}
 	b := q.pending
 	if b.size() > 0 {
-		result, err := s.Client.SendTransaction(s.ctx, server, b.id, b.transaction)
+		ctx, end := p.hurry()
+		result, err := s.Client.SendTransaction(ctx, server, b.id, b.transaction)
+		if errors.Is(context.Cause(ctx), errSlow) && err != nil {
+			err = errSlow
+		}
+		end()
 		if err == nil {
 			s.Answered(server)
 		}

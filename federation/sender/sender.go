@@ -39,6 +39,8 @@ type Sender struct {
 	// A destination that fails is left alone for MinPause, then for twice as long each time, up to
 	// MaxPause. Zero means a second and an hour.
 	MinPause, MaxPause time.Duration
+	// Patience is how long a transaction takes up a place that others need (see places.go). Zero means two seconds.
+	Patience time.Duration
 	// SettleFor is how long Settle waits at most. Zero means five seconds.
 	SettleFor time.Duration
 
@@ -83,6 +85,9 @@ func (s *Sender) Start(ctx context.Context) error {
 	}
 	if s.MaxPause <= 0 {
 		s.MaxPause = time.Hour
+	}
+	if s.Patience <= 0 {
+		s.Patience = 2 * time.Second
 	}
 	if s.SettleFor <= 0 {
 		s.SettleFor = 5 * time.Second
@@ -304,15 +309,15 @@ func (s *Sender) poke(server id.ServerName, q *queue) {
 func (s *Sender) drain(server id.ServerName, q *queue) {
 	defer s.done.Done()
 	for {
-		leave := s.enter(server, q)
-		if leave == nil {
+		p := s.enter(server, q)
+		if p == nil {
 			return
 		}
 		s.mu.Lock()
 		q.again = false
 		s.mu.Unlock()
-		more, err := s.deliver(server, q)
-		leave()
+		more, err := s.deliver(server, q, p)
+		p.leave()
 		if s.ctx.Err() != nil {
 			return
 		}

@@ -93,7 +93,7 @@ func start(t *testing.T, db *store.DB, n *federationtest.Net, pause time.Duratio
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &sender.Sender{Store: db, Client: n.Client(t, "us.test", key), Log: slog.New(slog.DiscardHandler), MinPause: pause, SettleFor: time.Hour}
+	s := &sender.Sender{Store: db, Client: n.Client(t, "us.test", key), Log: slog.New(slog.DiscardHandler), MinPause: pause, SettleFor: time.Hour, Patience: time.Hour}
 	if err := s.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -593,4 +593,113 @@ func TestTheClientTellsWhoAnswered(t *testing.T) {
 			t.Errorf("%s: %v, told of %v", txn, err, told)
 		}
 	}
+}
+
+// TestSlowServersMakeRoom: servers that have answered and then take their time hold up none that answers; some of them may go on
+// taking it.
+func TestSlowServersMakeRoom(t *testing.T) {
+	slow := named("slow", 160)
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		n, two := federationtest.New(t, append(slow, "two.test", "us.test")...), newOther()
+		n.Serve(destination, two)
+		asked, given := make(chan id.ServerName, 1000), make(chan id.ServerName, 1000)
+		for _, name := range slow {
+			server := id.ServerName(name)
+			n.Serve(server, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+				_, _ = io.Copy(io.Discard, r.Body)
+				asked <- server
+				select {
+				case <-r.Context().Done():
+					given <- server
+				case <-t.Context().Done():
+				}
+			}))
+		}
+		s := impatient(t, db, n, io.Discard)
+		send := func(names []string) {
+			for _, name := range names {
+				s.Answered(id.ServerName(name))
+				s.SendEphemeral([]id.ServerName{id.ServerName(name)}, edu("x"))
+			}
+		}
+		s.Answered(destination)
+		send(slow[:64])
+		for range 64 {
+			<-asked
+		}
+		queue(t, db, "a")
+		two.wait(1)
+		if len(given) > 0 {
+			t.Errorf("%d servers were given up before their time", len(given))
+		}
+		send(slow[64:]) // while those that hang since the beginning have all places for that
+		queue(t, db, "b")
+		two.wait(1)
+		for len(given) > 0 {
+			if server := <-given; slices.Contains(slow[:64], string(server)) {
+				t.Errorf("%s, one of the first, was given up", server)
+			}
+		}
+	})
+}
+
+// TestSilentStrangersMakeRoom: strangers that say nothing are given up when others of their kind wait.
+func TestSilentStrangersMakeRoom(t *testing.T) {
+	strange := named("strange", 48)
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		n, two := federationtest.New(t, append(strange, "two.test", "us.test")...), newOther()
+		n.Serve(destination, two)
+		strangers, asked := silent(t, n, strange)
+		log := &safeLog{}
+		impatient(t, db, n, log)
+		err := db.Update(t.Context(), func(tx *store.Tx) error {
+			for _, server := range strangers {
+				tx.Outbox.AddEDU([]id.ServerName{server}, edu("x"))
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 16 {
+			<-asked
+		}
+		queue(t, db, "a")
+		two.wait(1)
+		if text := log.String(); !strings.Contains(text, "it takes its time") || strings.Contains(text, "deadline") {
+			t.Errorf("none was given up, or not before its time: %s", text)
+		}
+	})
+}
+
+type safeLog struct {
+	mu sync.Mutex
+	strings.Builder
+}
+
+func (l *safeLog) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.Builder.Write(p)
+}
+
+func (l *safeLog) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.Builder.String()
+}
+
+// impatient starts a sender to whom transactions soon take long.
+func impatient(t *testing.T, db *store.DB, n *federationtest.Net, log io.Writer) *sender.Sender {
+	t.Helper()
+	key, err := sign.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &sender.Sender{Store: db, Client: n.Client(t, "us.test", key), Log: slog.New(slog.NewTextHandler(log, nil)), MinPause: time.Hour, Patience: 200 * time.Millisecond}
+	if err := s.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	return s
 }
