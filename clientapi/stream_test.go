@@ -63,6 +63,7 @@ type message struct {
 				Events []json.RawMessage `json:"events"`
 			} `json:"ephemeral"`
 		} `json:"join"`
+		Leave map[id.RoomID]json.RawMessage `json:"leave"`
 	} `json:"rooms"`
 }
 

@@ -2,6 +2,7 @@ package clientsync
 
 import (
 	"encoding/json"
+	"slices"
 	"sync"
 
 	"github.com/securecomm/securecomm/homeserver/id"
@@ -76,7 +77,7 @@ func (e *Engine) advance(tx *store.Tx, p *person, now stream.Position) error {
 	}
 	for i := range changes {
 		c := &changes[i]
-		if c.User != p.user {
+		if c.User != p.user && !slices.Contains(c.Moved, p.user) {
 			continue
 		}
 		var err error

@@ -115,7 +115,8 @@ func (b *builder) stateNeeded(v *visit, t *timeline) (*stateNeeded, error) {
 		return nil, nil
 	}
 	n := &stateNeeded{lazy: b.lazy()}
-	changed := v.fresh || t.limited || t.hid || len(b.owed[v.room]) > 0 || slices.ContainsFunc(t.events, b.mayChangeState)
+	// Who is put out by an event that ties branches together is not shown it.
+	changed := v.fresh || v.left || t.limited || t.hid || len(b.owed[v.room]) > 0 || slices.ContainsFunc(t.events, b.mayChangeState)
 	var end store.StateMap
 	var err error
 	if changed {

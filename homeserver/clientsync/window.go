@@ -59,13 +59,14 @@ func (b *builder) note(w *window, c *stream.Change) {
 	mine := c.User == b.p.user
 	switch c.Kind {
 	case stream.Event:
+		mine = slices.Contains(c.Moved, b.p.user)
 		w.moved, w.deviceLists = w.moved || mine, w.deviceLists || mine
 		if !b.p.joined(c.Room) {
 			return
 		}
 		r := w.room(c.Room)
 		r.events = append(r.events, store.EventNID(c.NID))
-		if c.User != "" {
+		if c.Members {
 			r.members, w.deviceLists = true, true
 		}
 	case stream.Receipt:

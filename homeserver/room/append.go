@@ -107,8 +107,10 @@ func (a *addition) write(tx *store.Tx) error {
 			return errors.Join(err, errStale)
 		}
 	}
+	change := stream.Change{Wake: a.wake, Servers: a.servers}
 	var then func(stream.Position) error
 	if len(a.members) > 0 {
+		change.Members, change.Moved = true, a.moved()
 		then = func(p stream.Position) error { return a.writeMembers(tx, p) }
 	}
 	switch {
@@ -128,7 +130,7 @@ func (a *addition) write(tx *store.Tx) error {
 			return err
 		}
 	default:
-		tx.Events.Append(a.ev, a.wake, a.servers, then)
+		tx.Events.Append(a.ev, change, then)
 	}
 	if a.request != nil {
 		fresh, err := tx.Requests.Insert(*a.request, string(a.ev.ID), time.Now())
@@ -201,6 +203,16 @@ func (d *draft) tellJoined(tx *store.Tx, a *addition) error {
 		}
 	}
 	return nil
+}
+
+// moved are the users of this server whose memberships change.
+func (a *addition) moved() (users []id.UserID) {
+	for _, m := range a.members {
+		if m.local {
+			users = append(users, m.User)
+		}
+	}
+	return users
 }
 
 // writeMembers writes the changes of memberships, now that their position is known.

@@ -554,7 +554,8 @@ func strippedForms(v *event.Version, sender id.UserID, given []json.RawMessage) 
 
 // logAside puts a membership into the log that is no event of a history here.
 func logAside(tx *store.Tx, room *store.Room, m store.Membership, former string) {
-	change := stream.Change{Kind: stream.Event, Room: room.ID, NID: int64(m.Event), User: m.User, Wake: []id.UserID{m.User}}
+	user := []id.UserID{m.User}
+	change := stream.Change{Kind: stream.Event, Room: room.ID, NID: int64(m.Event), Members: true, Moved: user, Wake: user}
 	tx.Log(change, func(p stream.Position) error {
 		m.Position = p
 		return tx.Memberships.Set(m, former, true)

@@ -377,8 +377,7 @@ func (d *draft) enter(ctx context.Context, join event.Verified, a around, before
 	if err := d.setState(ctx, add, []stateSet{{store.StateChange{Key: key, Event: ev.NID}, ev.Tuple(), ev}}); err != nil {
 		return err
 	}
-	// Nobody else here hears of the memberships that the room came with.
-	add.wake = []id.UserID{ev.Sender}
+	add.wake = add.moved() // nobody else here was in the room
 	d.head.Extremities = []store.Extremity{{NID: ev.NID, ID: ev.ID, Depth: ev.Depth, State: ev.StateBefore, Key: key}}
 	d.leaveOut(func(store.Extremity) bool { return true }, len(d.further))
 	return nil

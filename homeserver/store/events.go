@@ -61,20 +61,17 @@ const eventColumns = `nid, event_id, room_nid, position, state_before, status, r
 
 const insertEvent = `INSERT INTO events (` + eventColumns + `) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`
 
-// Append adds a new event to the end of the log. It wakes users, is queued for servers, and calls then, which may be
-// nil, with its position.
-func (s Events) Append(e *Event, wake []id.UserID, servers []id.ServerName, then func(stream.Position) error) {
-	change := stream.Change{Kind: stream.Event, Room: e.RoomID, NID: int64(e.NID), Wake: wake, Servers: servers}
-	if e.Type == event.TypeMember && e.StateKey != nil {
-		change.User = id.UserID(*e.StateKey)
-	}
+// Append adds a new event to the end of the log. The change says what else is to be known of it: Wake, Servers, for which
+// it is queued, Members and Moved. Then, which may be nil, is called with its position.
+func (s Events) Append(e *Event, change stream.Change, then func(stream.Position) error) {
+	change.Kind, change.Room, change.NID = stream.Event, e.RoomID, int64(e.NID)
 	s.tx.Log(change, func(p stream.Position) error {
 		e.Position = p
 		if err := s.insert(e, insertEvent); err != nil {
 			return err
 		}
-		if len(servers) > 0 {
-			if err := s.tx.Outbox.AddEvent(servers, p, e.NID); err != nil {
+		if len(change.Servers) > 0 {
+			if err := s.tx.Outbox.AddEvent(change.Servers, p, e.NID); err != nil {
 				return err
 			}
 		}

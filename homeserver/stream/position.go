@@ -86,7 +86,7 @@ type Kind uint8
 
 // The kinds of changes in the log.
 const (
-	Event       Kind = iota + 1 // an event was appended to a room: Room, NID; User is the target of a membership change
+	Event       Kind = iota + 1 // an event was appended to a room: Room, NID, Members, Moved
 	Receipt                     // a receipt in Room by User
 	AccountData                 // account data of User, in Room if not empty
 	ToDevice                    // a to-device message for User's Device
@@ -104,6 +104,10 @@ type Change struct {
 	User     id.UserID
 	Device   id.DeviceID
 	NID      int64 // of an Event: the number under which the store keeps it
+	// Members says that memberships in the room changed with an Event, which need be no m.room.member: it may tie branches
+	// of the room together. Moved are those of them who are of this server.
+	Members bool
+	Moved   []id.UserID
 	// Wake names the users whose syncs have to look at the change.
 	Wake []id.UserID
 	// Servers are those that the change has to be delivered to.

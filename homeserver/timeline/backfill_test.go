@@ -34,7 +34,7 @@ func (w *world) partial(from *world, roomID id.RoomID) (*store.Room, []*store.Ev
 			return err
 		}
 		newest := &store.Event{Event: events[0].Event, NID: events[0].NID, Room: room.NID}
-		tx.Events.Append(newest, nil, nil, func(p stream.Position) error {
+		tx.Events.Append(newest, stream.Change{}, func(p stream.Position) error {
 			return tx.Memberships.Set(store.Membership{Room: room.NID, User: user("alice"), Membership: "join", Event: newest.NID, Position: p + 1}, "", true)
 		})
 		return nil
