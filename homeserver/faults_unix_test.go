@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -76,7 +77,7 @@ func TestKnownFaults(t *testing.T) {
 			}
 		}
 		s := hstest.New(t)
-		fault(t, s, func() { limit(syscall.Rlimit{Cur: 1, Max: old.Max}) }, func() { limit(old) })
+		fault(t, s, func() { limit(syscall.Rlimit{Cur: 1, Max: old.Max}) }, func() { limit(old) }, "the database cannot be written to", "the media folder cannot be written to")
 	})
 	t.Run("read-only database", func(t *testing.T) {
 		address := storetest.Postgres(t)
@@ -90,7 +91,7 @@ func TestKnownFaults(t *testing.T) {
 			storetest.TakeLock(t, address, 1)() // the setting is of new connections
 		}
 		s := hstest.New(t, hstest.Database(address))
-		fault(t, s, func() { set("on") }, func() { set("off") })
+		fault(t, s, func() { set("on") }, func() { set("off") }, "the database cannot be written to")
 	})
 	t.Run("database away", func(t *testing.T) {
 		address := storetest.Postgres(t)
@@ -101,7 +102,7 @@ func TestKnownFaults(t *testing.T) {
 		p := newProxy(t, u.Host)
 		u.Host = p.Addr().String()
 		s := hstest.New(t, hstest.Database(u.String()))
-		fault(t, s, p.cut, p.mend)
+		fault(t, s, p.cut, p.mend, "the database cannot be read")
 	})
 }
 
@@ -143,8 +144,8 @@ func TestDamagedDatabase(t *testing.T) {
 	}
 }
 
-// fault has a server with a known fault, from when it begins until it ends.
-func fault(t *testing.T, s *hstest.Server, begin, end func()) {
+// fault has a server with a known fault, from when it begins until it ends, and wants it to be told with all reasons.
+func fault(t *testing.T, s *hstest.Server, begin, end func(), reasons ...string) {
 	t.Helper()
 	log := &lines{}
 	s.LogTo(log)
@@ -190,8 +191,13 @@ func fault(t *testing.T, s *hstest.Server, begin, end func()) {
 		}
 	}
 	var health struct{ Reasons []string }
-	if err := json.NewDecoder(ask("GET", "/health").Body).Decode(&health); err != nil || len(health.Reasons) == 0 {
-		t.Errorf("no reasons are given: %v", err)
+	if err := json.NewDecoder(ask("GET", "/health").Body).Decode(&health); err != nil {
+		t.Error(err)
+	}
+	for _, reason := range reasons {
+		if !slices.Contains(health.Reasons, reason) {
+			t.Errorf("the reasons are %q, not %q", health.Reasons, reason)
+		}
 	}
 	if a := ask("GET", "/live"); a.StatusCode != http.StatusOK {
 		t.Errorf("/live: %d", a.StatusCode)

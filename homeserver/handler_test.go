@@ -91,6 +91,7 @@ func TestSlowReadersOfHTTP2(t *testing.T) {
 			p := &paced{ResponseWriter: w}
 			defer p.end()
 			if r.URL.Path == "/poll" {
+				_, _ = p.Write([]byte("still "))
 				time.Sleep(time.Hour)
 				_, _ = p.Write([]byte("here"))
 				return
@@ -116,7 +117,7 @@ func TestSlowReadersOfHTTP2(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if raw, err := io.ReadAll(poll.Body); err != nil || string(raw) != "here" {
+		if raw, err := io.ReadAll(poll.Body); err != nil || string(raw) != "still here" {
 			t.Errorf("a long poll: %q, %v", raw, err)
 		}
 		if took := <-ended; took < readingPause || took > 30*time.Minute {

@@ -39,7 +39,8 @@ func TestTricklingServersStopNobody(t *testing.T) {
 	}
 	for i := range 4 {
 		evil := hstest.NewPeer(t, s)
-		evil.Handle(media, evil.Trickle("multipart/mixed; boundary=b", []byte(begin), time.Second))
+		// Not so slow that it is cut off for that.
+		evil.Handle(media, evil.Trickle("multipart/mixed; boundary=b", []byte(begin), make([]byte, 16<<10), 500*time.Millisecond))
 		eve := s.Register(fmt.Sprint("eve", i))
 		for n := range 8 {
 			wg.Go(func() { _, _ = fetch(eve, evil, fmt.Sprint("M", n)) })

@@ -20,7 +20,7 @@
 //
 //		evil.Handle("GET /_matrix/federation/v1/state_ids/{room}", hstest.Answer(500, map[string]any{})) // it lies
 //		evil.Handle("GET /_matrix/federation/v1/event/{event}", evil.Silent)                             // it is slow
-//		evil.Handle("GET /_matrix/federation/v1/media/download/{id}", evil.Trickle("text/plain", nil, time.Second))
+//		evil.Handle("GET /_matrix/federation/v1/media/download/{id}", evil.Trickle("text/plain", nil, []byte(" "), time.Second))
 //		evil.SetDown(true)                                                                               // it is down
 //		evil.Handle("GET /_matrix/federation/v1/event/{event}", nil)                                     // honest again
 //

@@ -171,6 +171,7 @@ func (p *Peer) serve(w http.ResponseWriter, r *http.Request) {
 	down, lying := p.down, p.lying
 	p.asked = append(p.asked, r.Method+" "+r.RequestURI)
 	p.mu.Unlock()
+	p.tell() // an answer may never end
 	defer p.tell()
 	if down {
 		panic(http.ErrAbortHandler)
@@ -201,9 +202,9 @@ func (p *Peer) Silent(_ http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// Trickle makes a handler that begins an answer with some bytes at once and goes on with one byte for each pause, until who
+// Trickle makes a handler that begins an answer with some bytes at once and goes on with a piece for each pause, until who
 // asked gives up or the test ends.
-func (p *Peer) Trickle(contentType string, first []byte, pause time.Duration) http.HandlerFunc {
+func (p *Peer) Trickle(contentType string, first, piece []byte, pause time.Duration) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", contentType)
 		_, _ = w.Write(first)
@@ -213,7 +214,7 @@ func (p *Peer) Trickle(contentType string, first []byte, pause time.Duration) ht
 			}
 			select {
 			case <-ticks.C:
-				_, _ = w.Write([]byte(" "))
+				_, _ = w.Write(piece)
 			case <-r.Context().Done():
 				return
 			case <-p.closed:
