@@ -12,6 +12,7 @@ import (
 
 	"github.com/securecomm/securecomm/homeserver/account"
 	"github.com/securecomm/securecomm/homeserver/clientsync"
+	"github.com/securecomm/securecomm/homeserver/load"
 	"github.com/securecomm/securecomm/homeserver/stream"
 )
 
@@ -52,13 +53,19 @@ type greeting struct {
 	Filter json.RawMessage `json:"filter"`
 }
 
+// message is what goes out on a websocket: the answer to a request or to a sync.
+type message struct {
+	answer []byte
+	sync   *clientsync.Answer
+}
+
 // connection is one websocket.
 type connection struct {
 	*call
 	a      *API
 	socket *websocket.Conn
 	token  string
-	out    chan []byte
+	out    chan message
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 
@@ -83,7 +90,7 @@ func (a *API) stream(c *call) (any, error) {
 	c.Response().Committed, c.Response().Status = true, http.StatusSwitchingProtocols
 	defer socket.Close()
 	socket.SetReadLimit(maxEventBody + 4<<10)
-	k := &connection{call: c, a: a, socket: socket, out: make(chan []byte, streamQueue)}
+	k := &connection{call: c, a: a, socket: socket, out: make(chan message, streamQueue)}
 	ctx, cancel := context.WithCancelCause(c.Request().Context())
 	defer cancel(nil)
 	k.ctx, k.cancel = ctx, cancel
@@ -179,6 +186,14 @@ func (k *connection) run() {
 	k.read()
 	k.cancel(nil)
 	parts.Wait()
+	for {
+		select {
+		case m := <-k.out:
+			m.close()
+		default:
+			return
+		}
+	}
 }
 
 // push gathers what there is to tell.
@@ -194,7 +209,7 @@ func (k *connection) push() {
 			return
 		}
 		if !answer.Empty {
-			k.send(answer.Body)
+			k.send(message{sync: &answer})
 		}
 		k.mu.Lock()
 		k.sync.Since, k.sync.Unconfirmed, k.sync.Lost = &answer.Next, true, false
@@ -203,11 +218,64 @@ func (k *connection) push() {
 }
 
 // send queues a message. It waits while the queue is full: write ends the connection if that takes too long.
-func (k *connection) send(message []byte) {
+func (k *connection) send(m message) {
 	select {
-	case k.out <- message:
+	case k.out <- m:
 	case <-k.ctx.Done():
+		m.close()
 	}
+}
+
+func (m message) close() {
+	if m.sync != nil {
+		m.sync.Close()
+	}
+}
+
+// writeMessage writes a message. A large one has to make room for others: its connection ends then.
+func (k *connection) writeMessage(m message) error {
+	defer m.close()
+	switch {
+	case m.sync == nil:
+		return k.writeText(m.answer)
+	case m.sync.Large():
+		m.sync.Losable(func() {
+			k.cancel(load.ErrBusy)
+			_ = k.socket.NetConn().SetWriteDeadline(time.Now())
+		})
+	}
+	if m.sync.Whole() {
+		return k.writeText(m.sync.Body)
+	}
+	w, err := k.socket.NextWriter(websocket.TextMessage)
+	if err != nil {
+		return err
+	}
+	pinged := time.Now()
+	err = m.sync.Each(k.ctx, func(piece []byte) error {
+		if time.Since(pinged) > streamPing {
+			pinged = time.Now()
+			if err := k.socket.WriteControl(websocket.PingMessage, nil, pinged.Add(streamWrite)); err != nil {
+				return err
+			}
+		}
+		if err := k.socket.SetWriteDeadline(time.Now().Add(streamWrite)); err != nil {
+			return err
+		}
+		_, err := w.Write(piece)
+		return err
+	})
+	if err != nil {
+		return err // without its end, nobody takes what has gone out for the whole
+	}
+	return w.Close()
+}
+
+func (k *connection) writeText(text []byte) error {
+	if err := k.socket.SetWriteDeadline(time.Now().Add(streamWrite)); err != nil {
+		return err
+	}
+	return k.socket.WriteMessage(websocket.TextMessage, text)
 }
 
 // write is the only goroutine that writes to the socket.
@@ -220,10 +288,8 @@ func (k *connection) write() {
 	for {
 		var err error
 		select {
-		case message := <-k.out:
-			if err = k.socket.SetWriteDeadline(time.Now().Add(streamWrite)); err == nil {
-				err = k.socket.WriteMessage(websocket.TextMessage, message)
-			}
+		case m := <-k.out:
+			err = k.writeMessage(m)
 		case <-ping.C:
 			err = k.socket.WriteControl(websocket.PingMessage, nil, time.Now().Add(streamWrite))
 		case <-check.C:
@@ -240,6 +306,9 @@ func (k *connection) write() {
 			return
 		}
 		if err != nil {
+			if errors.Is(err, load.ErrBusy) {
+				k.refuse(err)
+			}
 			k.cancel(err)
 			return
 		}
@@ -255,7 +324,7 @@ func (k *connection) read() {
 		if err != nil || kind != websocket.TextMessage {
 			return
 		}
-		k.send(k.answer(raw))
+		k.send(message{answer: k.answer(raw)})
 		if k.answered != nil {
 			close(k.answered) // what is sent from now on comes after the answer
 			k.answered = nil

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/securecomm/securecomm/homeserver/clientsync"
+	"github.com/securecomm/securecomm/homeserver/load"
 	"github.com/securecomm/securecomm/homeserver/store"
 	"github.com/securecomm/securecomm/homeserver/stream"
 )
@@ -57,14 +58,62 @@ func (a *API) sync(c *call) (any, error) {
 	}
 	defer done()
 	answer, err := a.Sync.Sync(ctx, r)
+	defer answer.Close()
 	if ctx.Err() != nil {
 		return nil, fail(http.StatusRequestTimeout, "M_UNKNOWN", "the client has gone")
 	}
 	if err != nil {
 		return nil, err
 	}
-	return nil, writeAnswer(c, json.RawMessage(answer.Body))
+	return nil, writeSync(c, &answer)
 }
+
+// writeSync writes an answer. A large one has to make room for others, and what it does not hold is read meanwhile.
+func writeSync(c *call, answer *clientsync.Answer) error {
+	if answer.Large() {
+		answer.Losable(func() { _ = http.NewResponseController(c.Response()).SetWriteDeadline(time.Now()) })
+		c.Response().Writer = &losable{c.Response().Writer, answer.Lost}
+	}
+	if answer.Whole() {
+		err := writeAnswer(c, json.RawMessage(answer.Body))
+		if answer.Large() && answer.Lost() {
+			err = load.ErrBusy
+		}
+		return (&outgoing{c: c}).whole(err)
+	}
+	out := outgoing{c: c}
+	return out.whole(answer.Each(c.Request().Context(), func(piece []byte) error {
+		if !c.Response().Committed {
+			out.begin()
+		}
+		out.buf = piece
+		return out.flush()
+	}))
+}
+
+// losable writes an answer until it is lost.
+type losable struct {
+	http.ResponseWriter
+	lost func() bool
+}
+
+// losablePiece is how many bytes are written until it is looked whether the answer is lost.
+const losablePiece = 64 << 10
+
+func (w *losable) Write(p []byte) (n int, err error) {
+	for n < len(p) && err == nil {
+		if w.lost() {
+			return n, load.ErrBusy
+		}
+		var written int
+		written, err = w.ResponseWriter.Write(p[n:min(len(p), n+losablePiece)])
+		n += written
+	}
+	return n, err
+}
+
+// Unwrap is for http.ResponseController.
+func (w *losable) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // syncToken reads a token of /sync; nil if it is of a life of the database that was lost. Only tokens of histories are
 // before the beginning of the log.

@@ -7,6 +7,7 @@ import (
 	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/filter"
 	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/load"
 	"github.com/securecomm/securecomm/homeserver/pushrule"
 	"github.com/securecomm/securecomm/homeserver/store"
 	"github.com/securecomm/securecomm/homeserver/stream"
@@ -40,7 +41,9 @@ type builder struct {
 	bundles              history.Budget
 	parts                [sections]section
 	keys                 []byte // how many keys the device has left
-	gaps                 []gap
+	toldSize             int    // bytes of state that was read for the answer
+	charge               *load.Charge
+	later                []gap // in the answer as it was put together
 	// What the user's own rules may still cost, and how many bytes wait for them.
 	work    pushrule.Work
 	judging int
@@ -61,8 +64,31 @@ const (
 	sections
 )
 
-// section is a part of an answer: members of an object, or events.
-type section struct{ buf []byte }
+// section is a part of an answer: members of an object, or events, with gaps.
+type section struct {
+	buf  []byte
+	gaps []gap
+}
+
+// gap is where something is missing in a section: counts until the answer is put together, or state until it goes out.
+type gap struct {
+	at     int
+	first  bool // no other member stands before
+	unread *unread
+	state  *restOfState
+}
+
+// empty says that nothing stands in a section, nor will.
+func (s *section) empty() bool { return len(s.buf)+len(s.gaps) == 0 }
+
+// add adds another section.
+func (s *section) add(other section) {
+	for _, g := range other.gaps {
+		g.at += len(s.buf)
+		s.gaps = append(s.gaps, g)
+	}
+	s.buf = append(s.buf, other.buf...)
+}
 
 // next makes room for one more entry.
 func (s *section) next() {
@@ -107,14 +133,14 @@ func (b *builder) build() error {
 	for i := range b.parts {
 		b.any = b.any || len(b.parts[i].buf) > 0
 	}
-	return nil
+	return b.weighIn()
 }
 
 // finish puts the answer together.
 func (b *builder) finish() []byte {
 	size := 256 + len(b.keys)
 	for i := range b.parts {
-		size += len(b.parts[i].buf)
+		size += len(b.parts[i].buf) + 128*len(b.parts[i].gaps)
 	}
 	out := append(make([]byte, 0, size), '{')
 	for _, part := range []struct {
@@ -142,8 +168,8 @@ func (b *builder) appendRooms(out []byte) []byte {
 		name string
 		n    int
 	}{{"join", joinPart}, {"invite", invitePart}, {"knock", knockPart}, {"leave", leavePart}} {
-		s := b.parts[part.n].buf
-		if len(s) == 0 {
+		s := &b.parts[part.n]
+		if s.empty() {
 			continue
 		}
 		if begun {
@@ -151,12 +177,32 @@ func (b *builder) appendRooms(out []byte) []byte {
 		} else {
 			out, begun = append(out, `"rooms":{`...), true
 		}
-		out = append(append(append(appendString(out, part.name), `:{`...), s...), '}')
+		out = append(b.fill(append(appendString(out, part.name), `:{`...), s), '}')
 	}
 	if begun {
 		out = append(out, `},`...)
 	}
 	return out
+}
+
+// fill adds a section with its counts. State that is yet missing is noted with its place.
+func (b *builder) fill(out []byte, s *section) []byte {
+	from := 0
+	for _, g := range s.gaps {
+		out = append(out, s.buf[from:g.at]...)
+		if from = g.at; g.state != nil {
+			g.at = len(out)
+			b.later = append(b.later, g)
+			continue
+		}
+		if !g.first {
+			out = append(out, ',')
+		}
+		var counts section
+		g.unread.write(&counts, b.f.Room.Timeline.UnreadThreadNotifications)
+		out = append(out, counts.buf...)
+	}
+	return append(out, s.buf[from:]...)
 }
 
 // appendKeyCounts is in every answer.

@@ -11,3 +11,9 @@ func (e *Engine) WhenJudged(ev *store.Event, do func()) {
 		Event: ev.Event, Members: 3, MayNotify: func(string) bool { do(); return false },
 	}})
 }
+
+// HoldState says how many bytes of state are held in answers.
+func (e *Engine) HoldState(bytes int) { e.wholeState = bytes }
+
+// MaxWholeState is how many that are otherwise.
+const MaxWholeState = maxWholeState

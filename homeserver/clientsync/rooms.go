@@ -244,14 +244,19 @@ func (b *builder) joinedRoom(v *visit, typing []id.UserID) error {
 		return nil
 	}
 	b.stateAfter(&s, v)
-	b.place(joinPart, v.roomID, s)
+	if err := b.place(joinPart, v.roomID, s); err != nil {
+		return err
+	}
 	return b.roomUnread(v, len(s.buf) == 0)
 }
 
-func (b *builder) place(part int, room id.RoomID, s section) {
+func (b *builder) place(part int, room id.RoomID, s section) error {
 	into := &b.parts[part]
 	into.member(string(room))
-	into.buf = append(append(append(into.buf, '{'), s.buf...), '}')
+	into.buf = append(into.buf, '{')
+	into.add(s)
+	into.buf = append(into.buf, '}')
+	return b.weighIn()
 }
 
 // leftRoom tells of a room up to where the user left it.
@@ -294,8 +299,7 @@ func (b *builder) leftRoom(v *visit, m store.Membership) error {
 	if err := b.roomAccountData(&s, v); err != nil {
 		return err
 	}
-	b.place(leavePart, v.roomID, s)
-	return nil
+	return b.place(leavePart, v.roomID, s)
 }
 
 // cameTo notes who came to share the room with the user.
@@ -343,5 +347,7 @@ func (b *builder) roomAccountData(s *section, v *visit) error {
 // events adds a member {"events": [...]}.
 func (s *section) events(name string, events section) {
 	s.member(name)
-	s.buf = append(append(append(s.buf, `{"events":[`...), events.buf...), `]}`...)
+	s.buf = append(s.buf, `{"events":[`...)
+	s.add(events)
+	s.buf = append(s.buf, `]}`...)
 }

@@ -1,13 +1,18 @@
 package clientsync_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
 
+	"github.com/securecomm/securecomm/homeserver/clientsync"
+	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/load"
 	"github.com/securecomm/securecomm/homeserver/room"
 	"github.com/securecomm/securecomm/homeserver/store"
 	"github.com/securecomm/securecomm/homeserver/store/storetest"
@@ -172,5 +177,110 @@ func TestUnreadCountsLookAtBoundedBytes(t *testing.T) {
 		if n := bob.next().Rooms.Join[short].Unread.All; n < 80 {
 			t.Errorf("%d of %d messages are counted in an answer that has room for them", n, messages+1)
 		}
+	})
+}
+
+// TestLargeStateIsNotHeld: an answer holds only some megabytes of state. The rest of it is read while it goes out, some at a
+// time, and all of it arrives, as far as the filter lets it through.
+func TestLargeStateIsNotHeld(t *testing.T) {
+	const n, large = 300, 60_000
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		w, ctx := newWorld(t, db), context.Background()
+		text := fmt.Sprintf(`{"x":%q}`, strings.Repeat("x", large))
+		first, last := w.create("alice", room.Creation{}), w.create("alice", room.Creation{})
+		next := w.client("alice", `{"room":{"timeline":{"limit":1}}}`)
+		next.next()
+		for i := range n {
+			for _, r := range []id.RoomID{first, last} {
+				w.state(r, "alice", "test.large", fmt.Sprint(i), text)
+			}
+		}
+		_, err := w.rooms.Redact(ctx, last, user("alice"), w.state(last, "alice", "test.large", "0", text), json.RawMessage(text), nil)
+		w.must(err)
+		w.say(first, "alice", "last")
+		w.say(last, "alice", "last")
+		for name, c := range map[string]*client{
+			"next": next, "first": w.client("alice", ""), "limited": w.client("alice", fmt.Sprintf(`{"room":{"state":{"limit":%d}}}`, n-100)),
+		} {
+			got, err := w.sync.Sync(ctx, c.r)
+			w.must(err)
+			var out bytes.Buffer
+			largest := 0
+			w.must(got.Each(ctx, func(piece []byte) error {
+				if len(piece) < len(got.Body)/2 {
+					largest = max(largest, len(piece)) // what was not held
+				}
+				out.Write(piece)
+				return nil
+			}))
+			got.Close()
+			if len(got.Body) > 16<<20+3<<20+2<<20 || largest > 4<<20 || got.Whole() {
+				t.Errorf("%s: %d bytes are held, and then up to %d", name, len(got.Body), largest)
+			}
+			var a answer
+			w.must(json.Unmarshal(out.Bytes(), &a))
+			for r, j := range a.Rooms.Join {
+				if told := len(j.State.Events); name == "limited" && told != n-100 || name != "limited" && told < n-20 {
+					t.Errorf("%s: %d of %d events of the state are told of %s", name, told, n, r)
+				}
+			}
+		}
+		follower := &follower{*w.client("alice", `{}`), last, map[event.StateKeyTuple]ev{}}
+		if problem := follower.check(follower.sync()); problem != "" {
+			t.Error(problem)
+		}
+	})
+}
+
+// TestLargeAnswersHaveRoomByUser: answers that are not read yet take up so much memory for a user and for all. Who has the most
+// of them loses what is being read.
+func TestLargeAnswersHaveRoomByUser(t *testing.T) {
+	const large = 60_000
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		w, ctx := newWorld(t, db), context.Background()
+		text := fmt.Sprintf(`{"x":%q}`, strings.Repeat("x", large))
+		r := w.create("alice", room.Creation{})
+		for i := range 16<<20/large + 10 {
+			w.state(r, "alice", "test.large", fmt.Sprint(i), text)
+		}
+		for _, name := range []string{"bob", "carol", "dave", "erin", "frank", "grace", "heidi", "ivan", "judy"} {
+			w.join(r, name)
+		}
+		small := w.create("zoe", room.Creation{})
+		w.say(small, "zoe", "hi")
+		var open []clientsync.Answer
+		lost := 0
+		take := func(name string) error {
+			got, err := w.sync.Sync(ctx, w.client(name, "").r)
+			if err == nil {
+				if got.Large() {
+					got.Losable(func() { lost++ })
+				}
+				open = append(open, got)
+			}
+			return err
+		}
+		w.must(take("alice"))
+		if err := take("alice"); !errors.Is(err, load.ErrBusy) {
+			t.Errorf("a second answer that is as large: %v", err)
+		}
+		for _, name := range []string{"bob", "carol", "dave", "erin", "frank", "grace"} {
+			w.must(take(name))
+		}
+		if err := take("heidi"); !errors.Is(err, load.ErrBusy) || lost > 0 {
+			t.Errorf("one more who has as much: %v, %d lost theirs", err, lost)
+		}
+		if held := w.sync.Answers.Held(); held > 256<<20 || held < 200<<20 {
+			t.Errorf("answers take up %d bytes", held)
+		}
+		w.must(take("zoe"))
+		for i := range open {
+			open[i].Close()
+		}
+		if held := w.sync.Answers.Held(); held != 0 {
+			t.Errorf("in the end answers take up %d bytes", held)
+		}
+		w.must(take("heidi"))
+		open[len(open)-1].Close()
 	})
 }

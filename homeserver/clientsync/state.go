@@ -74,7 +74,7 @@ type stateNeeded struct {
 	need    map[id.UserID]bool           // those
 	sent    map[id.UserID]store.EventNID // of whom the client has been told before
 	value   func(key int64) store.EventNID
-	found   map[id.UserID]*store.Event // member events shown, by user
+	found   []*store.Event // member events shown
 }
 
 // roomState writes the state section: what the client lacks of the state at the timeline's start, or at its end.
@@ -86,7 +86,7 @@ func (b *builder) roomState(s *section, v *visit, t *timeline, n *stateNeeded) e
 		}
 	}
 	b.remember(v, t, n)
-	if len(events.buf) > 0 || v.fresh {
+	if !events.empty() || v.fresh {
 		s.events(b.stateName(), events)
 		v.toldState = true
 	}
@@ -341,37 +341,11 @@ func (b *builder) writeState(s *section, n *stateNeeded) error {
 		}
 	}
 	slices.Sort(wanted)
-	list, err := b.tx.Events.ByNID(wanted...)
-	if err != nil {
-		return err
-	}
-	return b.writeStateEvents(s, n, list)
+	return b.writeEvents(s, n, wanted)
 }
 
 // stateAllows says whether the filter of state lets an event through.
 func (b *builder) stateAllows(ev *store.Event) bool {
 	f := &b.f.Room.State
 	return f.Allows(ev.Type, ev.Sender) && f.AllowsContent(ev.Content)
-}
-
-func (b *builder) writeStateEvents(s *section, n *stateNeeded, list []*store.Event) error {
-	n.found = map[id.UserID]*store.Event{}
-	left := b.f.Room.State.Count(math.MaxInt, math.MaxInt)
-	for _, ev := range list {
-		if !b.stateAllows(ev) {
-			continue
-		}
-		if left--; left < 0 {
-			return nil
-		}
-		s.next()
-		var err error
-		if s.buf, err = b.appendStateEvent(s.buf, ev); err != nil {
-			return err
-		}
-		if ev.Type == event.TypeMember {
-			n.found[id.UserID(*ev.StateKey)] = ev
-		}
-	}
-	return nil
 }

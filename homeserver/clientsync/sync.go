@@ -12,6 +12,7 @@ import (
 	"github.com/securecomm/securecomm/homeserver/filter"
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/keys"
+	"github.com/securecomm/securecomm/homeserver/load"
 	"github.com/securecomm/securecomm/homeserver/store"
 	"github.com/securecomm/securecomm/homeserver/stream"
 )
@@ -30,11 +31,15 @@ type Options struct {
 // Engine answers syncs. All methods may be called concurrently.
 type Engine struct {
 	Options
+	// Answers is what large answers take up until they are closed, by user.
+	Answers load.Stage
 
 	people   *otter.Cache[id.UserID, *person]
 	rooms    *otter.Cache[store.StateNID, *roomFacts]
 	messages *otter.Cache[store.EventNID, *sharedMessage]
 	states   *otter.Cache[moment, store.StateMap]
+
+	wholeState int // maxWholeState, but for tests
 }
 
 const (
@@ -55,10 +60,13 @@ func New(o Options) *Engine {
 	}
 	return &Engine{
 		Options:  o,
+		Answers:  load.Stage{Each: userAnswers, All: allAnswers},
 		people:   otter.Must(&otter.Options[id.UserID, *person]{MaximumSize: keptPeople}),
 		rooms:    otter.Must(&otter.Options[store.StateNID, *roomFacts]{MaximumSize: keptFacts}),
 		messages: otter.Must(&otter.Options[store.EventNID, *sharedMessage]{MaximumWeight: keptMessages, Weigher: weighMessage}),
 		states:   otter.Must(&otter.Options[moment, store.StateMap]{MaximumSize: keptMoments}),
+
+		wholeState: maxWholeState,
 	}
 }
 
@@ -83,13 +91,17 @@ type Request struct {
 	Confirmed   stream.Position
 }
 
-// Answer is the answer to a sync.
+// Answer is the answer to a sync. It is to be closed once it is read.
 type Answer struct {
-	Body  []byte // JSON
+	Body  []byte // JSON, but for what Each adds unless it is Whole
 	Next  stream.Token
 	Empty bool // there was nothing to tell
 
 	unanswered []<-chan struct{} // requests by which the device sent events that it is shown
+	later      []gap             // state that is missing in Body
+	charge     *load.Charge      // nil unless it is large
+	e          *Engine
+	filter     *filter.Filter
 }
 
 // maxEcho bounds how long a device is not shown what it sent because the answer to the request has not gone out.
@@ -102,7 +114,10 @@ func (e *Engine) Sync(ctx context.Context, r Request) (Answer, error) {
 	if err != nil || len(answer.unanswered) == 0 {
 		return answer, err
 	}
-	return answer, hold(ctx, answer.unanswered)
+	if err = hold(ctx, answer.unanswered); err != nil {
+		answer.Close()
+	}
+	return answer, err
 }
 
 // hold waits until requests are answered, but not for long: a client that takes no answer must not keep itself from all else.
@@ -187,10 +202,17 @@ func (e *Engine) look(ctx context.Context, r *Request) (Answer, error) {
 		return err
 	})
 	if err != nil {
+		if b != nil && b.charge != nil {
+			b.charge.End()
+		}
 		return Answer{}, fmt.Errorf("sync of %s: %w", r.User, err)
 	}
 	b.judge()
-	return Answer{Body: b.finish(), Next: b.next, Empty: !b.any, unanswered: b.unanswered}, nil
+	a := Answer{Body: b.finish(), Next: b.next, Empty: !b.any, unanswered: b.unanswered, charge: b.charge, e: e, filter: r.Filter}
+	if a.later = b.later; !a.Whole() && a.charge == nil {
+		a.charge = e.Answers.Charge(string(r.User), nil)
+	}
+	return a, nil
 }
 
 // gather reads what there is to tell, up to a position.

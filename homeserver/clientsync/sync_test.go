@@ -184,9 +184,12 @@ func (c *client) next() *answer {
 	c.w.t.Helper()
 	got, err := c.w.sync.Sync(context.Background(), c.r)
 	c.w.must(err)
+	defer got.Close()
+	var text []byte
+	c.w.must(got.Each(context.Background(), func(piece []byte) error { text = append(text, piece...); return nil }))
 	var a answer
-	if err := json.Unmarshal(got.Body, &a); err != nil {
-		c.w.t.Fatalf("the answer is not JSON: %v\n%s", err, got.Body)
+	if err := json.Unmarshal(text, &a); err != nil {
+		c.w.t.Fatalf("the answer is not JSON: %v\n%s", err, text)
 	}
 	if a.Next != got.Next.String() {
 		c.w.t.Errorf("next_batch is %s, not %s", a.Next, got.Next)

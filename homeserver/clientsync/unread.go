@@ -65,40 +65,26 @@ type roomFacts struct {
 	levels  *eventauth.Context
 }
 
-// gap is where the counts of unread notifications are missing in the part of joined rooms.
-type gap struct {
-	at    int // in the part
-	first bool
-	of    *unread
-}
-
 // roomUnread leaves a gap for the counts of a room that has just been placed; first says that the room has no other
 // member.
 func (b *builder) roomUnread(v *visit, first bool) error {
 	u, err := b.unread(v)
-	b.gaps = append(b.gaps, gap{len(b.parts[joinPart].buf) - 1, first, u})
+	s := &b.parts[joinPart]
+	s.gaps = append(s.gaps, gap{at: len(s.buf) - 1, first: first, unread: u})
 	return err
 }
 
-// judge fills the gaps. Rules of users' own are asked here, when the snapshot has been given back: nobody waits for it.
+// judge finishes the counts. Rules of users' own are asked here, when the snapshot has been given back: nobody waits for it.
 func (b *builder) judge() {
-	rooms, from := b.parts[joinPart].buf, 0
-	out := make([]byte, 0, len(rooms)+128*len(b.gaps))
-	for _, g := range b.gaps {
-		for _, e := range g.of.pending {
-			g.of.note(e.at, e.shared, b.p.rules.Evaluate(&e.shared.message, e.name, &b.work))
+	for _, g := range b.parts[joinPart].gaps {
+		if g.unread == nil {
+			continue
 		}
-		g.of.pending = nil
-		out = append(out, rooms[from:g.at]...)
-		from = g.at
-		if !g.first {
-			out = append(out, ',')
+		for _, e := range g.unread.pending {
+			g.unread.note(e.at, e.shared, b.p.rules.Evaluate(&e.shared.message, e.name, &b.work))
 		}
-		var s section
-		g.of.write(&s, b.f.Room.Timeline.UnreadThreadNotifications)
-		out = append(out, s.buf...)
+		g.unread.pending = nil
 	}
-	b.parts[joinPart].buf = append(out, rooms[from:]...)
 }
 
 // note adds a notification, unless it was read.

@@ -2,6 +2,6 @@
 // sent so far, beyond an amount that is free. When there is no room, who has the most loses it first, and only to somebody
 // who has less.
 //
-// The two APIs charge the bodies that they read, and federation its answers as well. Who asks is a name to this package,
+// The two APIs charge the bodies that they read, and federation and /sync their answers as well. Who asks is a name to this package,
 // which knows nothing of users, servers or HTTP.
 package load
