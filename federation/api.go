@@ -146,6 +146,11 @@ func (a *API) Close() {
 	a.working.Wait()
 }
 
+// readingFor is the context of work that goes on without a request, for a server.
+func (a *API) readingFor(server id.ServerName) context.Context {
+	return context.WithValue(a.ctx, store.Asker{}, string(server))
+}
+
 // begin says whether work may begin that Close waits for; a.working.Done ends it.
 func (a *API) begin() bool {
 	a.mu.Lock()

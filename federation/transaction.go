@@ -70,7 +70,7 @@ func (a *API) send(c *call) (any, error) {
 			return nil, context.Canceled // the server ends: it comes again
 		}
 		defer a.working.Done()
-		ctx, cancel := context.WithTimeout(a.ctx, transactionTimeout)
+		ctx, cancel := context.WithTimeout(a.readingFor(origin), transactionTimeout)
 		defer cancel()
 		return a.receive(ctx, origin, txnID, d)
 	})

@@ -214,7 +214,7 @@ func (a *API) tryDue() (next time.Time, waiting bool, err error) {
 
 // tryAgain takes in what waited, and says what becomes of it. The error is one of writing that down.
 func (a *API) tryAgain(u store.HeldUnit) error {
-	ctx, cancel := context.WithTimeout(a.ctx, tryFor)
+	ctx, cancel := context.WithTimeout(a.readingFor(u.Origin), tryFor)
 	defer cancel()
 	err := a.takeIn(ctx, u)
 	if a.ctx.Err() != nil {

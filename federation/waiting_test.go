@@ -1,6 +1,7 @@
 package federation
 
 import (
+	"context"
 	"database/sql"
 	"encoding/json"
 	"errors"
@@ -113,6 +114,41 @@ func TestFaultsEnd(t *testing.T) {
 			t.Fatalf("answered with %d %v", status, answer)
 		}
 		<-aside
+	})
+}
+
+// askers notes for whom events are checked.
+type askers struct {
+	room.Remote
+	who chan any
+}
+
+func (a *askers) Verify(ctx context.Context, events []*event.Event) []room.VerifyResult {
+	a.who <- ctx.Value(store.Asker{})
+	return a.Remote.Verify(ctx, events)
+}
+
+// TestTransactionsAreReadFor: what is read for a transaction, and for what waits of it, counts as read for its sender.
+func TestTransactionsAreReadFor(t *testing.T) {
+	storetest.EachURL(t, func(t *testing.T, address string) {
+		n := federationtest.New(t, "us.test", "them.test")
+		us, them := newPeer(t, n, "us.test", storetest.Open(t, address)), newPeer(t, n, "them.test", storetest.Open(t, t.TempDir()+"/them.db"))
+		roomID := us.create(room.Creation{Creator: alice, Preset: "public_chat"})
+		if err := them.join(roomID, bob, "us.test"); err != nil {
+			t.Fatal(err)
+		}
+		checked := &askers{Remote: us.rooms.Remote, who: make(chan any, 1000)}
+		us.rooms.Remote, us.api.FirstPause = checked, time.Microsecond
+		breakEvents(t, address, "hindered")
+		_, body := them.sent(us, roomID, "hindered")
+		if status, answer := them.request(us, "PUT", "/_matrix/federation/v1/send/1", body, nil); status != 200 {
+			t.Fatalf("answered with %d %v", status, answer)
+		}
+		for range 2 {
+			if who := <-checked.who; who != "them.test" {
+				t.Errorf("it was read for %v", who)
+			}
+		}
 	})
 }
 

@@ -12,3 +12,18 @@ func Walk(tx *store.Tx, room *store.Room, from []id.EventID, events, size int) (
 	found, err = w.find(from, MaxBackfill)
 	return found, len(w.seen), err
 }
+
+// Sees is how many of some events a server in a room sees, and how many memberships were looked up for that and read.
+func Sees(tx *store.Tx, room *store.Room, server id.ServerName, events []*store.Event) (seen, looks, read int, err error) {
+	v := newVisibility(tx, room, server)
+	for _, ev := range events {
+		visible, err := v.visible(ev)
+		if err != nil {
+			return 0, 0, 0, err
+		}
+		if visible {
+			seen++
+		}
+	}
+	return seen, maxLooks - v.looks, len(v.members), nil
+}

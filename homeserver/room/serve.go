@@ -238,7 +238,7 @@ func (e *Engine) MissingFor(ctx context.Context, origin id.ServerName, roomID id
 func (e *Engine) shownTo(ctx context.Context, origin id.ServerName, room *store.Room, events []*store.Event) ([]*event.Event, error) {
 	out := make([]*event.Event, len(events))
 	err := e.Store.View(ctx, func(tx *store.Tx) error {
-		v := visibility{tx: tx, room: room, server: origin}
+		v := newVisibility(tx, room, origin)
 		for i, ev := range events {
 			visible, err := v.visible(ev)
 			if err != nil {
@@ -253,74 +253,6 @@ func (e *Engine) shownTo(ctx context.Context, origin id.ServerName, room *store.
 		return nil
 	})
 	return out, err
-}
-
-// visibility decides what of a room's history a server sees that is in the room now.
-type visibility struct {
-	tx     *store.Tx
-	room   *store.Room
-	server id.ServerName
-	keys   []int64 // state keys of the server's members, now and before
-	read   bool
-}
-
-func (v *visibility) visible(ev *store.Event) (bool, error) {
-	if ev.Outlier() {
-		return true, nil // state that was fetched to authorize what is visible
-	}
-	m, err := stateAfter(v.tx, ev)
-	if err != nil {
-		return false, err
-	}
-	setting, err := v.tx.States.Event(m, event.StateKeyTuple{Type: event.TypeHistoryVisibility})
-	if err != nil {
-		return false, err
-	}
-	if setting == nil {
-		return true, nil
-	}
-	allowed := map[string][]string{"joined": {"join"}, "invited": {"join", "invite"}}[event.HistoryVisibility(setting.Content)]
-	if allowed == nil {
-		return true, nil
-	}
-	if err := v.readKeys(); err != nil {
-		return false, err
-	}
-	var nids []store.EventNID
-	for _, key := range v.keys {
-		if nid := m.Get(key); nid != 0 {
-			nids = append(nids, nid)
-		}
-	}
-	members, err := v.tx.Events.ByNID(nids...)
-	return slices.ContainsFunc(members, func(member *store.Event) bool {
-		return slices.Contains(allowed, member.Membership())
-	}), err
-}
-
-// Shown decides which events of a room a server sees that is in the room, within a transaction.
-func Shown(tx *store.Tx, room *store.Room, server id.ServerName) func(*store.Event) (bool, error) {
-	v := visibility{tx: tx, room: room, server: server}
-	return v.visible
-}
-
-func (v *visibility) readKeys() error {
-	if v.read {
-		return nil
-	}
-	users, err := v.tx.Memberships.OfServer(v.room.NID, v.server)
-	if err != nil {
-		return err
-	}
-	for _, user := range users {
-		key, err := v.tx.States.FindKey(event.StateKeyTuple{Type: event.TypeMember, StateKey: string(user)})
-		if err != nil {
-			return err
-		}
-		v.keys = append(v.keys, key)
-	}
-	v.read = true
-	return nil
 }
 
 // CheckServed refuses servers that are not in a room, or barred from it.
