@@ -6,14 +6,17 @@ import (
 	"errors"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/securecomm/securecomm/config"
 	"github.com/securecomm/securecomm/homeserver"
 	"github.com/securecomm/securecomm/homeserver/hstest"
+	"github.com/securecomm/securecomm/homeserver/sign"
 )
 
 // contents are the names and the contents of all files in a folder.
@@ -39,11 +42,22 @@ func contents(t *testing.T, dir string) map[string][sha256.Size]byte {
 func TestCheckSaysWhatServeRefuses(t *testing.T) {
 	eachConfig(t, func(t *testing.T, c *config.Config) {
 		home := filepath.Dir(c.Server.DataDir)
+		all := func() map[string][sha256.Size]byte {
+			all := contents(t, home)
+			if path, embedded := strings.CutPrefix(c.DatabaseURL(), "sqlite://"); embedded {
+				maps.Copy(all, contents(t, filepath.Dir(path)))
+				// What is there for a moment only leaves its trace as well.
+				if folder, err := os.Stat(filepath.Dir(path)); err == nil {
+					all["the database's folder"] = sha256.Sum256([]byte(folder.ModTime().String()))
+				}
+			}
+			return all
+		}
 		check := func(what string, refused bool) {
 			t.Helper()
-			before := contents(t, home)
+			before := all()
 			_, err := homeserver.Check(t.Context(), c)
-			for path, now := range contents(t, home) {
+			for path, now := range all() {
 				if was, there := before[path]; !there || was != now {
 					t.Errorf("%s: looking at it changed %s", what, path)
 				}
@@ -60,11 +74,14 @@ func TestCheckSaysWhatServeRefuses(t *testing.T) {
 		}
 		check("a new server", false)
 		check("a server in use", false)
-		running, err := homeserver.New(context.Background(), c, slog.New(slog.DiscardHandler))
+		other := *c // all that is in its database is in the log still
+		other.Server.DataDir = filepath.Join(t.TempDir(), "data")
+		useFresh(t, &other)
+		running, err := homeserver.New(context.Background(), &other, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := homeserver.Check(t.Context(), c); err != nil {
+		if _, err := homeserver.Check(t.Context(), &other); err != nil {
 			t.Errorf("while it runs: %v", err)
 		}
 		if err := running.Close(); err != nil {
@@ -84,6 +101,15 @@ func TestCheckSaysWhatServeRefuses(t *testing.T) {
 		check("no key", true)
 		writeFile(t, c.SigningKeyFile(), key)
 		check("the key is there again", false)
+		now, err := sign.Load(c.SigningKeyFile())
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Federation.Enabled = true
+		check("a server that federates", false)
+		c.Server.OldKeys = []config.OldKey{{ID: now.ID, Public: now.Public(), Expired: time.UnixMilli(1)}}
+		check("a key that was replaced and is in use", true)
+		c.Federation.Enabled, c.Server.OldKeys = false, nil
 		c.Server.Name = "two.test"
 		check("another name", true)
 		c.Server.Name = "one.test"

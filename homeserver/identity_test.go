@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -118,30 +119,39 @@ func TestLostDatabase(t *testing.T) {
 				if after, _ := os.ReadDir(filepath.Dir(path)); len(after) != len(before) {
 					t.Errorf("a new database was made: %v", after)
 				}
+				if info, err := os.Stat(path); err == nil && info.Size() > 0 {
+					t.Errorf("a new database was made of what was left: %d bytes", info.Size())
+				}
 			}
 		}
 		useFresh(t, c)
 		if err := open(c); !errors.Is(err, homeserver.ErrDatabaseLost) {
 			t.Errorf("a start with an empty database: %v", err)
 		}
-		// It never said that it is in use: its key, or what it had of media, says so.
+		// Each thing that it leaves says alone that it is in use.
 		in := func(name string) string { return filepath.Join(c.Server.DataDir, name) }
-		if err := errors.Join(os.Remove(in("in-use")), os.MkdirAll(in("media/ab"), 0o700)); err != nil {
+		if err := os.MkdirAll(in("media/ab"), 0o700); err != nil {
 			t.Fatal(err)
 		}
-		for _, there := range []string{"the key and media", "media"} {
+		traces := []string{in("in-use"), c.SigningKeyFile(), in("media")}
+		for i, alone := range traces {
+			others := slices.Delete(slices.Clone(traces), i, i+1)
+			for _, other := range others {
+				if err := os.Rename(other, other+".away"); err != nil {
+					t.Fatal(err)
+				}
+			}
 			if err := open(c); !errors.Is(err, homeserver.ErrDatabaseLost) {
-				t.Errorf("a start with an empty database beside %s: %v", there, err)
+				t.Fatalf("a start with an empty database beside %s: %v", alone, err)
 			}
-			if err := os.Rename(c.SigningKeyFile(), in("moved")); err != nil && there != "media" {
-				t.Fatal(err)
+			for _, other := range others {
+				if _, err := os.Stat(other); !errors.Is(err, os.ErrNotExist) {
+					t.Errorf("a start that was refused has made %s: %v", other, err)
+				}
+				if err := os.Rename(other+".away", other); err != nil {
+					t.Fatal(err)
+				}
 			}
-		}
-		if err := os.Rename(in("moved"), c.SigningKeyFile()); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := os.Stat(in("in-use")); !errors.Is(err, os.ErrNotExist) {
-			t.Errorf("a start that was refused says that the folder is in use: %v", err)
 		}
 		writeFile(t, in("new-server"), nil)
 		for range 2 {

@@ -67,6 +67,7 @@ func TestEndsOfInvitesAndKnocks(t *testing.T) {
 			for _, end := range []string{"kick", "ban"} {
 				alice.Must("POST", "/v3/rooms/"+string(invited)+"/invite", content{"user_id": bob.ID}, nil)
 				awaitInvite(bob, invited)
+				bob.Must("GET", "/v1/room_summary/"+string(invited), nil, nil) // from the server that the invite came from
 				carol.Must("POST", "/v3/rooms/"+string(invited)+"/"+end, content{"user_id": bob.ID}, nil)
 				awaitLeft(bob, invited)
 			}
@@ -187,6 +188,28 @@ func TestKnocksAnsweredAtOnce(t *testing.T) {
 				}
 			}
 		}
+	})
+}
+
+// TestEndsOfNewerInvites: the server that an invite came from is believed when it ends a newer one, which never came here.
+func TestEndsOfNewerInvites(t *testing.T) {
+	hstest.EachWithPeer(t, func(t *testing.T, s *hstest.Server, peer *hstest.Peer) {
+		alice := s.Register("alice")
+		who := string(alice.ID)
+		room := peer.Create("11", peer.User("eve"))
+		member := func(membership string) *event.Event {
+			return room.Event(event.Proto{Type: event.TypeMember, StateKey: &who, Content: json.RawMessage(`{"membership":"` + membership + `"}`)})
+		}
+		ev := member("invite")
+		peer.Must("PUT", "/v2/invite/"+string(room.ID)+"/"+string(ev.ID), content{"room_version": "11", "event": json.RawMessage(ev.JSON), "invite_room_state": []any{}}, nil)
+		if got := membershipIn(alice, room.ID); got != "invite" {
+			t.Fatalf("an invite is shown as %q", got)
+		}
+		member("invite")
+		if refused := peer.Send(member("leave")); len(refused) > 0 {
+			t.Fatalf("refused are %v", refused)
+		}
+		awaitLeft(alice, room.ID)
 	})
 }
 
