@@ -56,11 +56,10 @@ type Options struct {
 	// RefreshLifetime is for how long behind the end of TokenLifetime a session can still be refreshed; 0: for ever.
 	RefreshLifetime time.Duration
 
-	// DevicesDeleted is called in the transaction that deletes devices, to delete what hangs on them.
-	DevicesDeleted func(tx *store.Tx, user id.UserID, devices []id.DeviceID) error
-	// DeviceRenamed is called in the transaction that changes the display name of a device, or makes one of an account that
-	// has others.
-	DeviceRenamed func(tx *store.Tx, user id.UserID, device id.DeviceID) error
+	// DevicesChanging is called before a transaction that changes devices of a user. What it returns is called in it: with
+	// those that have another display name or come to an account that has others, and with those that are deleted, to
+	// delete what hangs on them.
+	DevicesChanging func(ctx context.Context, user id.UserID) (func(tx *store.Tx, named, deleted []id.DeviceID) error, error)
 	// Erased is called in the transaction that erases a user, to delete what is kept of the user elsewhere.
 	Erased func(tx *store.Tx, user id.UserID) error
 	// ProfileChanged shows fields of a user's profile, the display name or the avatar, in all the user's rooms, or in one.
@@ -90,6 +89,11 @@ type Service struct {
 func New(o Options) *Service {
 	if o.Log == nil {
 		o.Log = slog.Default()
+	}
+	if o.DevicesChanging == nil {
+		o.DevicesChanging = func(context.Context, id.UserID) (func(*store.Tx, []id.DeviceID, []id.DeviceID) error, error) {
+			return func(*store.Tx, []id.DeviceID, []id.DeviceID) error { return nil }, nil
+		}
 	}
 	return &Service{
 		Options:  o,

@@ -190,9 +190,11 @@ func TestSessionsThatNobodyRefreshesEnd(t *testing.T) {
 		var deleted []id.DeviceID
 		s := newService(db, func(o *account.Options) {
 			o.TokenLifetime, o.RefreshLifetime = time.Nanosecond, time.Nanosecond
-			o.DevicesDeleted = func(_ *store.Tx, _ id.UserID, devices []id.DeviceID) error {
-				deleted = append(deleted, devices...)
-				return nil
+			o.DevicesChanging = func(context.Context, id.UserID) (func(*store.Tx, []id.DeviceID, []id.DeviceID) error, error) {
+				return func(_ *store.Tx, _, devices []id.DeviceID) error {
+					deleted = append(deleted, devices...)
+					return nil
+				}, nil
 			}
 		})
 		lasting, abandoned := register(t, s, "alice", false), register(t, s, "bob", true)
@@ -473,9 +475,11 @@ func TestPasswordAndDeactivation(t *testing.T) {
 		var deleted []id.DeviceID
 		s := newService(db, func(o *account.Options) {
 			o.Deactivated = func(_ context.Context, u id.UserID) error { left <- u; return nil }
-			o.DevicesDeleted = func(_ *store.Tx, _ id.UserID, devices []id.DeviceID) error {
-				deleted = append(deleted, devices...)
-				return nil
+			o.DevicesChanging = func(context.Context, id.UserID) (func(*store.Tx, []id.DeviceID, []id.DeviceID) error, error) {
+				return func(_ *store.Tx, _, devices []id.DeviceID) error {
+					deleted = append(deleted, devices...)
+					return nil
+				}, nil
 			}
 		})
 		runCtx, stop := context.WithCancel(ctx)

@@ -38,7 +38,7 @@ func (s *Service) RenameDevice(ctx context.Context, user id.UserID, device id.De
 	if err := checkDeviceName(name); err != nil {
 		return err
 	}
-	return s.DB.Update(ctx, func(tx *store.Tx) error {
+	return s.changeDevices(ctx, user, func(tx *store.Tx, tell changed) error {
 		ok, err := tx.Devices.Rename(user, device, name)
 		if err != nil {
 			return err
@@ -46,16 +46,25 @@ func (s *Service) RenameDevice(ctx context.Context, user id.UserID, device id.De
 		if !ok {
 			return fmt.Errorf("device: %w", ErrNotFound)
 		}
-		if s.DeviceRenamed != nil {
-			return s.DeviceRenamed(tx, user, device)
-		}
-		return nil
+		return tell(tx, []id.DeviceID{device}, nil)
 	})
+}
+
+// changed is what DevicesChanging returns.
+type changed = func(tx *store.Tx, named, deleted []id.DeviceID) error
+
+// changeDevices runs an update that changes devices of a user.
+func (s *Service) changeDevices(ctx context.Context, user id.UserID, fn func(tx *store.Tx, tell changed) error) error {
+	tell, err := s.DevicesChanging(ctx, user)
+	if err != nil {
+		return err
+	}
+	return s.DB.Update(ctx, func(tx *store.Tx) error { return fn(tx, tell) })
 }
 
 // DeleteDevices logs devices of a user out. Unknown ones are no error.
 func (s *Service) DeleteDevices(ctx context.Context, user id.UserID, devices ...id.DeviceID) error {
-	err := s.DB.Update(ctx, func(tx *store.Tx) error { return s.removeDevices(tx, user, devices) })
+	err := s.changeDevices(ctx, user, func(tx *store.Tx, tell changed) error { return s.removeDevices(tx, user, devices, tell) })
 	if err != nil {
 		return fmt.Errorf("delete devices: %w", err)
 	}
@@ -69,8 +78,8 @@ func (s *Service) Logout(ctx context.Context, r Requester) error {
 
 // LogoutAll ends all sessions of a user, also those that would begin with a login token that was handed out.
 func (s *Service) LogoutAll(ctx context.Context, user id.UserID) error {
-	err := s.DB.Update(ctx, func(tx *store.Tx) error {
-		return errors.Join(s.removeAllDevices(tx, user, ""), tx.Passes.DeleteUser(user))
+	err := s.changeDevices(ctx, user, func(tx *store.Tx, tell changed) error {
+		return errors.Join(s.removeAllDevices(tx, user, "", tell), tx.Passes.DeleteUser(user))
 	})
 	if err != nil {
 		return fmt.Errorf("log out everywhere: %w", err)
@@ -79,7 +88,7 @@ func (s *Service) LogoutAll(ctx context.Context, user id.UserID) error {
 }
 
 // removeAllDevices removes the devices of a user but one.
-func (s *Service) removeAllDevices(tx *store.Tx, user id.UserID, but id.DeviceID) error {
+func (s *Service) removeAllDevices(tx *store.Tx, user id.UserID, but id.DeviceID, tell changed) error {
 	all, err := tx.Devices.ByUser(user)
 	if err != nil {
 		return err
@@ -90,10 +99,10 @@ func (s *Service) removeAllDevices(tx *store.Tx, user id.UserID, but id.DeviceID
 			devices = append(devices, d.ID)
 		}
 	}
-	return s.removeDevices(tx, user, devices)
+	return s.removeDevices(tx, user, devices, tell)
 }
 
-func (s *Service) removeDevices(tx *store.Tx, user id.UserID, devices []id.DeviceID) error {
+func (s *Service) removeDevices(tx *store.Tx, user id.UserID, devices []id.DeviceID, tell changed) error {
 	var hashes [][]byte
 	var deleted []id.DeviceID
 	for _, device := range devices {
@@ -111,10 +120,10 @@ func (s *Service) removeDevices(tx *store.Tx, user id.UserID, devices []id.Devic
 		}
 	}
 	tx.AfterCommit(func() { s.sessions.forget(hashes) })
-	if len(deleted) > 0 && s.DevicesDeleted != nil {
-		return s.DevicesDeleted(tx, user, deleted)
+	if len(deleted) == 0 {
+		return nil
 	}
-	return nil
+	return tell(tx, nil, deleted)
 }
 
 // ChangePassword replaces the password of a user. With logout all devices but the requester's are logged out, and
@@ -127,7 +136,7 @@ func (s *Service) ChangePassword(ctx context.Context, r Requester, password stri
 	if err != nil {
 		return fmt.Errorf("hash a password: %w", err)
 	}
-	err = s.DB.Update(ctx, func(tx *store.Tx) error {
+	err = s.changeDevices(ctx, r.User, func(tx *store.Tx, tell changed) error {
 		u, ok, err := tx.Users.Get(r.User)
 		if err != nil {
 			return err
@@ -139,7 +148,7 @@ func (s *Service) ChangePassword(ctx context.Context, r Requester, password stri
 			return err
 		}
 		if logout {
-			return errors.Join(s.removeAllDevices(tx, r.User, r.Device), tx.Passes.DeleteUser(r.User))
+			return errors.Join(s.removeAllDevices(tx, r.User, r.Device, tell), tx.Passes.DeleteUser(r.User))
 		}
 		return nil
 	})
@@ -152,11 +161,11 @@ func (s *Service) ChangePassword(ctx context.Context, r Requester, password stri
 // Deactivate closes an account for ever: all devices are logged out, and the user leaves all rooms soon
 // after. With erase, what the user kept here is deleted too.
 func (s *Service) Deactivate(ctx context.Context, user id.UserID, erase bool) error {
-	err := s.DB.Update(ctx, func(tx *store.Tx) error {
+	err := s.changeDevices(ctx, user, func(tx *store.Tx, tell changed) error {
 		if err := tx.Users.Deactivate(user, erase); err != nil {
 			return err
 		}
-		if err := s.removeAllDevices(tx, user, ""); err != nil {
+		if err := s.removeAllDevices(tx, user, "", tell); err != nil {
 			return err
 		}
 		if err := tx.Passes.DeleteUser(user); err != nil {

@@ -178,7 +178,7 @@ func (s *Service) LoginWithToken(ctx context.Context, token string, d DeviceRequ
 // login starts a session; first runs in the same transaction.
 func (s *Service) login(ctx context.Context, user id.UserID, d DeviceRequest, first func(*store.Tx) error) (Login, error) {
 	l, t := s.newLogin(user, d)
-	err := s.DB.Update(ctx, func(tx *store.Tx) error {
+	err := s.changeDevices(ctx, user, func(tx *store.Tx, tell changed) error {
 		if first != nil {
 			if err := first(tx); err != nil {
 				return err
@@ -191,7 +191,7 @@ func (s *Service) login(ctx context.Context, user id.UserID, d DeviceRequest, fi
 		if !ok || u.Deactivated {
 			return ErrDeactivated
 		}
-		return s.openSession(tx, t, d.Name)
+		return s.openSession(tx, t, d.Name, tell)
 	})
 	if err != nil {
 		return Login{}, fmt.Errorf("log in: %w", err)
@@ -221,7 +221,7 @@ func (s *Service) makeRefreshable(l *Login, t *store.Token, refresh string) {
 }
 
 // openSession writes a session. A device that is already there keeps its name and loses its former tokens.
-func (s *Service) openSession(tx *store.Tx, t store.Token, name string) error {
+func (s *Service) openSession(tx *store.Tx, t store.Token, name string, tell changed) error {
 	gone, err := tx.Tokens.DeleteDevice(t.User, t.Device)
 	if err != nil {
 		return err
@@ -238,8 +238,8 @@ func (s *Service) openSession(tx *store.Tx, t store.Token, name string) error {
 			return err
 		} else if n > maxDevices {
 			return fmt.Errorf("%w: a user has at most %d devices; log out of some first", ErrTooMany, maxDevices)
-		} else if n > 1 && s.DeviceRenamed != nil {
-			if err := s.DeviceRenamed(tx, t.User, t.Device); err != nil {
+		} else if n > 1 {
+			if err := tell(tx, []id.DeviceID{t.Device}, nil); err != nil {
 				return err
 			}
 		}
@@ -312,12 +312,12 @@ func (s *Service) Prune(ctx context.Context) error {
 		if err != nil {
 			break
 		}
-		err = s.DB.Update(ctx, func(tx *store.Tx) error {
+		err = s.changeDevices(ctx, d.User, func(tx *store.Tx, tell changed) error {
 			lives, err := tx.Tokens.Lives(d.User, d.ID, before)
 			if err != nil || lives { // somebody has logged in as this device meanwhile
 				return err
 			}
-			return s.removeDevices(tx, d.User, []id.DeviceID{d.ID})
+			return s.removeDevices(tx, d.User, []id.DeviceID{d.ID}, tell)
 		})
 	}
 	if err != nil {

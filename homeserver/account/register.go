@@ -212,7 +212,7 @@ func (s *Service) create(ctx context.Context, user id.UserID, a Account, token [
 		if a.NoLogin {
 			return nil
 		}
-		return s.openSession(tx, t, a.Device.Name)
+		return s.openSession(tx, t, a.Device.Name, nil) // there is no other device: nobody is told
 	})
 	if err != nil {
 		return Login{}, err

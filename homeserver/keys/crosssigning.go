@@ -199,8 +199,13 @@ func inUse(yes bool) error {
 	return nil
 }
 
-// signingKeysChanged logs that cross-signing keys of a local user changed, and tells other servers.
+// signingKeysChanged logs that cross-signing keys of a local user changed, and tells other servers. If that is much, they
+// are to fetch the list of the user's devices, which has the keys as well.
 func (s *Service) signingKeysChanged(tx *store.Tx, user id.UserID, who audience) error {
+	who, err := s.still(tx, user, who)
+	if err != nil {
+		return err
+	}
 	tx.DeviceLists.Log(user, true, who.local)
 	if len(who.servers) == 0 {
 		return nil
@@ -209,9 +214,21 @@ func (s *Service) signingKeysChanged(tx *store.Tx, user id.UserID, who audience)
 	if err != nil {
 		return err
 	}
-	return sendEDU(tx, who.servers, "m.signing_key_update", struct {
+	edu, err := encodeEDU("m.signing_key_update", struct {
 		UserID         id.UserID       `json:"user_id"`
 		MasterKey      json.RawMessage `json:"master_key,omitempty"`
 		SelfSigningKey json.RawMessage `json:"self_signing_key,omitempty"`
 	}{user, now[master].JSON, now[selfSigning].JSON})
+	if err != nil {
+		return err
+	}
+	if len(edu)*len(who.servers) <= maxTold {
+		tx.Outbox.AddEDU(who.servers, edu)
+		return nil
+	}
+	_, number, err := tx.DeviceLists.NextStreamID(user)
+	if err != nil {
+		return err
+	}
+	return sendMissed(tx, user, id.DeviceID(now[master].ID), number, who.servers)
 }

@@ -85,11 +85,22 @@ func (f *fixture) addDevice(user id.UserID, device id.DeviceID) {
 // deleteDevice does what the account package does.
 func (f *fixture) deleteDevice(user id.UserID, device id.DeviceID) {
 	f.Helper()
+	f.changeDevices(user, nil, func(tx *store.Tx) error {
+		_, err := tx.Devices.Delete(user, device)
+		return err
+	}, device)
+}
+
+// changeDevices does what the account package does when it changes devices.
+func (f *fixture) changeDevices(user id.UserID, named []id.DeviceID, change func(tx *store.Tx) error, deleted ...id.DeviceID) {
+	f.Helper()
+	tell, err := f.DevicesChanging(f.Context(), user)
+	f.must(err)
 	f.update(func(tx *store.Tx) error {
-		if _, err := tx.Devices.Delete(user, device); err != nil {
+		if err := change(tx); err != nil {
 			return err
 		}
-		return f.DevicesDeleted(tx, user, []id.DeviceID{device})
+		return tell(tx, named, deleted)
 	})
 }
 

@@ -9,16 +9,18 @@ import (
 
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/store"
+	"github.com/securecomm/securecomm/homeserver/stream"
 )
 
 // audience is who has to hear of a change of a user's devices: who shares a room with the user.
 type audience struct {
 	local   []id.UserID
 	servers []id.ServerName
+	at      stream.Position // when
 }
 
-// audience finds out who shares a room with a user. Who comes to share one later hears of the user's
-// devices by that.
+// audience finds out who shares a room with a user, which takes long for who shares rooms with many: it is done before the
+// update that tells them.
 func (s *Service) audience(ctx context.Context, user id.UserID) (who audience, err error) {
 	err = s.Store.View(ctx, func(tx *store.Tx) error {
 		who, err = s.audienceIn(tx, user)
@@ -27,12 +29,24 @@ func (s *Service) audience(ctx context.Context, user id.UserID) (who audience, e
 	return who, err
 }
 
+// still is an audience as it is in an update, which is the same unless somebody has joined a room of the user since. Who
+// comes to share one later hears of the user's devices by that.
+func (s *Service) still(tx *store.Tx, user id.UserID, who audience) (audience, error) {
+	if joined, err := tx.Memberships.SharesSince(user, who.at); err != nil || !joined {
+		return who, err
+	}
+	return s.audienceIn(tx, user)
+}
+
 func (s *Service) audienceIn(tx *store.Tx, user id.UserID) (audience, error) {
 	sharing, err := tx.Memberships.Sharing(user)
 	if err != nil {
 		return audience{}, err
 	}
 	var who audience
+	if who.at, err = tx.Position(); err != nil {
+		return audience{}, err
+	}
 	servers := map[id.ServerName]bool{}
 	for _, u := range sharing {
 		if !s.isLocal(u) {
@@ -59,53 +73,77 @@ type listUpdate struct {
 	Keys        json.RawMessage `json:"keys,omitempty"`
 }
 
+const (
+	// maxTold and maxToldDevices are how many bytes a change queues for other servers, and how many devices it tells them
+	// of. Of what is more they are told that it is there: they fetch the list.
+	maxTold        = 1 << 20
+	maxToldDevices = 20
+	// neverSent is a number that no update has: they begin at the time, in milliseconds. Whoever gets an update that
+	// comes behind it has missed something, and fetches the list (Server-Server API, "Device Management").
+	neverSent = 1
+)
+
 // listChanged logs that devices of a local user changed and tells other servers how they are now.
 func (s *Service) listChanged(tx *store.Tx, user id.UserID, who audience, devices ...id.DeviceID) error {
+	who, err := s.still(tx, user, who)
+	if err != nil {
+		return err
+	}
 	tx.DeviceLists.Log(user, true, who.local)
+	return s.sendDevices(tx, user, devices, who.servers)
+}
+
+// sendDevices tells servers how devices of a local user are now. It is numbered even if there is no server to be told, so
+// that one that comes back notices that it missed something.
+func (s *Service) sendDevices(tx *store.Tx, user id.UserID, devices []id.DeviceID, servers []id.ServerName) error {
+	told, edus := 0, make([][]byte, 0, len(devices))
 	for _, device := range devices {
-		if err := s.sendDevice(tx, user, device, who.servers); err != nil {
+		before, number, err := tx.DeviceLists.NextStreamID(user)
+		if err != nil || len(servers) == 0 {
 			return err
 		}
+		u := listUpdate{UserID: user, DeviceID: device, StreamID: number, PrevID: []int64{}}
+		if before > 0 {
+			u.PrevID = append(u.PrevID, before)
+		}
+		edu, err := encodeDevice(tx, u)
+		if err != nil {
+			return err
+		}
+		if told += len(edu) * len(servers); told > maxTold || len(devices) > maxToldDevices {
+			return sendMissed(tx, user, device, number, servers)
+		}
+		edus = append(edus, edu)
+	}
+	for _, edu := range edus {
+		tx.Outbox.AddEDU(servers, edu)
 	}
 	return nil
 }
 
-// sendDevice tells servers how a device of a local user is now. It is numbered even if there is no server
-// to be told, so that one that comes back notices that it missed something.
-func (s *Service) sendDevice(tx *store.Tx, user id.UserID, device id.DeviceID, servers []id.ServerName) error {
-	before, number, err := tx.DeviceLists.NextStreamID(user)
-	if err != nil || len(servers) == 0 {
-		return err
-	}
-	u := listUpdate{UserID: user, DeviceID: device, StreamID: number, PrevID: []int64{}}
-	if before > 0 {
-		u.PrevID = append(u.PrevID, before)
-	}
-	return s.sendUpdate(tx, u, servers)
-}
-
-// sendUpdate tells servers how the device that an update names is now.
-func (s *Service) sendUpdate(tx *store.Tx, u listUpdate, servers []id.ServerName) error {
-	user, device := u.UserID, u.DeviceID
-	d, ok, err := tx.Devices.Get(user, device)
-	if err != nil {
-		return err
-	}
-	if u.Deleted = !ok; ok {
-		u.DisplayName = d.DisplayName
-		if u.Keys, err = tx.DeviceKeys.Get(user, device); err != nil {
-			return err
-		}
-	}
-	return sendEDU(tx, servers, "m.device_list_update", u)
-}
-
-func sendEDU(tx *store.Tx, servers []id.ServerName, typ string, content any) error {
-	edu, err := encodeEDU(typ, content)
+// sendMissed makes servers fetch the list of a local user's devices that do not have it as it is. They are told no more,
+// so that what is written for many servers is small.
+func sendMissed(tx *store.Tx, user id.UserID, device id.DeviceID, number int64, servers []id.ServerName) error {
+	edu, err := encodeEDU("m.device_list_update", listUpdate{UserID: user, DeviceID: device, StreamID: number, PrevID: []int64{neverSent}})
 	if err == nil {
 		tx.Outbox.AddEDU(servers, edu)
 	}
 	return err
+}
+
+// encodeDevice says how the device that an update names is now.
+func encodeDevice(tx *store.Tx, u listUpdate) ([]byte, error) {
+	d, ok, err := tx.Devices.Get(u.UserID, u.DeviceID)
+	if err != nil {
+		return nil, err
+	}
+	if u.Deleted = !ok; ok {
+		u.DisplayName = d.DisplayName
+		if u.Keys, err = tx.DeviceKeys.Get(u.UserID, u.DeviceID); err != nil {
+			return nil, err
+		}
+	}
+	return encodeEDU("m.device_list_update", u)
 }
 
 func encodeEDU(typ string, content any) ([]byte, error) {
@@ -119,69 +157,51 @@ func encodeEDU(typ string, content any) ([]byte, error) {
 	return edu, nil
 }
 
-// DevicesDeleted deletes what hangs on devices of a local user that have just been deleted, and tells who
-// has to know. Call it in the same update.
-func (s *Service) DevicesDeleted(tx *store.Tx, user id.UserID, devices []id.DeviceID) error {
-	who, err := s.audienceIn(tx, user)
+// DevicesChanging is to be called before an update that changes devices of a local user, and what it returns in the update:
+// with the devices that are new or have another display name, and with those that have just been deleted. It deletes what
+// hangs on these and tells who has to know.
+func (s *Service) DevicesChanging(ctx context.Context, user id.UserID) (func(tx *store.Tx, named, deleted []id.DeviceID) error, error) {
+	who, err := s.audience(ctx, user)
 	if err != nil {
-		return err
+		return nil, fmt.Errorf("who hears of devices: %w", err)
 	}
-	for _, device := range devices {
-		if _, err := tx.DeviceKeys.Delete(user, device); err != nil {
-			return err
+	return func(tx *store.Tx, named, deleted []id.DeviceID) error {
+		for _, device := range deleted {
+			if _, err := tx.DeviceKeys.Delete(user, device); err != nil {
+				return err
+			}
+			if err := tx.OneTimeKeys.DeleteDevice(user, device); err != nil {
+				return err
+			}
+			if err := tx.ToDevice.DeleteDevice(user, device); err != nil {
+				return err
+			}
 		}
-		if err := tx.OneTimeKeys.DeleteDevice(user, device); err != nil {
-			return err
-		}
-		if err := tx.ToDevice.DeleteDevice(user, device); err != nil {
-			return err
-		}
-		if err := s.sendDevice(tx, user, device, who.servers); err != nil {
-			return err
-		}
-	}
-	// Devices without keys count: clients list them too.
-	tx.DeviceLists.Log(user, true, who.local)
-	return nil
+		// Devices without keys count: clients list them too.
+		return s.listChanged(tx, user, who, slices.Concat(named, deleted)...)
+	}, nil
 }
 
-// DeviceRenamed tells who has to know that a device of a local user is new, or has another display name. Call it in
-// the update that changes it.
-func (s *Service) DeviceRenamed(tx *store.Tx, user id.UserID, device id.DeviceID) error {
-	who, err := s.audienceIn(tx, user)
-	if err != nil {
-		return err
-	}
-	return s.listChanged(tx, user, who, device)
-}
-
-// Joined tells servers that have come to share a room with a local user of the user's devices. Call it in
+// Joined has servers that have come to share a room with a local user fetch the list of the user's devices. Call it in
 // the update by which the user joins, with the servers in the room. Nothing has changed, so no number is taken: servers
-// that are not told would miss it. Without a previous number, an update makes those fetch the list that don't have it as it is.
+// that are not told would miss it. Those that have the list as it is can tell by the number.
 func (s *Service) Joined(tx *store.Tx, user id.UserID, servers []id.ServerName) error {
 	servers = slices.DeleteFunc(slices.Clone(servers), func(n id.ServerName) bool { return n == s.Server })
 	if len(servers) == 0 {
 		return nil
 	}
-	devices, err := tx.Devices.ByUser(user)
-	if err != nil {
+	device, ok, err := tx.Devices.First(user)
+	if err != nil || !ok {
 		return err
 	}
 	list, err := tx.DeviceLists.Get(user)
+	if err == nil && list.StreamID == 0 {
+		_, list.StreamID, err = tx.DeviceLists.NextStreamID(user)
+	}
 	if err != nil {
 		return err
 	}
-	if list.StreamID == 0 && len(devices) > 0 {
-		if _, list.StreamID, err = tx.DeviceLists.NextStreamID(user); err != nil {
-			return err
-		}
-	}
-	for _, d := range devices {
-		if err := s.sendUpdate(tx, listUpdate{UserID: user, DeviceID: d.ID, StreamID: list.StreamID, PrevID: []int64{}}, servers); err != nil {
-			return err
-		}
-	}
-	return nil
+	return sendMissed(tx, user, device, list.StreamID, servers)
 }
 
 // UserDeleted deletes the cross-signing keys and backups of a local user whose account is erased. Call it

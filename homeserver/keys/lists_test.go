@@ -97,25 +97,23 @@ func TestOtherServersHearOfDevices(t *testing.T) {
 		}
 		f.update(func(tx *store.Tx) error { return f.Joined(tx, alice, []id.ServerName{here, there}) })
 		f.upload(alice, "A", "2")
-		f.update(func(tx *store.Tx) error {
-			if _, err := tx.Devices.Rename(alice, "A", "new"); err != nil {
-				return err
-			}
-			return f.DeviceRenamed(tx, alice, "A")
+		f.changeDevices(alice, []id.DeviceID{"A"}, func(tx *store.Tx) error {
+			_, err := tx.Devices.Rename(alice, "A", "new")
+			return err
 		})
 		f.deleteDevice(alice, "A")
 		got := f.sent()
 		if len(got) != 4 {
 			f.Fatalf("sent %v", got)
 		}
-		prev, number := []any{}, 0.0 // the first is the announcement to who comes to share a room
+		prev, number := []any{1.0}, 0.0 // the first makes who comes to share a room fetch the list
 		for i, e := range got {
 			n, _ := e.Content["stream_id"].(float64)
 			if e.Type != "m.device_list_update" || n <= number || !reflect.DeepEqual(e.Content["prev_id"], prev) {
 				f.Errorf("update %d is %v", i, e)
 			}
 			prev, number = []any{n}, n
-			if (e.Content["keys"] == nil) != (i == 3) || (e.Content["deleted"] == true) != (i == 3) {
+			if (e.Content["keys"] == nil) != (i == 0 || i == 3) || (e.Content["deleted"] == true) != (i == 3) {
 				f.Errorf("update %d is %v", i, e)
 			}
 		}

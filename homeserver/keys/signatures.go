@@ -132,6 +132,9 @@ func (u *signatureUpload) run(ctx context.Context, step []signedObject) error {
 		if u.own, err = signingKeysOf(tx, u.user); err != nil {
 			return err
 		}
+		if u.who, err = u.s.still(tx, u.user, u.who); err != nil {
+			return err
+		}
 		for i := range step {
 			err := u.take(&step[i])
 			if err != nil && !isRefusal(err) {

@@ -40,6 +40,12 @@ func (s Devices) Get(user id.UserID, device id.DeviceID) (Device, bool, error) {
 	return d, ok, err
 }
 
+// First is one of the devices of a user; false if there is none.
+func (s Devices) First(user id.UserID) (device id.DeviceID, ok bool, err error) {
+	ok, err = s.tx.row([]any{&device}, `SELECT device_id FROM devices WHERE user_id = ? ORDER BY device_id LIMIT 1`, string(user))
+	return device, ok, err
+}
+
 // ByUser lists the devices of a user.
 func (s Devices) ByUser(user id.UserID) ([]Device, error) {
 	var out []Device

@@ -112,6 +112,14 @@ func (s Memberships) Sharing(user id.UserID) ([]id.UserID, error) {
 		WHERE m.user_id = ? AND m.membership = 'join' ORDER BY o.user_id`, string(user))
 }
 
+// SharesSince says whether somebody has joined a room behind a position that a user is joined to, or the user has. Others'
+// changes since are few, so that it is quick.
+func (s Memberships) SharesSince(user id.UserID, p stream.Position) (bool, error) {
+	var one int
+	return s.tx.row([]any{&one}, `SELECT 1 FROM memberships o WHERE o.position > ? AND o.membership = 'join' AND EXISTS (
+		SELECT 1 FROM memberships m WHERE m.room_nid = o.room_nid AND m.user_id = ? AND m.membership = 'join') LIMIT 1`, int64(p), string(user))
+}
+
 // OfServer lists the users of a server who have or had any membership in a room.
 func (s Memberships) OfServer(room RoomNID, server id.ServerName) ([]id.UserID, error) {
 	users, err := s.users(`SELECT user_id FROM memberships WHERE room_nid = ? AND user_id LIKE ? ESCAPE '!' ORDER BY user_id`,
