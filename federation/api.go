@@ -73,12 +73,14 @@ type API struct {
 
 	flights singleflight.Group // transactions under way
 	kept    chan struct{}      // has something while a unit waits that retry has not looked at
-	mu      sync.Mutex         // over ended, and the beginning of work
+	mu      sync.Mutex         // over ended, the beginning of work, and entering
 	ended   bool
-	working sync.WaitGroup
-	once    sync.Once
-	ctx     context.Context
-	cancel  context.CancelFunc
+	// entering are the rooms of which units wait for a user of this server to come into them.
+	entering map[id.RoomID]bool
+	working  sync.WaitGroup
+	once     sync.Once
+	ctx      context.Context
+	cancel   context.CancelFunc
 }
 
 // routes is the table of all routes, in the order of the specification.

@@ -100,7 +100,7 @@ func (a *API) receive(ctx context.Context, origin id.ServerName, txnID string, d
 	if answer != nil {
 		return answer, nil
 	}
-	results, late := a.receiveEvents(ctx, origin, d.PDUs)
+	results, late, entering := a.receiveEvents(ctx, origin, d.PDUs)
 	late = append(late, a.receiveEDUs(ctx, origin, d.EDUs)...)
 	if a.ctx.Err() != nil {
 		return nil, fmt.Errorf("receive a transaction: %w", a.ctx.Err()) // the server ends: it comes again
@@ -132,10 +132,10 @@ func (a *API) receive(ctx context.Context, origin id.ServerName, txnID string, d
 		a.setAside(l.origin, l.HeldSize, errFullest)
 	}
 	if len(late) > 0 {
-		select {
-		case a.kept <- struct{}{}:
-		default:
-		}
+		a.wakeRetry()
+	}
+	for _, roomID := range entering {
+		a.awaitEntry(roomID)
 	}
 	return answer, nil
 }
@@ -146,10 +146,11 @@ type verdict struct {
 }
 
 // receiveEvents hands events to their rooms, in their order, several rooms at once. It returns what is to be said of each,
-// and those that a fault of ours kept out.
-func (a *API) receiveEvents(ctx context.Context, origin id.ServerName, pdus []json.RawMessage) (map[id.EventID]verdict, []store.HeldUnit) {
+// those that a fault of ours kept out, and the rooms of these that a user of ours is about to come into.
+func (a *API) receiveEvents(
+	ctx context.Context, origin id.ServerName, pdus []json.RawMessage,
+) (out map[id.EventID]verdict, late []store.HeldUnit, entering []id.RoomID) {
 	rooms, out := byRoom(pdus)
-	var late []store.HeldUnit
 	var mu sync.Mutex
 	var group errgroup.Group // the trouble of one room does not stop the work on others
 	group.SetLimit(parallelRooms)
@@ -165,6 +166,7 @@ func (a *API) receiveEvents(ctx context.Context, origin id.ServerName, pdus []js
 					level := slog.LevelWarn
 					if errors.Is(r.Err, room.ErrEntering) {
 						level = slog.LevelDebug
+						entering = append(entering, roomID)
 					}
 					a.Log.Log(ctx, level, "an event waits to be received again", "room", roomID, "event", r.ID, "origin", origin, "err", r.Err)
 					late = append(late, store.HeldUnit{Origin: origin, Room: roomID, JSON: raw[i]})
@@ -179,7 +181,7 @@ func (a *API) receiveEvents(ctx context.Context, origin id.ServerName, pdus []js
 		})
 	}
 	_ = group.Wait() // none returns an error
-	return out, late
+	return out, late, entering
 }
 
 // worthWaiting says whether events are kept until the keys can be had with which they are signed: anybody can sign with

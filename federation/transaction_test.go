@@ -20,7 +20,7 @@ import (
 func TestPanicsEndNoProcess(t *testing.T) {
 	a := &API{Server: "us.test", Log: slog.New(slog.DiscardHandler)}
 	pdus := []json.RawMessage{json.RawMessage(`{"room_id":"!a:us.test"}`), json.RawMessage(`{"room_id":"!a:us.test"}`), json.RawMessage(`{"room_id":"!b:us.test"}`)}
-	if out, late := a.receiveEvents(t.Context(), "them.test", pdus); len(late) != 3 || len(out) != 0 {
+	if out, late, _ := a.receiveEvents(t.Context(), "them.test", pdus); len(late) != 3 || len(out) != 0 {
 		t.Errorf("events: %v, %v", out, late)
 	}
 	edus := []json.RawMessage{json.RawMessage(`{"edu_type":"m.receipt","content":{"!a:us.test":{}}}`), json.RawMessage(`{"edu_type":"m.direct_to_device","content":{}}`)}

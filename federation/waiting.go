@@ -17,7 +17,7 @@ import (
 )
 
 // What a fault of ours keeps from being taken in is no verdict: the transaction is answered, and the unit waits in the
-// database to be tried again. So do events of a room that a user of this server is just about to come into.
+// database to be tried again. So do events of a room that a user of this server is just about to come into, until that is over.
 
 const (
 	// maxWaiting and maxWaitingBytes bound what waits of one server, maxAllWaiting and maxAllWaitingBytes of all.
@@ -225,12 +225,52 @@ func (a *API) tryAgain(u store.HeldUnit) error {
 		again = false
 		a.setAside(u.Origin, store.HeldSize{Count: 1, Bytes: int64(len(u.JSON))}, err, "room", u.Room, "tries", u.Tries)
 	}
-	return a.Store.Update(a.ctx, func(tx *store.Tx) error {
+	written := a.Store.Update(a.ctx, func(tx *store.Tx) error {
 		if again {
 			return tx.Held.Delay(u.NID, time.Now().Add(a.pause(u.Tries)))
 		}
 		return tx.Held.Delete([]int64{u.NID})
 	})
+	if again && errors.Is(err, room.ErrEntering) {
+		a.awaitEntry(u.Room)
+	}
+	return written
+}
+
+// awaitEntry has what waits of a room be tried once no user of this server is about to come into it any longer, whether one
+// is in or not. What is to be tried has to be written before. The caller's own work is one that Close waits for.
+func (a *API) awaitEntry(roomID id.RoomID) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.entering[roomID] {
+		return
+	}
+	if a.entering == nil {
+		a.entering = map[id.RoomID]bool{}
+	}
+	a.entering[roomID] = true
+	a.working.Go(func() {
+		select {
+		case <-a.Rooms.Entered(roomID):
+		case <-a.ctx.Done():
+			return // a join does not outlive its server
+		}
+		a.mu.Lock()
+		delete(a.entering, roomID) // who comes from here on waits anew
+		a.mu.Unlock()
+		if err := a.Store.Update(a.ctx, func(tx *store.Tx) error { return tx.Held.Hasten(roomID, time.Now()) }); err != nil {
+			a.Log.Warn("what waited for a user to come into a room is tried later", "room", roomID, "err", err)
+		}
+		a.wakeRetry()
+	})
+}
+
+// wakeRetry has retry look at what waits.
+func (a *API) wakeRetry() {
+	select {
+	case a.kept <- struct{}{}:
+	default:
+	}
 }
 
 func (a *API) takeIn(ctx context.Context, u store.HeldUnit) error {

@@ -62,7 +62,7 @@ type Engine struct {
 
 	mu       sync.Mutex
 	rooms    map[id.RoomID]*live
-	entering map[id.RoomID]int // how many local users are about to come into a room by way of other servers
+	entering map[id.RoomID]*entering
 	graphs   map[store.RoomNID]*authGraph
 	lastTime int64 // what uniqueTime gave out last
 }

@@ -137,25 +137,50 @@ func mostTelling(errs []error) error {
 // enters notes that a user is about to come into a room, or to knock: from the moment at which another server has the join,
 // those in the room send what happens in it, long before it is known here. The function returned says that the user is in, or not to come.
 func (e *Engine) enters(roomID id.RoomID) (entered func()) {
-	add := func(n int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.entering == nil {
+		e.entering = map[id.RoomID]*entering{}
+	}
+	all := e.entering[roomID]
+	if all == nil {
+		all = &entering{over: make(chan struct{})}
+		e.entering[roomID] = all
+	}
+	all.users++
+	return func() {
 		e.mu.Lock()
 		defer e.mu.Unlock()
-		if e.entering == nil {
-			e.entering = map[id.RoomID]int{}
-		}
-		if e.entering[roomID] += n; e.entering[roomID] == 0 {
+		if all.users--; all.users == 0 {
 			delete(e.entering, roomID)
+			close(all.over)
 		}
 	}
-	add(1)
-	return func() { add(-1) }
+}
+
+// entering are the local users who are about to come into a room by way of other servers.
+type entering struct {
+	users int
+	over  chan struct{} // closed once there are none
 }
 
 // anyEnters says whether users are about to come into a room.
 func (e *Engine) anyEnters(roomID id.RoomID) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.entering[roomID] > 0
+	return e.entering[roomID] != nil
+}
+
+// Entered is closed once no user is about to come into a room: what ErrEntering kept out may be tried again.
+func (e *Engine) Entered(roomID id.RoomID) <-chan struct{} {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if all := e.entering[roomID]; all != nil {
+		return all.over
+	}
+	over := make(chan struct{})
+	close(over)
+	return over
 }
 
 func (e *Engine) joinThrough(ctx context.Context, server id.ServerName, c Change) error {

@@ -105,6 +105,12 @@ func (s Held) Delay(nid int64, due time.Time) error {
 	return err
 }
 
+// Hasten makes all units of a room due at a time.
+func (s Held) Hasten(room id.RoomID, due time.Time) error {
+	_, err := s.tx.exec(`UPDATE held_units SET due = ? WHERE room_id = ?`, due.UnixMilli(), string(room))
+	return err
+}
+
 // Delete removes units that are taken in, refused, or given up.
 func (s Held) Delete(nids []int64) error {
 	if len(nids) == 0 {
