@@ -2,9 +2,11 @@ package homeserver_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/securecomm/securecomm/homeserver/hstest"
+	"github.com/securecomm/securecomm/homeserver/id"
 )
 
 // TestStateWithoutAWayBack: nobody shuts themselves out by accident, or shows what was not meant to be shown. What is
@@ -105,6 +107,69 @@ func TestStateWithoutAWayBack(t *testing.T) {
 			}
 		}
 		alice.CreateRoom(content{"room_alias_name": "mine", "initial_state": []any{content{"type": "m.room.canonical_alias", "content": content{"alias": "#mine:one.test"}}}})
+	})
+}
+
+// TestCreationContent: what stands in m.room.create can never be changed, so it has to be readable, and gives no power to who
+// could never come into the room or whom there is not: in a new room, and in one that replaces another.
+func TestCreationContent(t *testing.T) {
+	hstest.Each(t, func(t *testing.T, s *hstest.Server) {
+		alice, carol, gone := s.Register("alice"), s.Register("carol"), s.Register("gone")
+		gone.Must("POST", "/v3/account/deactivate", content{"auth": content{
+			"type": "m.login.password", "identifier": content{"type": "m.id.user", "user": gone.ID}, "password": "wordpass-gone",
+		}}, nil)
+		nobody, outsider := "@nobody:"+string(s.Name), "@bob:elsewhere.test"
+		for _, c := range []struct {
+			create content
+			ok     bool
+		}{
+			{content{"m.federate": nil}, false},
+			{content{"m.federate": "false"}, false},
+			{content{"m.federate": 0}, false},
+			{content{"m.federate": true}, true},
+			{content{"type": nil}, false},
+			{content{"type": []any{"m.space"}}, false},
+			{content{"type": "m.space"}, true},
+			{content{"predecessor": nil}, false},
+			{content{"predecessor": content{}}, false},
+			{content{"predecessor": content{"room_id": 1}}, false},
+			{content{"predecessor": content{"room_id": "!r:one.test", "event_id": 5}}, false},
+			{content{"predecessor": content{"room_id": "!r:one.test"}}, true},
+			{content{"additional_creators": nil}, false},
+			{content{"additional_creators": carol.ID}, false},
+			{content{"additional_creators": []any{1}}, false},
+			{content{"additional_creators": []any{"carol"}}, false},
+			{content{"additional_creators": []any{nobody}}, false},
+			{content{"additional_creators": []any{gone.ID}}, false},
+			{content{"additional_creators": []any{outsider}, "m.federate": false}, false},
+			{content{"additional_creators": []any{outsider}, "m.federate": true}, true},
+			{content{"additional_creators": []any{carol.ID}, "m.federate": false}, true},
+			{content{"room_version": "1", "creator": outsider}, true}, // which are written over
+		} {
+			status, body := alice.Do("POST", "/v3/createRoom", content{"creation_content": c.create, "room_version": "12"})
+			if c.ok && status != 200 || !c.ok && (status != 400 || !strings.Contains(string(body), "M_INVALID_PARAM")) {
+				t.Errorf("%v: %d %s", c.create, status, body)
+			}
+		}
+		alice.Refused("POST", "/v3/createRoom", content{"preset": "trusted_private_chat", "invite": []any{nobody}, "room_version": "12"}, 400, "M_INVALID_PARAM")
+		room := alice.CreateRoom(content{"creation_content": content{"m.federate": false, "type": "m.space"}, "room_version": "11"})
+		upgrade := "/v3/rooms/" + string(room) + "/upgrade"
+		for _, creator := range []any{outsider, nobody, gone.ID, "carol"} {
+			alice.Refused("POST", upgrade, content{"new_version": "12", "additional_creators": []any{creator}}, 400, "M_INVALID_PARAM")
+		}
+		var next struct {
+			Room id.RoomID `json:"replacement_room"`
+		}
+		alice.Must("POST", upgrade, content{"new_version": "12", "additional_creators": []any{carol.ID}}, &next)
+		var create struct {
+			Federate *bool  `json:"m.federate"`
+			Type     string `json:"type"`
+			Version  string `json:"room_version"`
+		}
+		alice.Must("GET", "/v3/rooms/"+string(next.Room)+"/state/m.room.create/", nil, &create)
+		if create.Federate == nil || *create.Federate || create.Type != "m.space" || create.Version != "12" {
+			t.Errorf("the room that replaces it is %+v", create)
+		}
 	})
 }
 

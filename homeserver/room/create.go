@@ -176,6 +176,9 @@ func (d *draft) inviteOwn(ctx context.Context, c Creation) error {
 // createDraft builds the first events of a room.
 // The second is the creator's join, which shows a profile.
 func (e *Engine) createDraft(ctx context.Context, v *event.Version, protos []event.Proto, shown *Profile) (*live, *draft, error) {
+	if err := e.checkCreateContent(ctx, v, protos[0].Content); err != nil {
+		return nil, nil, err
+	}
 	nid, err := e.Store.NextNumber(ctx)
 	if err != nil {
 		return nil, nil, err
@@ -297,16 +300,9 @@ func (c *Creation) addCreators(v *event.Version, create map[string]json.RawMessa
 	if !v.PrivilegedCreators {
 		return nil
 	}
-	var additional []id.UserID
-	if raw, ok := create["additional_creators"]; ok {
-		if err := json.Unmarshal(raw, &additional); err != nil {
-			return fmt.Errorf("%w: additional_creators is not a list of user IDs", ErrBadRequest)
-		}
-		for _, u := range additional {
-			if _, err := id.ParseUserID(string(u)); err != nil {
-				return fmt.Errorf("%w: additional_creators: %w", ErrBadRequest, err)
-			}
-		}
+	additional, err := creatorsIn(v, create)
+	if err != nil {
+		return err
 	}
 	if c.Preset == "trusted_private_chat" {
 		for _, u := range c.Invite {

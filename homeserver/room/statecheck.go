@@ -180,29 +180,14 @@ func staysWhole(target *store.Event) bool {
 	return target.StateKeyIs(aclTuple.Type, "") || target.StateKeyIs(typeEncryption, "")
 }
 
-// checkCreation checks what a new room is to begin with, as far as it could not be taken back.
+// checkCreation checks what a new room is to begin with, as far as it could not be taken back. See checkCreateContent, too.
 func (e *Engine) checkCreation(c *Creation) error {
-	federate := true
-	if raw, ok := c.CreationContent["m.federate"]; ok && json.Unmarshal(raw, &federate) != nil {
-		return fmt.Errorf("%w: m.federate must be true or false", ErrBadRequest)
+	federate, err := federates(c.CreationContent)
+	if err != nil {
+		return err
 	}
 	if foreign := c.foreign(e.Server); !federate && len(foreign) > 0 {
 		return fmt.Errorf("%w: %s cannot be invited into a room for users of this server only", ErrBadRequest, foreign[0])
-	}
-	var kind string
-	if raw, ok := c.CreationContent["type"]; ok && json.Unmarshal(raw, &kind) != nil {
-		return fmt.Errorf("%w: the type of a room must be a string", ErrBadRequest)
-	}
-	if raw, ok := c.CreationContent["predecessor"]; ok {
-		var predecessor struct {
-			RoomID string `json:"room_id"`
-		}
-		if json.Unmarshal(raw, &predecessor) != nil {
-			return fmt.Errorf("%w: predecessor must be an object with a room_id", ErrBadRequest)
-		}
-		if _, err := id.ParseRoomID(predecessor.RoomID); err != nil {
-			return fmt.Errorf("%w: predecessor: %w", ErrBadRequest, err)
-		}
 	}
 	for _, s := range c.InitialState {
 		if len(s.Content) == 0 {
@@ -213,6 +198,107 @@ func (e *Engine) checkCreation(c *Creation) error {
 		}
 	}
 	return nil
+}
+
+// checkCreateContent checks what a new room's m.room.create says, which nobody can ever change: that it can be read, and whom it
+// gives all power.
+func (e *Engine) checkCreateContent(ctx context.Context, v *event.Version, raw json.RawMessage) error {
+	var create map[string]json.RawMessage
+	if err := json.Unmarshal(raw, &create); err != nil {
+		return fmt.Errorf("%w: %s: the content is no object", ErrBadRequest, event.TypeCreate)
+	}
+	federate, err := federates(create)
+	if err != nil {
+		return err
+	}
+	if raw, ok := create["type"]; ok && !isText(raw) {
+		return fmt.Errorf("%w: the type of a room must be a string", ErrBadRequest)
+	}
+	if raw, ok := create["predecessor"]; ok {
+		if err := checkPredecessor(raw); err != nil {
+			return fmt.Errorf("%w: predecessor: %w", ErrBadRequest, err)
+		}
+	}
+	creators, err := creatorsIn(v, create)
+	if err != nil || len(creators) == 0 {
+		return err
+	}
+	return e.checkCreators(ctx, creators, federate)
+}
+
+// federates reads whether a room is for users of all servers.
+func federates(create map[string]json.RawMessage) (bool, error) {
+	var federate *bool
+	raw, ok := create["m.federate"]
+	if !ok {
+		return true, nil
+	}
+	if json.Unmarshal(raw, &federate) != nil || federate == nil {
+		return false, fmt.Errorf("%w: m.federate must be true or false", ErrBadRequest)
+	}
+	return *federate, nil
+}
+
+func isText(raw json.RawMessage) bool {
+	var text *string
+	return json.Unmarshal(raw, &text) == nil && text != nil
+}
+
+func checkPredecessor(raw json.RawMessage) error {
+	var former struct {
+		Room  string          `json:"room_id"`
+		Event json.RawMessage `json:"event_id"`
+	}
+	if json.Unmarshal(raw, &former) != nil {
+		return fmt.Errorf("it must be an object with a room_id")
+	}
+	if _, err := id.ParseRoomID(former.Room); err != nil {
+		return err
+	}
+	if former.Event != nil && !isText(former.Event) {
+		return fmt.Errorf("event_id must be the ID of an event")
+	}
+	return nil
+}
+
+// creatorsIn reads whom m.room.create names as creators beside its sender.
+func creatorsIn(v *event.Version, create map[string]json.RawMessage) ([]id.UserID, error) {
+	raw, ok := create["additional_creators"]
+	if !ok || !v.PrivilegedCreators {
+		return nil, nil
+	}
+	var creators []id.UserID
+	if json.Unmarshal(raw, &creators) != nil || creators == nil {
+		return nil, fmt.Errorf("%w: additional_creators must be a list of user IDs", ErrBadRequest)
+	}
+	for _, u := range creators {
+		if _, err := id.ParseUserID(string(u)); err != nil {
+			return nil, fmt.Errorf("%w: additional_creators: %w", ErrBadRequest, err)
+		}
+	}
+	return creators, nil
+}
+
+// checkCreators refuses creators who could never come into the room, and those whom this server does not have: whoever
+// took such a name later would have all power in the room.
+func (e *Engine) checkCreators(ctx context.Context, creators []id.UserID, federate bool) error {
+	var own []id.UserID
+	for _, u := range creators {
+		if u.Server() == e.Server {
+			own = append(own, u)
+		} else if !federate {
+			return fmt.Errorf("%w: %s cannot be a creator of a room for users of this server only", ErrBadRequest, u)
+		}
+	}
+	return e.Store.View(ctx, func(tx *store.Tx) error {
+		known, err := tx.Users.Active(own)
+		for _, u := range own {
+			if err == nil && !known[u] {
+				return fmt.Errorf("%w: additional_creators: this server has no user %s", ErrBadRequest, u)
+			}
+		}
+		return err
+	})
 }
 
 // mayFederate refuses users of other servers if the room is for those of its creator's server only: an invite would lead

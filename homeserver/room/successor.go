@@ -205,10 +205,12 @@ func (d *draft) createContent(v *event.Version, u Upgrade, old *store.Event) (ma
 		predecessor["event_id"] = x[len(x)-1].ID
 	}
 	create := map[string]json.RawMessage{}
-	for _, key := range []string{"type", "m.federate"} {
-		if raw, ok := former[key]; ok {
-			create[key] = raw
-		}
+	// What can't be read counts as not given, in the old room too.
+	if raw := former["type"]; isText(raw) {
+		create["type"] = raw
+	}
+	if federate, err := federates(former); err == nil && !federate {
+		create["m.federate"] = json.RawMessage("false")
 	}
 	members := map[string]any{"room_version": v.ID, "predecessor": predecessor}
 	if !v.UseCreateSender {

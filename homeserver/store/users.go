@@ -32,6 +32,11 @@ func (s Users) Get(user id.UserID) (User, bool, error) {
 	return u, ok, err
 }
 
+// Active tells which of some users there are, and not deactivated.
+func (s Users) Active(users []id.UserID) (map[id.UserID]bool, error) {
+	return s.tx.DeviceLists.subset(users, `SELECT user_id FROM users WHERE user_id IN (?) AND NOT deactivated`)
+}
+
 // Count counts the accounts that are not deactivated.
 func (s Users) Count() (int, error) {
 	var n int
