@@ -276,7 +276,10 @@ func (r *Remote) Hierarchy(ctx context.Context, server id.ServerName, roomID id.
 	}
 	level := &directory.Level{Inaccessible: answer.InaccessibleChildren}
 	if err := json.Unmarshal(answer.Room, &level.Room); err != nil {
-		return nil, fmt.Errorf("the hierarchy of %s at %s: %w", roomID, server, err)
+		return nil, fmt.Errorf("%w: the hierarchy of %s at %s: %w", room.ErrBadAnswer, roomID, server, err)
+	}
+	if level.Room.RoomID != roomID {
+		return nil, fmt.Errorf("%w: asked for %s, %s tells of %s", room.ErrBadAnswer, roomID, server, level.Room.RoomID)
 	}
 	for _, raw := range answer.Children {
 		var child directory.Summary

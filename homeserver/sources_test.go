@@ -1,7 +1,10 @@
 package homeserver_test
 
 import (
+	"encoding/json"
+	"net/http"
 	"net/url"
+	"strings"
 	"testing"
 
 	"github.com/securecomm/securecomm/homeserver/hstest"
@@ -60,5 +63,62 @@ func TestEachServerSpeaksForItself(t *testing.T) {
 	// Within the trap it is what the trap says, and stands there once; so the trap is left closed.
 	if got := readHierarchy(alice, space, "?max_depth=1").names(); got != "space trap truth" {
 		t.Errorf("the space shows %s", got)
+	}
+}
+
+// TestUnknownIsNotAbsent: that there is no such room is said only if a server says so that was asked. Of one that is down, or
+// answers nonsense, it is told that it does, as where somebody joins.
+func TestUnknownIsNotAbsent(t *testing.T) {
+	s := hstest.NewFederating(t)
+	alice := s.Register("alice")
+	absent := hstest.Answer(404, map[string]any{"errcode": "M_NOT_FOUND", "error": "no such room"})
+	const unreached, nonsense = "no server that could answer was reached", "makes no sense"
+	for name, c := range map[string]struct {
+		answer                   http.HandlerFunc // nil: the server is down
+		summary, hierarchy, join int
+		says                     string
+	}{
+		"is down":          {nil, 502, 502, 502, unreached},
+		"fails":            {hstest.Answer(500, map[string]any{"errcode": "M_UNKNOWN", "error": "oh"}), 502, 502, 502, unreached},
+		"knows no such":    {hstest.Answer(404, map[string]any{"errcode": "M_UNRECOGNIZED", "error": "what?"}), 502, 502, 502, unreached},
+		"knows no room":    {absent, 404, 403, 404, ""},
+		"lets nobody look": {hstest.Answer(403, map[string]any{"errcode": "M_FORBIDDEN", "error": "no"}), 404, 403, 403, ""},
+		"is not JSON":      {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>")) }, 502, 502, 502, unreached},
+		"tells no room":    {hstest.Answer(200, map[string]any{"room": 5, "children": []any{}}), 502, 502, 0, nonsense},
+		"tells of another": {hstest.Answer(200, map[string]any{"room": map[string]any{"room_id": "!other:one.test", "join_rule": "public"}, "children": []any{}}), 502, 502, 0, nonsense},
+	} {
+		t.Run(name, func(t *testing.T) {
+			peer := hstest.NewPeer(t, s)
+			for _, endpoint := range []string{"hierarchy/{room}", "make_join/{room}/{user}"} {
+				if c.answer != nil {
+					peer.Handle("GET /_matrix/federation/v1/"+endpoint, c.answer)
+				}
+			}
+			peer.SetDown(c.answer == nil)
+			room := "!room:" + string(peer.Name)
+			check := func(what, method, path string, want int) {
+				t.Helper()
+				status, raw := alice.Do(method, path, nil)
+				var answer struct {
+					Code string `json:"errcode"`
+					Text string `json:"error"`
+				}
+				if err := json.Unmarshal(raw, &answer); err != nil || status != want {
+					t.Errorf("%s: %d %s, want %d", what, status, raw, want)
+				}
+				if want == 502 && (answer.Code != "M_UNKNOWN" || !strings.Contains(answer.Text, c.says)) {
+					t.Errorf("%s: %s", what, raw)
+				}
+			}
+			check("the summary", "GET", "/v1/room_summary/"+url.PathEscape(room)+"?via="+string(peer.Name), c.summary)
+			check("the hierarchy", "GET", "/v1/rooms/"+url.PathEscape(room)+"/hierarchy", c.hierarchy)
+			if c.join != 0 {
+				check("a join", "POST", "/v3/join/"+url.PathEscape(room)+"?via="+string(peer.Name), c.join)
+			}
+			// Another one may know the room that this one has never heard of.
+			other := hstest.NewPeer(t, s)
+			other.Handle("GET /_matrix/federation/v1/hierarchy/{room}", absent)
+			check("the summary, with another server", "GET", "/v1/room_summary/"+url.PathEscape(room)+"?via="+string(other.Name)+"&via="+string(peer.Name), c.summary)
+		})
 	}
 }

@@ -33,7 +33,8 @@ type Remote interface {
 	ResolveAlias(ctx context.Context, alias id.RoomAlias) (Found, error)
 	// PublicRooms asks another server for its list.
 	PublicRooms(ctx context.Context, server id.ServerName, q Query) (*Page, error)
-	// Hierarchy asks another server for a room and its children. The answer is not looked through yet.
+	// Hierarchy asks another server for a room and its children. The answer is of that room, but not looked through yet.
+	// Errors: those of room.Remote.
 	Hierarchy(ctx context.Context, server id.ServerName, room id.RoomID, suggestedOnly bool) (*Level, error)
 }
 

@@ -337,7 +337,7 @@ type step struct {
 }
 
 // Hierarchy reads a part of a space for a user. Errors: ErrForbidden if the space itself is not for the user,
-// ErrBadQuery.
+// ErrBadQuery, and those of Preview if no server says anything of the space itself. What is in it is left out then.
 func (s *Service) Hierarchy(ctx context.Context, user id.UserID, root id.RoomID, q HierarchyQuery) (*HierarchyPage, error) {
 	at, err := q.place()
 	if err != nil {
@@ -398,7 +398,9 @@ func (w *walk) visit(ctx context.Context, to step) (n *Node, level *Level, err e
 				return nil, nil, err
 			}
 		}
-		n, level = w.ask(ctx, to)
+		if n, level, err = w.ask(ctx, to); err != nil {
+			return nil, nil, err
+		}
 	}
 	if n == nil {
 		return nil, nil, nil
@@ -415,25 +417,30 @@ func (w *walk) visit(ctx context.Context, to step) (n *Node, level *Level, err e
 }
 
 // ask finds out from other servers what there is to know of a room; what was told with its parent is enough if it is
-// no space itself. What was told with another space says nothing of the room.
-func (w *walk) ask(ctx context.Context, to step) (*Node, *Level) {
+// no space itself. What was told with another space says nothing of the room. That nobody could tell is an error where the
+// walk begins only.
+func (w *walk) ask(ctx context.Context, to step) (*Node, *Level, error) {
 	if to.above != nil {
 		if told := to.above.child(to.room); told != nil && told.RoomType != spaceType {
-			return &Node{Summary: *told, ChildrenState: []json.RawMessage{}}, nil
+			return &Node{Summary: *told, ChildrenState: []json.RawMessage{}}, nil, nil
 		}
 		if slices.Contains(to.above.Inaccessible, to.room) {
-			return nil, nil
+			return nil, nil, nil
 		}
 	}
 	if w.asked >= maxAsked {
-		return nil, nil
+		return nil, nil, nil
 	}
 	w.asked++
-	level := w.s.ask(ctx, to.room, to.via, w.suggestedOnly)
-	if level == nil {
-		return nil, nil
+	level, err := w.s.ask(ctx, to.room, to.via, w.suggestedOnly)
+	switch {
+	case level != nil:
+		return &level.Room, level, nil
+	case err != nil && to.depth == 0 && !saysNo(err):
+		return nil, nil, err
+	default:
+		return nil, nil, nil
 	}
-	return &level.Room, level
 }
 
 // child is what a level says of a child; nil if it says nothing.

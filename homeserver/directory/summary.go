@@ -34,7 +34,8 @@ type Preview struct {
 const spaceType = "m.space"
 
 // Preview summarizes a room for a user, or for anybody if the user is empty. Rooms that this server is not in are
-// asked of other servers, but only for users. Error: ErrNoRoom.
+// asked of other servers, but only for users. Errors: ErrNoRoom; room.ErrUnreachable or room.ErrBadAnswer if no server says
+// anything of the room, and one of them might have known it.
 func (s *Service) Preview(ctx context.Context, user id.UserID, roomID id.RoomID, via []id.ServerName) (*Preview, error) {
 	known, err := s.look(ctx, roomID, false, nil)
 	if err != nil {
@@ -46,7 +47,10 @@ func (s *Service) Preview(ctx context.Context, user id.UserID, roomID id.RoomID,
 		if err != nil {
 			return nil, err
 		}
-		level := s.ask(ctx, roomID, slices.Concat(via, from), false)
+		level, err := s.ask(ctx, roomID, slices.Concat(via, from), false)
+		if err != nil && !saysNo(err) {
+			return nil, err
+		}
 		if level != nil {
 			known = &level.Room
 		}
@@ -230,12 +234,19 @@ type keptLevel struct {
 	until time.Time
 }
 
-// ask asks other servers about a room, one after another; nil if none of them tells. What each tells is remembered for a
-// while, for those who would ask it.
-func (s *Service) ask(ctx context.Context, roomID id.RoomID, via []id.ServerName, suggestedOnly bool) *Level {
+// saysNo says whether servers that were asked about a room answered that there is none, or not for this server.
+func saysNo(err error) bool {
+	return errors.Is(err, room.ErrNotFound) || errors.Is(err, room.ErrForbidden)
+}
+
+// ask asks other servers about a room, one after another. What each tells is remembered for a while, for those who would
+// ask it. The error is the most telling of those of all servers, as where somebody joins; there is neither that nor an
+// answer if there is nobody to ask.
+func (s *Service) ask(ctx context.Context, roomID id.RoomID, via []id.ServerName, suggestedOnly bool) (*Level, error) {
 	if s.Remote == nil {
-		return nil
+		return nil, nil
 	}
+	var errs []error
 	asked := map[id.ServerName]bool{"": true, s.Server: true}
 	for _, server := range via {
 		if asked[server] || len(asked) >= maxVia+2 || ctx.Err() != nil {
@@ -244,21 +255,25 @@ func (s *Service) ask(ctx context.Context, roomID id.RoomID, via []id.ServerName
 		asked[server] = true
 		key := levelKey{server, roomID, suggestedOnly}
 		if level := s.keptLevel(key); level != nil {
-			return level
+			return level, nil
 		}
 		limited, cancel := context.WithTimeout(ctx, askTimeout)
 		level, err := s.Remote.Hierarchy(limited, server, roomID, suggestedOnly)
 		cancel()
-		if err != nil || level.Room.RoomID != roomID {
-			continue // another one may know better; who asks hears of the room or not
+		if err != nil {
+			errs = append(errs, err)
+			continue // another one may know better
 		}
 		level.Room.arrange(suggestedOnly)
 		if level.size() <= maxLevelSize {
 			s.keepLevel(key, level)
 		}
-		return level
+		return level, nil
 	}
-	return nil
+	if len(errs) == 0 {
+		return nil, nil
+	}
+	return nil, fmt.Errorf("ask about %s: %w", roomID, room.MostTelling(errs))
 }
 
 // size is about how many bytes a level takes.

@@ -116,18 +116,19 @@ func (e *Engine) throughOne(ctx context.Context, c Change, do func(context.Conte
 		e.Log.Info("a server does not help with a membership", "room", c.Room, "membership", c.Membership, "server", server, "err", err)
 		errs = append(errs, err)
 	}
-	return mostTelling(errs)
+	if len(errs) == 0 {
+		return errNobodyToAsk
+	}
+	return MostTelling(errs)
 }
 
 // telling orders what several servers answered to one question: a refusal tells more than a server that does not answer,
 // and one that does not answer may know the room that another has never heard of.
 var telling = []error{ErrForbidden, ErrUnknownVersion, ErrCannotAuthorize, ErrCannotGrant, ErrBadAnswer, ErrBadRequest, ErrUnreachable, ErrNotFound}
 
-// mostTelling picks the error to be told of; a fault of ours if there is one.
-func mostTelling(errs []error) error {
-	if len(errs) == 0 {
-		return errNobodyToAsk
-	}
+// MostTelling picks, of what several servers answered to one question, the error to be told of; a fault of ours if there is
+// one. There is one error at least.
+func MostTelling(errs []error) error {
 	rank := func(err error) int {
 		return slices.IndexFunc(telling, func(t error) bool { return errors.Is(err, t) })
 	}
