@@ -1,10 +1,15 @@
 package homeserver_test
 
 import (
+	"fmt"
+	"net/url"
+	"strings"
 	"testing"
 
+	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/hstest"
 	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/store/storetest"
 )
 
 // TestUserDirectory: found are those who share a room, those in rooms that are open to all, here and elsewhere, and oneself.
@@ -50,5 +55,28 @@ func TestUserDirectory(t *testing.T) {
 		}
 		find(carol, "alice", alice.ID)
 		find(bob, "alice", alice.ID)
+	})
+}
+
+// TestLargeMembersAreNotLookedAt: what a stranger's member event is padded with is not read for others' searches.
+func TestLargeMembersAreNotLookedAt(t *testing.T) {
+	storetest.EachURL(t, func(t *testing.T, address string) {
+		s := hstest.NewFederating(t, hstest.Database(address))
+		alice := s.Register("alice")
+		peer := hstest.NewPeer(t, s)
+		r := peer.Create("11", peer.User("admin"))
+		for name, padding := range map[string]int{"normal": 0, "padded": 60_000} {
+			user := peer.User(name)
+			key := string(user)
+			r.Event(event.Proto{Type: event.TypeMember, Sender: user, StateKey: &key, Content: fmt.Appendf(nil, `{"membership":"join","displayname":"The %s one","x":%q}`, name, strings.Repeat("x", padding))})
+		}
+		alice.Must("POST", "/v3/join/"+url.PathEscape(string(r.ID))+"?server_name="+url.QueryEscape(string(peer.Name)), map[string]any{}, nil)
+		for term, want := range map[string]int{"normal one": 1, "padded one": 0, "padded": 1} {
+			var got struct{ Results []any }
+			alice.Must("POST", "/v3/user_directory/search", map[string]any{"search_term": term}, &got)
+			if len(got.Results) != want {
+				t.Errorf("%d users are found by %q, want %d", len(got.Results), term, want)
+			}
+		}
 	})
 }

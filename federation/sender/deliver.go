@@ -81,12 +81,11 @@ func (s *Sender) batch(server id.ServerName, q *queue) (*batch, error) {
 	}
 	var first stream.Position
 	err := s.Store.View(s.ctx, func(tx *store.Tx) error {
-		rows, err := tx.Outbox.Next(server, 0, limit)
+		rows, more, err := tx.Outbox.Next(server, 0, limit, maxBytes)
 		if err != nil || len(rows) == 0 {
 			return err
 		}
-		first = rows[0].Position
-		b.more = len(rows) == limit
+		first, b.more = rows[0].Position, more
 		return b.fill(tx, rows)
 	})
 	if err != nil {

@@ -27,6 +27,10 @@ const (
 	maxStrangers = 5000
 	// strangersAtOnce is of how many of them the member events are read at a time.
 	strangersAtOnce = 500
+	// maxStrangerSize bounds a member event that is looked at, in bytes; maxStrangersSize all of them. Of others, only the IDs
+	// are known.
+	maxStrangerSize  = 8 << 10
+	maxStrangersSize = 16 << 20
 )
 
 // Search finds users by their ID or display name: the searcher, who shares a room with the searcher, or is in a room that
@@ -125,6 +129,7 @@ func searchStrangers(ctx context.Context, tx *store.Tx, searcher id.UserID, term
 	if more = len(rows) > maxStrangers; more {
 		rows = rows[:maxStrangers]
 	}
+	left := maxStrangersSize
 	for batch := range slices.Chunk(rows, strangersAtOnce) {
 		if err := ctx.Err(); err != nil {
 			return nil, false, err
@@ -133,6 +138,19 @@ func searchStrangers(ctx context.Context, tx *store.Tx, searcher id.UserID, term
 		for i, row := range batch {
 			nids[i] = row.Event
 		}
+		sizes, err := tx.Events.Sizes(nids)
+		if err != nil {
+			return nil, false, err
+		}
+		nids = slices.DeleteFunc(nids, func(nid store.EventNID) bool {
+			size := sizes[nid].Event
+			if size > maxStrangerSize || size > left {
+				more = true
+				return true
+			}
+			left -= size
+			return false
+		})
 		events, err := tx.Events.ByNID(nids...)
 		if err != nil {
 			return nil, false, err

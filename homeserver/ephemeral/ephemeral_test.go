@@ -282,7 +282,7 @@ func TestMarks(t *testing.T) {
 	err = w.SetMarks(ctx, w.room, "@alice:one.test", ephemeral.Mark{Type: ephemeral.Read, Event: hi}, ephemeral.Mark{Type: ephemeral.ReadPrivate, Event: hi})
 	if err == nil {
 		err = w.Store.View(ctx, func(tx *store.Tx) (err error) {
-			queued, err = tx.Outbox.Next("two.test", 0, 10)
+			queued, _, err = tx.Outbox.Next("two.test", 0, 10, 1<<20)
 			return err
 		})
 	}

@@ -213,7 +213,7 @@ func (f *fixture) sent() (out []edu) {
 	f.Helper()
 	f.update(func(tx *store.Tx) error {
 		out = nil
-		waiting, err := tx.Outbox.Next(there, 0, 100)
+		waiting, _, err := tx.Outbox.Next(there, 0, 100, 1<<20)
 		if err != nil || len(waiting) == 0 {
 			return err
 		}

@@ -131,7 +131,7 @@ func TestMessagesForManyServers(t *testing.T) {
 		}
 		f.view(func(tx *store.Tx) error {
 			for i := range 1000 {
-				rows, err := tx.Outbox.Next(id.ServerName(fmt.Sprint("h", i)), 0, 10)
+				rows, _, err := tx.Outbox.Next(id.ServerName(fmt.Sprint("h", i)), 0, 10, 1<<20)
 				if err != nil || len(rows) != 1 {
 					f.Fatalf("for h%d wait %v, %v", i, rows, err)
 				}

@@ -91,18 +91,34 @@ func (s Outbox) AddEDU(servers []id.ServerName, edu []byte) {
 	})
 }
 
-// Next reads the first rows for a destination behind a position.
-func (s Outbox) Next(server id.ServerName, after stream.Position, limit int) ([]OutboxRow, error) {
-	var out []OutboxRow
-	err := s.tx.query(func(rows *sql.Rows) error {
+// Next reads the first rows for a destination behind a position, up to the data unit by which size is reached, in bytes. More
+// says that there are further ones, or may be.
+func (s Outbox) Next(server id.ServerName, after stream.Position, limit, size int) (out []OutboxRow, more bool, err error) {
+	read, last := 0, after
+	err = s.tx.query(func(rows *sql.Rows) error {
+		var p stream.Position
+		var bytes int
+		err := rows.Scan(&p, &bytes)
+		if read++; size > 0 {
+			last = p
+		} else {
+			more = true
+		}
+		size -= bytes
+		return err
+	}, `SELECT position, coalesce(octet_length(edu), 0) FROM outbox WHERE destination = ? AND position > ? ORDER BY position LIMIT ?`, string(server), int64(after), limit)
+	if err != nil || last == after {
+		return nil, false, err
+	}
+	err = s.tx.query(func(rows *sql.Rows) error {
 		var r OutboxRow
 		if err := rows.Scan(&r.Position, &r.Event, &r.EDU); err != nil {
 			return err
 		}
 		out = append(out, r)
 		return nil
-	}, `SELECT position, event_nid, edu FROM outbox WHERE destination = ? AND position > ? ORDER BY position LIMIT ?`, string(server), int64(after), limit)
-	return out, err
+	}, `SELECT position, event_nid, edu FROM outbox WHERE destination = ? AND position > ? AND position <= ? ORDER BY position`, string(server), int64(after), int64(last))
+	return out, more || read == limit, err
 }
 
 // Delete removes what was delivered: everything for a destination up to a position.

@@ -3,6 +3,7 @@ package store_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/securecomm/securecomm/homeserver/id"
@@ -38,7 +39,7 @@ func TestOutboxForMany(t *testing.T) {
 				t.Errorf("something waits for %d servers", len(waiting))
 			}
 			for _, server := range []id.ServerName{servers[0], servers[255], servers[256], servers[262]} {
-				rows, err := tx.Outbox.Next(server, 0, 10)
+				rows, _, err := tx.Outbox.Next(server, 0, 10, 1<<20)
 				if err != nil {
 					return err
 				}
@@ -50,6 +51,37 @@ func TestOutboxForMany(t *testing.T) {
 		})
 		if err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// TestOutboxIsReadInPieces: of what waits for a server, as many bytes are read as go out at once.
+func TestOutboxIsReadInPieces(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		servers := []id.ServerName{"two.test"}
+		err := db.Update(t.Context(), func(tx *store.Tx) error {
+			for range 5 {
+				tx.Outbox.AddEDU(servers, fmt.Appendf(nil, `{"x":%q}`, strings.Repeat("x", 1000)))
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range []struct {
+			limit, size, rows int
+			more              bool
+		}{{10, 2500, 3, true}, {10, 1, 1, true}, {10, 1 << 20, 5, false}, {2, 1 << 20, 2, true}} {
+			err := db.View(t.Context(), func(tx *store.Tx) error {
+				rows, more, err := tx.Outbox.Next(servers[0], 0, c.limit, c.size)
+				if len(rows) != c.rows || more != c.more {
+					t.Errorf("%+v: %d rows, more is %v", c, len(rows), more)
+				}
+				return err
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
 		}
 	})
 }
