@@ -106,15 +106,28 @@ func TestKnownFaults(t *testing.T) {
 	})
 }
 
-// TestDamagedDatabase has a page of the database's file be spoilt: what needs it is refused, and it is told once.
+// TestDamagedDatabase has a page of the database's file be spoilt: what needs it is refused, and it is told once. When it is
+// mended, that is told too, and all is well.
 func TestDamagedDatabase(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "test.db")
-	s := hstest.New(t, hstest.Database(path))
+	t.Run("sqlite", func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "test.db")
+		testDamaged(t, path, func() func() { return storetest.Damage(t, path, "profiles") })
+	})
+	for _, code := range []string{"XX001", "XX002"} { // a table's data, an index
+		t.Run("postgres "+code, func(t *testing.T) {
+			address := storetest.Postgres(t)
+			testDamaged(t, address, func() func() { return storetest.DamagePostgres(t, address, "profiles", code) })
+		})
+	}
+}
+
+func testDamaged(t *testing.T, address string, spoil func() (mend func())) {
+	s := hstest.New(t, hstest.Database(address))
 	alice := s.Register("alice")
 	if err := s.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	storetest.Damage(t, path, "profiles")
+	mend := spoil()
 	log := &lines{}
 	s.Start()
 	s.LogTo(log)
@@ -139,8 +152,24 @@ func TestDamagedDatabase(t *testing.T) {
 	})
 	all, begun := log.levels("ERROR", "has begun")
 	warnings, _ := log.levels("WARN", "")
-	if _, ended := log.levels("INFO", "has ended"); all != 1 || begun != 1 || warnings > 1 || ended != 0 { // one is of the mode of the test's folder
+	_, ended := log.levels("INFO", "has ended")
+	if all != 1 || begun != 1 || warnings > 1 || ended != 0 { // one is of the mode of the test's folder
 		t.Errorf("%d errors, %d faults begun, %d warnings, %d ended\n%s", all, begun, warnings, ended, log.buf.String())
+	}
+	mend()
+	await(t, "healthy again", func() bool {
+		a, err := http.Get(s.URL + "/health")
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.Body.Close()
+		return a.StatusCode == http.StatusOK
+	})
+	alice.Must("PUT", "/v3/profile/"+string(alice.ID)+"/displayname", map[string]any{"displayname": "A"}, nil)
+	alice.Must("GET", "/v3/profile/"+string(alice.ID), nil, nil)
+	all, begun = log.levels("ERROR", "has begun")
+	if _, ended := log.levels("INFO", "has ended"); all != 1 || begun != 1 || ended != 1 {
+		t.Errorf("mended: %d errors, %d faults begun, %d ended\n%s", all, begun, ended, log.buf.String())
 	}
 }
 

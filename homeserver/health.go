@@ -53,6 +53,7 @@ func (s *Server) reasons() []string {
 	if !s.Store.Owned.Load() {
 		p.reasons = append(p.reasons, "another process may be using the database")
 	}
+	inTime(s.checkDamage)
 	if s.Store.Damaged() {
 		p.reasons = append(p.reasons, "the database is damaged: stop the server and restore a backup")
 	}
@@ -80,6 +81,11 @@ func inTime(works func(context.Context) error) bool {
 	case <-ctx.Done():
 		return false
 	}
+}
+
+func (s *Server) checkDamage(ctx context.Context) error {
+	s.Store.CheckDamage(ctx)
+	return nil
 }
 
 func (s *Server) writable(ctx context.Context) error {

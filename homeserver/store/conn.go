@@ -110,7 +110,7 @@ func (c *conn) exec(text string, args ...any) (int64, error) {
 		}
 	}
 	if err != nil {
-		return 0, fault(text, err)
+		return 0, fault(text, err, args...)
 	}
 	return result.RowsAffected()
 }
@@ -135,7 +135,7 @@ func (c *conn) rows(text string, args []any) (*sql.Rows, error) {
 		}
 	}
 	if err != nil {
-		return nil, fault(text, err)
+		return nil, fault(text, err, args...)
 	}
 	return rows, nil
 }
@@ -153,15 +153,15 @@ func (c *conn) query(scan func(*sql.Rows) error, text string, args ...any) error
 		}
 	}
 	if err := rows.Err(); err != nil {
-		return fault(text, err)
+		return fault(text, err, args...)
 	}
 	return nil
 }
 
 // fault says which statement failed, and whether it may succeed when it is tried again.
-func fault(text string, err error) error {
+func fault(text string, err error, args ...any) error {
 	if damaging(err) {
-		return fmt.Errorf("%s: %w: %w", brief(text), ErrDamaged, err)
+		return &damage{text, args, err}
 	}
 	if passing(err) {
 		return fmt.Errorf("%s: %w: %w", brief(text), ErrUnavailable, err)
@@ -183,7 +183,7 @@ func (c *conn) row(dest []any, text string, args ...any) (bool, error) {
 		err = rows.Err()
 	}
 	if err != nil {
-		return false, fault(text, err)
+		return false, fault(text, err, args...)
 	}
 	return found, nil
 }

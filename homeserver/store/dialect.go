@@ -140,6 +140,15 @@ func damaging(err error) bool {
 	return errors.As(err, &local) && slices.Contains([]int{corrupt, notADatabase}, local.Code()&0xff)
 }
 
+// forgetPages has a connection read pages anew. SQLite keeps those that it found damaged.
+func forgetPages(c *conn) error {
+	if c.postgres {
+		return nil
+	}
+	_, err := c.exec("PRAGMA shrink_memory")
+	return err
+}
+
 // PostgreSQL's text has no NUL, but a name of a piece of state may: it is written as two characters. Names without the
 // two characters concerned, which are all that occur in peace, are stored as they are.
 var (

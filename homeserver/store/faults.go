@@ -17,7 +17,7 @@ const (
 	faultWriting = "writing to the database"
 	faultReading = "reading from the database"
 	faultFolding = "folding the write-ahead log into the database"
-	// faultDamage lasts as long as the process: what other calls read says nothing of the page that is damaged.
+	// faultDamage is not ended by what other calls read, which says nothing of the page that is damaged: see CheckDamage.
 	faultDamage = "the database's file, which is damaged: stop the server and restore a backup"
 )
 
@@ -32,6 +32,7 @@ type faults struct {
 type openFault struct {
 	since time.Time
 	count int
+	met   []*damage
 }
 
 // Note notes how something went that may fail for a known fault (ErrUnavailable) of the database or a disk.
@@ -47,6 +48,9 @@ func (db *DB) Note(what string, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	known := f.open[what]
+	if known != nil {
+		known.meet(err)
+	}
 	switch {
 	case failed && known != nil:
 		known.count++
@@ -54,7 +58,9 @@ func (db *DB) Note(what string, err error) {
 		if f.open == nil {
 			f.open = map[string]*openFault{}
 		}
-		f.open[what] = &openFault{since: time.Now(), count: 1}
+		begun := &openFault{since: time.Now(), count: 1}
+		begun.meet(err)
+		f.open[what] = begun
 		f.any.Store(true)
 		db.log.Error("a fault of the database or a disk has begun", "in", what, "cause", err.Error())
 	case known != nil:
@@ -64,7 +70,7 @@ func (db *DB) Note(what string, err error) {
 	}
 }
 
-// Damaged says whether a part of the database was found damaged.
+// Damaged says whether a part of the database was found damaged, and not mended since. See CheckDamage.
 func (db *DB) Damaged() bool {
 	if !db.faults.any.Load() {
 		return false

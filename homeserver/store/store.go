@@ -69,7 +69,7 @@ var (
 	ErrClosed = errors.New("the database is closed")
 	// ErrUnavailable says that the database can't be reached, or has no room or no time: the same call may succeed later.
 	ErrUnavailable = errors.New("the database is not available")
-	// ErrDamaged is an ErrUnavailable that does not pass by itself: what is in the database's file is not as it was written.
+	// ErrDamaged is an ErrUnavailable that hardly passes by itself: what is in the database's file is not as it was written.
 	ErrDamaged = fmt.Errorf("%w: it is damaged", ErrUnavailable)
 	// ErrText refuses text with a NUL character, or that is not UTF-8: no identifier of ours has such a thing. Names of
 	// pieces of state are the exception (see StateKey): they may hold any character.

@@ -181,8 +181,8 @@ func Postgresql(t testing.TB, statement string) {
 	}
 }
 
-// Damage spoils the first page of a table of a file of SQLite that is not open.
-func Damage(t testing.TB, path, table string) {
+// Damage spoils the first page of a table of a file of SQLite that is not open. The function returned mends it.
+func Damage(t testing.TB, path, table string) (mend func()) {
 	t.Helper()
 	db, err := sql.Open("sqlite", path)
 	if err != nil {
@@ -193,12 +193,44 @@ func Damage(t testing.TB, path, table string) {
 	if err = errors.Join(err, db.Close()); err != nil {
 		t.Fatal(err)
 	}
-	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	whole, at := make([]byte, size), (page-1)*size
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err == nil {
-		_, err = f.WriteAt(make([]byte, size), (page-1)*size)
-		err = errors.Join(err, f.Close())
+		_, err = f.ReadAt(whole, at)
+	}
+	if err == nil {
+		_, err = f.WriteAt(make([]byte, size), at)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { f.Close() }) // not before: SQLite's locks are the process's, and would go with it
+	return func() {
+		if _, err := f.WriteAt(whole, at); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// DamagePostgres has PostgreSQL answer with an error code to whatever needs a table. The function returned mends it.
+func DamagePostgres(t testing.TB, address, table, code string) (mend func()) {
+	t.Helper()
+	db, err := sql.Open("pgx", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	run := func(statement string) {
+		t.Helper()
+		if _, err := db.Exec(statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	function := func(body string) {
+		run(`CREATE OR REPLACE FUNCTION whole() RETURNS boolean STABLE LANGUAGE plpgsql AS $$ BEGIN ` + body + ` END $$`)
+	}
+	function(`RAISE EXCEPTION 'invalid page' USING ERRCODE = '` + code + `';`)
+	run(`ALTER TABLE ` + table + ` RENAME TO ` + table + `_stored`)
+	run(`CREATE VIEW ` + table + ` AS SELECT * FROM ` + table + `_stored WHERE whole() WITH CHECK OPTION`)
+	return func() { function(`RETURN TRUE;`) }
 }
