@@ -139,6 +139,7 @@ type Media struct {
 	MaxUpload Size   `key:"max_upload"`
 	MaxPixels int    `key:"max_pixels"`
 	RemoteMax Size   `key:"remote_max"`
+	KeepFree  Size   `key:"keep_free"`
 	// Unauthenticated lets those without an account download what was uploaded here.
 	Unauthenticated bool `key:"unauthenticated"`
 	// Previews is whether pages behind links are looked at, PreviewNetworks which private networks they may be in.

@@ -36,7 +36,7 @@ func (s *Server) build() error {
 	s.Rooms.Joined = s.Keys.Joined
 	s.Media = &media.Service{
 		Server: name, Store: s.Store, Dir: c.MediaDir(), Log: s.Log,
-		MaxUpload: int64(c.Media.MaxUpload), MaxRemote: int64(c.Media.RemoteMax), MaxPixels: c.Media.MaxPixels,
+		MaxUpload: int64(c.Media.MaxUpload), MaxRemote: int64(c.Media.RemoteMax), KeepFree: int64(c.Media.KeepFree), MaxPixels: c.Media.MaxPixels,
 		Unauthenticated: c.Media.Unauthenticated,
 	}
 	if c.Media.Previews {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 
 	"github.com/securecomm/securecomm/homeserver/store"
 )
@@ -37,7 +38,7 @@ func Any(dir string) (bool, error) {
 	return slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return e.IsDir() && len(e.Name()) == 2 }), err
 }
 
-// write keeps at most limit bytes. What it returned survives a crash. The file is put in its place even if it is there
+// write keeps at most limit bytes, unless the disk is nearly full. What it returned survives a crash. The file is put in its place even if it is there
 // already, so that sweep sees that it was wanted just now.
 func (s *Service) write(r io.Reader, limit int64) (file, error) {
 	f, err := s.writeFile(r, limit)
@@ -50,6 +51,12 @@ func (s *Service) writeFile(r io.Reader, limit int64) (file, error) {
 	tmp := filepath.Join(s.Dir, temporary)
 	if err := os.MkdirAll(tmp, dirMode); err != nil {
 		return file{}, fmt.Errorf("make the media folder: %w", err)
+	}
+	switch left, err := space(tmp); {
+	case err != nil:
+		return file{}, fmt.Errorf("look how much room is left: %w", err)
+	case left < s.KeepFree:
+		return file{}, fmt.Errorf("%w: %d bytes are left, and media leaves %d for the rest", syscall.ENOSPC, left, s.KeepFree)
 	}
 	f, err := os.CreateTemp(tmp, "upload-") // of mode 0600
 	if err != nil {

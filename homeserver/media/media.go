@@ -73,6 +73,7 @@ type Service struct {
 
 	MaxUpload int64 // bytes
 	MaxRemote int64 // bytes
+	KeepFree  int64 // bytes of the disk that media leaves to others; what is under way may take some of them
 	MaxPixels int   // of images that thumbnails are made of; it bounds their memory, too
 	// Retention is how long cached media is kept after its last use; 30 days if zero.
 	Retention time.Duration

@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"math"
 	"mime"
 	"mime/multipart"
 	"net/http/httptest"
@@ -148,6 +149,17 @@ var errBroken = errors.New("broken")
 type brokenReader struct{}
 
 func (brokenReader) Read([]byte) (int, error) { return 0, errBroken }
+
+// TestNearlyFullDisksTakeNothing: media leaves some room on its disk to the database and everybody else.
+func TestNearlyFullDisksTakeNothing(t *testing.T) {
+	s := service(t, sqlite(t))
+	s.KeepFree = math.MaxInt64
+	if _, err := s.Save(context.Background(), upload("x")); !errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("kept on a disk without room: %v", err)
+	}
+	s.KeepFree = 1
+	save(t, s, upload("x"))
+}
 
 func TestUploadLater(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
