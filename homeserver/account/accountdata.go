@@ -1,6 +1,7 @@
 package account
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -51,29 +52,77 @@ func (s *Service) SetAccountData(ctx context.Context, user id.UserID, room id.Ro
 	if typ == typeFullyRead || typ == typePushRules {
 		return fmt.Errorf("%w: %s", ErrProtected, typ)
 	}
-	return s.DB.Update(ctx, func(tx *store.Tx) error { return putAccountData(tx, user, room, typ, content) })
+	if err := checkData(typ, content); err != nil {
+		return err
+	}
+	return s.DB.Update(ctx, func(tx *store.Tx) error {
+		former, exists, err := tx.AccountData.Get(user, room, typ)
+		if err != nil {
+			return err
+		}
+		return putData(tx, dataKey{user, room, typ}, former, exists, content)
+	})
 }
 
-func putAccountData(tx *store.Tx, user id.UserID, room id.RoomID, typ string, content json.RawMessage) error {
+// dataKey names a piece of account data.
+type dataKey struct {
+	user id.UserID
+	room id.RoomID
+	typ  string
+}
+
+// checkData refuses what is no account data. It looks at all of it, and is called before the update that others wait for.
+func checkData(typ string, content json.RawMessage) error {
 	switch {
 	case typ == "" || len(typ) > maxDataType || checkText(typ) != nil:
 		return fmt.Errorf("%w: a type of account data has 1 to %d bytes", ErrInvalidParam, maxDataType)
 	case len(content) > MaxAccountData:
 		return fmt.Errorf("account data: %w: at most %d bytes are kept for a type", ErrTooLarge, MaxAccountData)
 	}
-	if err := checkJSON(content); err != nil {
-		return err
+	return checkJSON(content)
+}
+
+// editData replaces a piece of account data by what is made of it; nil leaves it as it is. That is done before the update,
+// and again if the piece has changed meanwhile.
+func (s *Service) editData(ctx context.Context, k dataKey, edit func(former json.RawMessage) (json.RawMessage, error)) error {
+	for {
+		var former json.RawMessage
+		err := s.DB.View(ctx, func(tx *store.Tx) (err error) {
+			former, _, err = tx.AccountData.Get(k.user, k.room, k.typ)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		content, err := edit(former)
+		if err != nil || content == nil {
+			return err
+		}
+		if err := checkData(k.typ, content); err != nil {
+			return err
+		}
+		same := false
+		err = s.DB.Update(ctx, func(tx *store.Tx) error {
+			now, exists, err := tx.AccountData.Get(k.user, k.room, k.typ)
+			if same = bytes.Equal(now, former); err != nil || !same {
+				return err
+			}
+			return putData(tx, k, now, exists, content)
+		})
+		if err != nil || same {
+			return err
+		}
 	}
-	former, exists, err := tx.AccountData.Get(user, room, typ)
-	if err != nil {
-		return err
-	}
+}
+
+// putData writes a piece of account data in place of a former one, if the user does not have too much then.
+func putData(tx *store.Tx, k dataKey, former json.RawMessage, exists bool, content json.RawMessage) error {
 	more := len(content) - len(former)
 	if !exists {
-		more += len(room) + len(typ)
+		more += len(k.room) + len(k.typ)
 	}
 	if more > 0 {
-		kept, err := tx.Stored.Bytes(user, store.StoredAccountData)
+		kept, err := tx.Stored.Bytes(k.user, store.StoredAccountData)
 		if err != nil {
 			return err
 		}
@@ -82,13 +131,13 @@ func putAccountData(tx *store.Tx, user id.UserID, room id.RoomID, typ string, co
 		}
 	}
 	if !exists {
-		if n, err := tx.AccountData.Count(user); err != nil {
+		if n, err := tx.AccountData.Count(k.user); err != nil {
 			return err
 		} else if n >= maxDataPieces {
 			return fmt.Errorf("account data: %w: a user has at most %d types of it in all rooms", ErrTooMany, maxDataPieces)
 		}
 	}
-	tx.AccountData.Set(user, room, typ, content)
+	tx.AccountData.Set(k.user, k.room, k.typ, content)
 	return nil
 }
 
@@ -110,27 +159,23 @@ type tags struct {
 	Tags map[string]json.RawMessage `json:"tags"`
 }
 
-func readTags(tx *store.Tx, user id.UserID, room id.RoomID) (tags, error) {
-	t := tags{Tags: map[string]json.RawMessage{}}
-	content, ok, err := tx.AccountData.Get(user, room, typeTags)
-	if err != nil || !ok {
-		return t, err
-	}
+func readTags(content json.RawMessage) tags {
+	var t tags
 	// A client may have written anything under this type: what cannot be read is no tags.
-	if json.Unmarshal(content, &t) != nil || t.Tags == nil {
+	if content == nil || json.Unmarshal(content, &t) != nil || t.Tags == nil {
 		t.Tags = map[string]json.RawMessage{}
 	}
-	return t, nil
+	return t
 }
 
 // Tags reads the tags that a user has given a room.
 func (s *Service) Tags(ctx context.Context, user id.UserID, room id.RoomID) (map[string]json.RawMessage, error) {
-	var t tags
+	var content json.RawMessage
 	err := s.DB.View(ctx, func(tx *store.Tx) (err error) {
-		t, err = readTags(tx, user, room)
+		content, _, err = tx.AccountData.Get(user, room, typeTags)
 		return err
 	})
-	return t.Tags, err
+	return readTags(content).Tags, err
 }
 
 // SetTag gives a room a tag; nil as content takes it away.
@@ -141,13 +186,10 @@ func (s *Service) SetTag(ctx context.Context, user id.UserID, room id.RoomID, ta
 	if err := checkTag(content); err != nil {
 		return err
 	}
-	return s.DB.Update(ctx, func(tx *store.Tx) error {
-		t, err := readTags(tx, user, room)
-		if err != nil {
-			return err
-		}
+	return s.editData(ctx, dataKey{user, room, typeTags}, func(former json.RawMessage) (json.RawMessage, error) {
+		t := readTags(former)
 		if _, there := t.Tags[tag]; content == nil && !there {
-			return nil
+			return nil, nil
 		}
 		if content == nil {
 			delete(t.Tags, tag)
@@ -155,23 +197,18 @@ func (s *Service) SetTag(ctx context.Context, user id.UserID, room id.RoomID, ta
 			t.Tags[tag] = content
 		}
 		if len(t.Tags) > maxTags {
-			return fmt.Errorf("tags: %w: a room has at most %d", ErrTooMany, maxTags)
+			return nil, fmt.Errorf("tags: %w: a room has at most %d", ErrTooMany, maxTags)
 		}
-		raw, err := json.Marshal(t)
-		if err != nil {
-			return err
-		}
-		return putAccountData(tx, user, room, typeTags, raw)
+		return json.Marshal(t)
 	})
 }
 
 // AddDirect makes a room a direct chat with everybody whom another room is one with, for a user ("Direct Messaging").
 func (s *Service) AddDirect(ctx context.Context, user id.UserID, like, room id.RoomID) error {
-	return s.DB.Update(ctx, func(tx *store.Tx) error {
-		raw, ok, err := tx.AccountData.Get(user, "", typeDirect)
+	return s.editData(ctx, dataKey{user, "", typeDirect}, func(former json.RawMessage) (json.RawMessage, error) {
 		var direct map[string]json.RawMessage
-		if err != nil || !ok || json.Unmarshal(raw, &direct) != nil {
-			return err // a client may have written anything under this type
+		if json.Unmarshal(former, &direct) != nil {
+			return nil, nil // a client may have written anything under this type
 		}
 		changed := false
 		for with, list := range direct {
@@ -179,18 +216,16 @@ func (s *Service) AddDirect(ctx context.Context, user id.UserID, like, room id.R
 			if json.Unmarshal(list, &rooms) != nil || !slices.Contains(rooms, like) || slices.Contains(rooms, room) {
 				continue
 			}
-			if direct[with], err = json.Marshal(append(rooms, room)); err != nil {
-				return err
+			raw, err := json.Marshal(append(rooms, room))
+			if err != nil {
+				return nil, err
 			}
-			changed = true
+			direct[with], changed = raw, true
 		}
 		if !changed {
-			return nil
+			return nil, nil
 		}
-		if raw, err = json.Marshal(direct); err != nil {
-			return err
-		}
-		return putAccountData(tx, user, "", typeDirect, raw)
+		return json.Marshal(direct)
 	})
 }
 

@@ -323,6 +323,43 @@ func TestTagsAtOnce(t *testing.T) {
 	})
 }
 
+// TestAccountDataIsCheckedBefore the update that others wait for: what is refused, or changes nothing, does not wait for
+// theirs.
+func TestAccountDataIsCheckedBefore(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		s := newService(db, nil)
+		alice := register(t, s, "alice", false).User
+		const room = id.RoomID("!r:example.org")
+		if err := s.SetTag(t.Context(), alice, room, "u.x", json.RawMessage(`{}`)); err != nil {
+			t.Fatal(err)
+		}
+		begun, done := make(chan struct{}), make(chan struct{})
+		var other sync.WaitGroup
+		other.Go(func() {
+			err := db.Update(t.Context(), func(*store.Tx) error {
+				close(begun)
+				<-done
+				return nil
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+		<-begun
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second) // as long as it takes when it fails
+		defer cancel()
+		half, large := json.RawMessage(`{"x":"\ud83d"}`), json.RawMessage(`{"x":"`+strings.Repeat("x", account.MaxAccountData)+`"}`)
+		wantErr(t, "half of a character", s.SetAccountData(ctx, alice, "", "x", half), account.ErrInvalidParam)
+		wantErr(t, "a large tag", s.SetTag(ctx, alice, room, "u.large", large), account.ErrTooLarge)
+		wantErr(t, "half of a character in a tag", s.SetTag(ctx, alice, room, "u.half", half), account.ErrInvalidParam)
+		if err := errors.Join(s.SetTag(ctx, alice, room, "u.gone", nil), s.AddDirect(ctx, alice, "!a:example.org", "!b:example.org")); err != nil {
+			t.Errorf("what changes nothing: %v", err)
+		}
+		close(done)
+		other.Wait()
+	})
+}
+
 func TestFilters(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		ctx := t.Context()

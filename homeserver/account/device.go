@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/store"
@@ -62,9 +63,18 @@ func (s *Service) changeDevices(ctx context.Context, user id.UserID, fn func(tx 
 	return s.DB.Update(ctx, func(tx *store.Tx) error { return fn(tx, tell) })
 }
 
-// DeleteDevices logs devices of a user out. Unknown ones are no error.
+// deviceStep is how many of the devices that a request names are deleted in one update.
+const deviceStep = 50
+
+// DeleteDevices logs devices of a user out. Unknown ones are no error. Others' updates come in between.
 func (s *Service) DeleteDevices(ctx context.Context, user id.UserID, devices ...id.DeviceID) error {
-	err := s.changeDevices(ctx, user, func(tx *store.Tx, tell changed) error { return s.removeDevices(tx, user, devices, tell) })
+	tell, err := s.DevicesChanging(ctx, user)
+	for step := range slices.Chunk(devices, deviceStep) {
+		if err != nil {
+			break
+		}
+		err = s.DB.Update(ctx, func(tx *store.Tx) error { return s.removeDevices(tx, user, step, tell) })
+	}
 	if err != nil {
 		return fmt.Errorf("delete devices: %w", err)
 	}
