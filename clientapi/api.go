@@ -53,6 +53,7 @@ type API struct {
 	wholes   places // answers that go out in pieces
 	backups  places
 	claims   places
+	queries  places // of keys
 	sends    places // of messages to devices: a client makes some of these calls at once
 	signing  places
 }
@@ -100,7 +101,7 @@ func (a *API) routes() []route {
 // Register adds the routes to an Echo and makes it answer errors as the specification asks.
 func (a *API) Register(e *echo.Echo) {
 	a.limiter = newLimiter(a.Limits)
-	a.sends.inLine = sendsInLine
+	a.sends.inLine, a.queries.inLine = sendsInLine, queriesInLine
 	a.bodies.Each, a.bodies.All = userLoad, allLoad
 	e.HTTPErrorHandler = a.answerError
 	e.Pre(a.around)

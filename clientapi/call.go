@@ -96,6 +96,19 @@ func (c *call) largeBody(limit int64) ([]byte, error) {
 	return data, nil
 }
 
+// answering charges an answer that is held while it goes out, with what it takes up. From then on it makes room for those who
+// have less.
+func (c *call) answering(size int64) error {
+	if c.bodies == nil {
+		return nil
+	}
+	if c.charge == nil {
+		c.charge = c.bodies.Charge(string(c.Requester.User), nil)
+	}
+	c.charge.Losable(func() { _ = http.NewResponseController(c.Response()).SetWriteDeadline(time.Now()) })
+	return c.charge.Grow(size)
+}
+
 // decode reads the body, a JSON object, into a struct or map. No body is an empty object.
 func (c *call) decode(into any) error {
 	if c.Requester.User == "" {

@@ -37,6 +37,13 @@ func (a *API) uploadKeys(c *call) (any, error) {
 	return map[string]any{"one_time_key_counts": counts}, nil
 }
 
+const (
+	// maxQueries is how many queries of a user are made at a time, until the answers have gone out.
+	maxQueries = 4
+	// queriesInLine is how many more may wait: clients make one for each few hundred users.
+	queriesInLine = 32
+)
+
 func (a *API) queryKeys(c *call) (any, error) {
 	var in struct {
 		Timeout int64                       `json:"timeout"`
@@ -53,14 +60,22 @@ func (a *API) queryKeys(c *call) (any, error) {
 			return nil, err
 		}
 	}
+	leave, err := a.queries.await(c.Request().Context(), c.Requester.User, maxQueries)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	found, failures, err := a.Keys.Query(c.Request().Context(), c.Requester.User, in.Users, milliseconds(in.Timeout))
 	if err != nil {
 		return nil, err
 	}
-	return struct {
+	if err := c.answering(int64(2 * found.Size())); err != nil { // what is found, and what goes out
+		return nil, err
+	}
+	return nil, writeAnswer(c, struct {
 		*keys.Published
 		Failures map[id.ServerName]any `json:"failures"`
-	}{found, describeFailures(failures)}, nil
+	}{found, describeFailures(failures)})
 }
 
 // milliseconds is a time as clients give it.
@@ -68,10 +83,14 @@ func milliseconds(n int64) time.Duration {
 	return time.Duration(min(max(n, 0), time.Hour.Milliseconds())) * time.Millisecond
 }
 
+var couldNotBeAsked = map[string]any{"errcode": "M_UNKNOWN", "error": "the server could not be asked"}
+
 func describeFailures(failures keys.Failures) map[id.ServerName]any {
 	out := make(map[id.ServerName]any, len(failures))
-	for server := range failures {
-		out[server] = map[string]any{"errcode": "M_UNKNOWN", "error": "the server could not be asked"}
+	for server, err := range failures {
+		if out[server] = couldNotBeAsked; errors.Is(err, keys.ErrTooLarge) {
+			out[server] = map[string]any{"errcode": "M_TOO_LARGE", "error": "the answer would be too large: ask again for those users who are not in it"}
+		}
 	}
 	return out
 }

@@ -193,6 +193,7 @@ func TestCostlyKeyCallsOfAUserComeOneByOne(t *testing.T) {
 			body         map[string]any
 		}{
 			{&test.api.claims, maxClaims, inLine, POST, "/v3/keys/claim", map[string]any{"one_time_keys": map[string]any{}}},
+			{&test.api.queries, maxQueries, queriesInLine, POST, "/v3/keys/query", map[string]any{"device_keys": map[string]any{}}},
 			{&test.api.signing, 1, inLine, POST, "/v3/keys/signatures/upload", map[string]any{}},
 			{&test.api.sends, 1, sendsInLine, PUT, "/v3/sendToDevice/t/1", map[string]any{"messages": map[string]any{}}},
 		} {
@@ -216,6 +217,38 @@ func TestCostlyKeyCallsOfAUserComeOneByOne(t *testing.T) {
 				leave()
 			}
 			test.want(test.call(c.method, prefix+c.path, token, c.body), 200, "")
+		}
+	})
+}
+
+// TestAnswersToKeyQueriesAreCharged: what they take up while they go out counts as what requests take up.
+func TestAnswersToKeyQueriesAreCharged(t *testing.T) {
+	eachWithKeys(t, func(test *tester) {
+		user, token := test.register("alice")
+		err := test.api.Store.Update(t.Context(), func(tx *store.Tx) error {
+			for i := range 5 {
+				k := store.IdentityKeys{User: id.UserID(user), Device: id.DeviceID(fmt.Sprint(i)), JSON: []byte(`{"x":"` + strings.Repeat("x", 30<<10) + `"}`)}
+				if err := tx.DeviceKeys.Set(k); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		query := func(code int, errcode string) {
+			test.want(test.call(POST, prefix+"/v3/keys/query", token, map[string]any{"device_keys": map[string]any{user: []any{}}}), code, errcode)
+		}
+		query(200, "")
+		stage := &test.api.bodies
+		all := stage.All
+		stage.All = 200 << 10
+		query(429, "M_LIMIT_EXCEEDED")
+		stage.All = 400 << 10
+		query(200, "")
+		if stage.All = all; stage.Held() != 0 {
+			t.Errorf("%d bytes stay charged", stage.Held())
 		}
 	})
 }

@@ -40,6 +40,7 @@ type call struct {
 	// once forbids a second attempt on a new connection if a kept one turns out to be closed.
 	once    bool
 	limit   int64
+	counted bool          // towards maxDecoding, also if limit is none of a large answer
 	timeout time.Duration // timeoutShort if zero
 }
 
@@ -104,7 +105,7 @@ func (c *Client) read(ctx context.Context, to id.ServerName, request call, decod
 	defer func() { _ = response.Body.Close() }()
 	paced := c.paced(response.Body, cancel)
 	defer paced.stop()
-	body := &answer{Reader: paced, body: paced, server: to, client: c, limit: request.limit, until: request.limit + 1, counted: request.limit > limitLists}
+	body := &answer{Reader: paced, body: paced, server: to, client: c, limit: request.limit, until: request.limit + 1, counted: request.counted || request.limit > limitLists}
 	defer body.done()
 	if err := decode(body); err != nil {
 		return fmt.Errorf("reading what %s answers to %s %s: %w", to, request.method, request.path, err)

@@ -64,7 +64,9 @@ type UserDevice struct {
 func (c *Client) UserDevices(ctx context.Context, to id.ServerName, user id.UserID) (UserDevices, error) {
 	var answer UserDevices
 	path := join(federation1+"/user/devices", string(user))
-	if err := c.do(ctx, to, get(limitLists, path, nil), &answer); err != nil {
+	request := get(limitLists, path, nil)
+	request.counted = true // a client has many servers asked at once
+	if err := c.do(ctx, to, request, &answer); err != nil {
 		return UserDevices{}, err
 	}
 	if answer.UserID != user {
@@ -90,7 +92,12 @@ func (c *Client) KeysQuery(ctx context.Context, to id.ServerName, users map[id.U
 		}
 	}
 	var answer QueriedKeys
-	err := c.sendJSON(ctx, to, http.MethodPost, limitLists, federation1+"/user/keys/query", map[string]any{"device_keys": wanted}, &answer)
+	request, err := send(http.MethodPost, limitLists, federation1+"/user/keys/query", map[string]any{"device_keys": wanted})
+	if err != nil {
+		return QueriedKeys{}, err
+	}
+	request.counted = true
+	err = c.do(ctx, to, request, &answer)
 	unasked := func(user id.UserID) bool { _, asked := users[user]; return !asked }
 	maps.DeleteFunc(answer.DeviceKeys, func(user id.UserID, _ map[id.DeviceID]json.RawMessage) bool { return unasked(user) })
 	maps.DeleteFunc(answer.MasterKeys, func(user id.UserID, _ json.RawMessage) bool { return unasked(user) })

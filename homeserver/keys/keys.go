@@ -23,7 +23,7 @@ const (
 	maxOneTimeKeys    = 1000      // one-time keys of a device
 	maxFallbackKeys   = 16        // fallback keys of a device
 	maxClaimed        = 10_000    // claimed keys of a device that are remembered
-	maxRemoteDevices  = 1000      // devices of a remote user that are looked at
+	maxRemoteDevices  = 200       // devices of a remote user that are taken
 	lookStep          = 500       // devices that are looked up at a time
 	claimStep         = 100       // devices of which one update claims keys
 	maxSignatures     = 500       // signed objects in one request
@@ -43,7 +43,9 @@ const (
 	maxSessionData    = 64 << 10  // bytes of a key in a backup
 	backupStep        = 200       // keys that are written, read or deleted at a time
 	maxUserKeys       = 4 << 20   // bytes of the one-time and fallback keys of all devices of a user
-	maxUserIdentity   = 2 << 20   // bytes of the identity keys of all devices of a user
+	maxUserIdentity   = 2 << 20   // bytes of the identity keys of all devices of a user; of a remote one they are taken up to that
+	maxAnswer         = 8 << 20   // bytes of the keys of all users in one answer
+	cacheStep         = 1 << 20   // bytes of lists that one update caches, unless it is a single one
 )
 
 // The refusals of this package.
@@ -77,7 +79,12 @@ type Published struct {
 	MasterKeys      map[id.UserID]json.RawMessage                 `json:"master_keys,omitempty"`
 	SelfSigningKeys map[id.UserID]json.RawMessage                 `json:"self_signing_keys,omitempty"`
 	UserSigningKeys map[id.UserID]json.RawMessage                 `json:"user_signing_keys,omitempty"` // only the requester's own
+
+	size int
 }
+
+// Size is about how many bytes they have.
+func (p *Published) Size() int { return p.size }
 
 // UserDevices is the list of a user's devices (Server-Server API, GET /user/devices/{userId}).
 type UserDevices struct {

@@ -1,6 +1,7 @@
 package keys
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -25,9 +26,10 @@ const (
 
 // Query collects the keys of users (Client-Server API, POST /keys/query): all devices of those with an empty
 // list, else those named. Users whose keys are known always have an entry, which is empty if they have no device: clients
-// else keep those that are gone. Remote servers are asked in parallel, within wait.
+// else keep those that are gone. Remote servers are asked in parallel, within wait. Whoever has no place in the answer is not
+// in it, which is a failure of the server that wraps ErrTooLarge: clients ask again for who is missing.
 func (s *Service) Query(ctx context.Context, requester id.UserID, users map[id.UserID][]id.DeviceID, wait time.Duration) (*Published, Failures, error) {
-	q := &query{s: s, requester: requester, users: users, out: newPublished(), failures: Failures{}}
+	q := &query{s: s, requester: requester, users: users}
 	if err := q.fromStore(ctx); err != nil {
 		return nil, nil, fmt.Errorf("query keys: %w", err)
 	}
@@ -41,11 +43,11 @@ func (s *Service) Query(ctx context.Context, requester id.UserID, users map[id.U
 }
 
 // QueryLocal collects the keys of users of this server for another one (Server-Server API,
-// POST /user/keys/query). Others are left out.
+// POST /user/keys/query). Others are left out, and who has no place in the answer.
 func (s *Service) QueryLocal(ctx context.Context, users map[id.UserID][]id.DeviceID) (*Published, error) {
 	users = maps.Clone(users)
 	maps.DeleteFunc(users, func(u id.UserID, _ []id.DeviceID) bool { return !s.isLocal(u) })
-	q := &query{s: s, users: users, out: newPublished()}
+	q := &query{s: s, users: users}
 	if err := q.fromStore(ctx); err != nil {
 		return nil, fmt.Errorf("query keys: %w", err)
 	}
@@ -83,15 +85,16 @@ type missing struct {
 // fromStore takes what is here, and notes what is not.
 func (q *query) fromStore(ctx context.Context) error {
 	var local, foreign []id.UserID
-	for u := range q.users {
+	for u, only := range q.users {
+		slices.Sort(only)
 		if q.s.isLocal(u) {
 			local = append(local, u)
-			q.out.DeviceKeys[u] = map[id.DeviceID]json.RawMessage{}
 		} else {
 			foreign = append(foreign, u)
 		}
 	}
 	return q.s.Store.View(ctx, func(tx *store.Tx) error {
+		q.out, q.failures = newPublished(), Failures{}
 		here := local
 		if len(foreign) > 0 && q.s.Remote != nil {
 			cached, err := q.findMissing(tx, foreign)
@@ -99,9 +102,10 @@ func (q *query) fromStore(ctx context.Context) error {
 				return err
 			}
 			here = append(here, cached...)
-			for _, u := range cached {
-				q.out.DeviceKeys[u] = map[id.DeviceID]json.RawMessage{}
-			}
+		}
+		here, err := q.fitting(tx, here)
+		if err != nil {
+			return err
 		}
 		devices, err := tx.DeviceKeys.ByUsers(here)
 		if err != nil {
@@ -117,6 +121,42 @@ func (q *query) fromStore(ctx context.Context) error {
 		}
 		return err
 	})
+}
+
+var errFull = fmt.Errorf("%w: ask for fewer users at a time", ErrTooLarge)
+
+// fitting are those of some users whose keys have a place in the answer: who asks, and before others who have less, so that
+// nobody is kept out by who has much.
+func (q *query) fitting(tx *store.Tx, users []id.UserID) ([]id.UserID, error) {
+	sizes, err := tx.DeviceKeys.Sizes(users)
+	if err != nil {
+		return nil, err
+	}
+	rank := func(u id.UserID) int {
+		if u == q.requester {
+			return -1
+		}
+		return sizes[u]
+	}
+	slices.SortFunc(users, func(a, b id.UserID) int { return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a, b)) })
+	n := 0
+	for _, u := range users { // where one has no place, those behind, who have more, have none either
+		if q.enter(u, sizes[u]) {
+			n++
+		}
+	}
+	return users[:n], nil
+}
+
+// enter takes a place in the answer for a user's keys, if there is one. The first always has one.
+func (q *query) enter(u id.UserID, size int) bool {
+	if q.out.size > 0 && q.out.size+size > maxAnswer {
+		q.failures[u.Server()] = errFull
+		return false
+	}
+	q.out.size += size
+	q.out.DeviceKeys[u] = map[id.DeviceID]json.RawMessage{}
+	return true
 }
 
 // findMissing sorts remote users: it returns those who are cached.
@@ -163,15 +203,12 @@ func (q *query) findMissing(tx *store.Tx, foreign []id.UserID) (cached []id.User
 // add puts keys into the answer, as far as they were asked for.
 func (q *query) add(devices []store.IdentityKeys, signing []store.SigningKey) {
 	for _, d := range devices {
-		if only := q.users[d.User]; len(only) > 0 && !slices.Contains(only, d.Device) {
-			continue
+		if only := q.users[d.User]; len(only) > 0 {
+			if _, asked := slices.BinarySearch(only, d.Device); !asked {
+				continue
+			}
 		}
-		of := q.out.DeviceKeys[d.User]
-		if of == nil {
-			of = map[id.DeviceID]json.RawMessage{}
-			q.out.DeviceKeys[d.User] = of
-		}
-		of[d.Device] = withDisplayName(d.JSON, d.DisplayName)
+		q.out.DeviceKeys[d.User][d.Device] = withDisplayName(d.JSON, d.DisplayName)
 	}
 	for _, k := range signing {
 		switch {
@@ -272,6 +309,9 @@ func (q *query) bulk(ctx context.Context, server id.ServerName, users []id.UserI
 	}
 	var followed []remoteList
 	for _, u := range users {
+		if _, told := answer.DeviceKeys[u]; !told { // the answer says nothing of the user, perhaps for want of place
+			continue
+		}
 		l := q.s.checkPublished(u, answer)
 		q.take(l)
 		if len(m.followed) > maxSingleFetches && slices.Contains(m.followed, u) {
@@ -285,10 +325,9 @@ func (q *query) bulk(ctx context.Context, server id.ServerName, users []id.UserI
 func (q *query) take(l remoteList) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.out.DeviceKeys[l.user] == nil {
-		q.out.DeviceKeys[l.user] = map[id.DeviceID]json.RawMessage{}
+	if q.enter(l.user, l.size) {
+		q.add(l.devices, l.signing)
 	}
-	q.add(l.devices, l.signing)
 }
 
 // addSignatures shows a requester what they signed themselves of others.

@@ -1,6 +1,7 @@
 package keys
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -13,46 +14,63 @@ import (
 	"github.com/securecomm/securecomm/homeserver/stream"
 )
 
-// remoteList is what another server says of a user's keys, as far as it is well-formed.
+// remoteList is what another server says of a user's keys, as far as it is well-formed and not too much.
 type remoteList struct {
 	user     id.UserID
 	streamID int64 // 0: not known
 	devices  []store.IdentityKeys
 	signing  []store.SigningKey
+	size     int // bytes, as store.DeviceKeys.Sizes counts them
+	left     int // devices that are left out
 }
 
-// checkUserDevices sets aside what is malformed.
+// checkUserDevices sets aside what is malformed or too much. That is the same each time, whatever the order.
 func (s *Service) checkUserDevices(user id.UserID, d *UserDevices) remoteList {
 	l := remoteList{user: user, streamID: max(d.StreamID, 0)}
-	for _, device := range d.Devices[:min(len(d.Devices), maxRemoteDevices)] {
+	devices := slices.Clone(d.Devices)
+	slices.SortStableFunc(devices, func(a, b UserDevice) int { return cmp.Compare(a.DeviceID, b.DeviceID) })
+	for _, device := range devices {
 		l.addDevice(device.DeviceID, device.Keys, device.DisplayName)
 	}
 	l.addSigning(master, d.MasterKey)
 	l.addSigning(selfSigning, d.SelfSigningKey)
+	s.noteLeft(l)
 	return l
 }
 
-// checkPublished picks one user and sets aside what is malformed.
+// checkPublished picks one user and sets aside what is malformed or too much.
 func (s *Service) checkPublished(user id.UserID, p *Published) remoteList {
 	l := remoteList{user: user}
-	devices := slices.Sorted(maps.Keys(p.DeviceKeys[user]))
-	for _, device := range devices[:min(len(devices), maxRemoteDevices)] {
+	for _, device := range slices.Sorted(maps.Keys(p.DeviceKeys[user])) {
 		raw := p.DeviceKeys[user][device]
 		var extra struct {
 			Unsigned struct {
 				DisplayName string `json:"device_display_name"`
 			} `json:"unsigned"`
 		}
-		if json.Unmarshal(raw, &extra) == nil {
+		if l.left > 0 || json.Unmarshal(raw, &extra) == nil {
 			l.addDevice(device, raw, extra.Unsigned.DisplayName)
 		}
 	}
 	l.addSigning(master, p.MasterKeys[user])
 	l.addSigning(selfSigning, p.SelfSigningKeys[user])
+	s.noteLeft(l)
 	return l
 }
 
+// noteLeft logs that a list is too long.
+func (s *Service) noteLeft(l remoteList) {
+	if l.left > 0 && s.Log != nil {
+		s.Log.Warn("devices of a user of another server are left out", "user", l.user, "taken", len(l.devices), "left", l.left)
+	}
+}
+
+// addDevice adds a device unless it is malformed. Behind one that is too much, all are left out.
 func (l *remoteList) addDevice(device id.DeviceID, raw json.RawMessage, name string) {
+	if l.left > 0 {
+		l.left++
+		return
+	}
 	if checkName(string(device), "a device ID") != nil {
 		return
 	}
@@ -60,6 +78,12 @@ func (l *remoteList) addDevice(device id.DeviceID, raw json.RawMessage, name str
 	if err != nil {
 		return
 	}
+	size := len(keys) + store.DeviceSize
+	if len(l.devices) == maxRemoteDevices || l.size+size > maxUserIdentity {
+		l.left++
+		return
+	}
+	l.size += size
 	l.devices = append(l.devices, store.IdentityKeys{User: l.user, Device: device, DisplayName: cleanName(name), JSON: keys})
 }
 
@@ -77,33 +101,39 @@ func (l *remoteList) addSigning(usage string, raw json.RawMessage) {
 	}
 	if k, err := checkSigningKey(l.user, usage, raw); err == nil {
 		l.signing = append(l.signing, k)
+		l.size += len(k.JSON)
 	}
 }
 
 // cache keeps lists that were fetched after the position at, unless they changed meanwhile: before says
-// when they had changed last.
+// when they had changed last. Others' updates come in between.
 func (s *Service) cache(ctx context.Context, lists []remoteList, at stream.Position, before map[id.UserID]stream.Position) error {
-	if len(lists) == 0 {
-		return nil
-	}
 	// Position 0 means "not cached"; a server without any history caches nothing.
-	err := s.Store.Update(ctx, func(tx *store.Tx) error {
-		for _, l := range lists {
-			now, err := tx.DeviceLists.Get(l.user)
-			if err != nil {
-				return err
-			}
-			if now.Position != before[l.user] || now.CachedAt > at {
-				continue
-			}
-			if err := l.write(tx, at); err != nil {
-				return err
-			}
+	for len(lists) > 0 {
+		n, size := 0, 0
+		for ; n < len(lists) && (n == 0 || size+lists[n].size <= cacheStep); n++ {
+			size += lists[n].size + store.DeviceSize
 		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("cache device lists: %w", err)
+		if err := s.Store.Update(ctx, func(tx *store.Tx) error { return cacheIn(tx, lists[:n], at, before) }); err != nil {
+			return fmt.Errorf("cache device lists: %w", err)
+		}
+		lists = lists[n:]
+	}
+	return nil
+}
+
+func cacheIn(tx *store.Tx, lists []remoteList, at stream.Position, before map[id.UserID]stream.Position) error {
+	for _, l := range lists {
+		now, err := tx.DeviceLists.Get(l.user)
+		if err != nil {
+			return err
+		}
+		if now.Position != before[l.user] || now.CachedAt > at {
+			continue
+		}
+		if err := l.write(tx, at); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -171,19 +201,27 @@ func (s *Service) ReceiveDeviceListUpdate(ctx context.Context, origin id.ServerN
 	return nil
 }
 
-// apply changes the cached list and says whether clients can see it.
+// apply changes the cached list and says whether clients can see it. One that becomes too long is dropped: once it is
+// fetched, it is cut as always.
 func (u *listUpdate) apply(tx *store.Tx, list store.DeviceList) (visible bool, err error) {
 	l := remoteList{user: u.UserID}
 	if !u.Deleted && len(u.Keys) > 0 {
 		l.addDevice(u.DeviceID, u.Keys, u.DisplayName)
 	}
-	if len(l.devices) == 1 {
-		visible, err = true, tx.DeviceKeys.Set(l.devices[0])
-	} else {
+	if len(l.devices) == 0 {
 		visible, err = tx.DeviceKeys.Delete(u.UserID, u.DeviceID)
+	} else {
+		visible, err = true, tx.DeviceKeys.Set(l.devices[0])
 	}
 	if err != nil {
 		return false, err
+	}
+	n, size, err := tx.DeviceKeys.Size(u.UserID)
+	if err != nil {
+		return false, err
+	}
+	if n > maxRemoteDevices || size+n*store.DeviceSize > maxUserIdentity {
+		return true, tx.DeviceLists.Drop(u.UserID)
 	}
 	return visible, tx.DeviceLists.SetCached(u.UserID, u.StreamID, list.CachedAt)
 }

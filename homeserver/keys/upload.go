@@ -76,7 +76,7 @@ func (s *Service) Upload(ctx context.Context, user id.UserID, device id.DeviceID
 // checkKeyQuota refuses an upload by which a user's devices have too much.
 func checkKeyQuota(tx *store.Tx, user id.UserID, device id.DeviceID, u checkedUpload) error {
 	if u.identity != nil {
-		size, err := tx.DeviceKeys.Size(user)
+		_, size, err := tx.DeviceKeys.Size(user)
 		if err != nil {
 			return err
 		}

@@ -27,11 +27,35 @@ func (s DeviceKeys) Get(user id.UserID, device id.DeviceID) ([]byte, error) {
 	return keys, err
 }
 
-// Size is how many bytes the identity keys of a user's devices have.
-func (s DeviceKeys) Size(user id.UserID) (int, error) {
-	var n int
-	_, err := s.tx.row([]any{&n}, `SELECT coalesce(sum(octet_length(keys)), 0) FROM device_keys WHERE user_id = ?`, string(user))
-	return n, err
+// Size is how many devices of a user have identity keys, and how many bytes these have.
+func (s DeviceKeys) Size(user id.UserID) (devices, size int, err error) {
+	_, err = s.tx.row([]any{&devices, &size}, `SELECT count(*), coalesce(sum(octet_length(keys)), 0) FROM device_keys WHERE user_id = ?`, string(user))
+	return devices, size, err
+}
+
+// DeviceSize is how many bytes a device counts as in Sizes, besides its keys: it has an ID and may have a name.
+const DeviceSize = 300
+
+// Sizes is how many bytes the identity keys and the cross-signing keys of users have. Who has none is missing.
+func (s DeviceKeys) Sizes(users []id.UserID) (map[id.UserID]int, error) {
+	out := make(map[id.UserID]int, len(users))
+	for chunk := range slices.Chunk(users, 500) {
+		err := s.tx.query(func(rows *sql.Rows) error {
+			var u id.UserID
+			var size int
+			if err := rows.Scan(&u, &size); err != nil {
+				return err
+			}
+			out[u] += size
+			return nil
+		}, `SELECT user_id, sum(octet_length(keys) + ?) FROM device_keys WHERE user_id IN (?) GROUP BY user_id
+			UNION ALL SELECT user_id, sum(octet_length(key)) FROM cross_signing_keys WHERE user_id IN (?) GROUP BY user_id`,
+			DeviceSize, bun.In(chunk), bun.In(chunk))
+		if err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
 }
 
 // ByUsers reads the identity keys of all devices of users, in order of users and devices.
