@@ -42,6 +42,7 @@ type builder struct {
 	parts                [sections]section
 	keys                 []byte // how many keys the device has left
 	toldSize             int    // bytes of state that was read for the answer
+	named                int    // receipts, and who types
 	charge               *load.Charge
 	later                []gap // in the answer as it was put together
 	// What the user's own rules may still cost, and how many bytes wait for them.

@@ -17,3 +17,11 @@ func (e *Engine) HoldState(bytes int) { e.wholeState = bytes }
 
 // MaxWholeState is how many that are otherwise.
 const MaxWholeState = maxWholeState
+
+// NameMost says how many receipts and names of who types are told at most before each room has only the least.
+func (e *Engine) NameMost(n int) { e.mostNames = n }
+
+// GapBefore says whether a timeline has a gap before an event.
+func (e *Engine) GapBefore(tx *store.Tx, ev *store.Event) (bool, error) {
+	return (&builder{e: e, tx: tx}).gapBefore(ev)
+}

@@ -2,6 +2,7 @@ package clientsync
 
 import (
 	"math"
+	"slices"
 
 	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/id"
@@ -177,12 +178,17 @@ func (b *builder) removedFrom() (map[store.EventNID]bool, error) {
 			left = append(left, m.Event)
 		}
 	}
-	list, err := b.tx.Events.ByNID(left...)
-	out := make(map[store.EventNID]bool, len(list))
-	for _, ev := range list {
-		out[ev.NID] = ev.Sender != b.p.user
+	out := make(map[store.EventNID]bool, len(left))
+	for some := range slices.Chunk(left, stateStep) {
+		list, err := b.tx.Events.ByNID(some...)
+		if err != nil {
+			return nil, err
+		}
+		for _, ev := range list {
+			out[ev.NID] = ev.Sender != b.p.user
+		}
 	}
-	return out, err
+	return out, nil
 }
 
 // stripped shows an invite or a knock.
@@ -273,7 +279,7 @@ func (b *builder) leftRoom(v *visit, m store.Membership) error {
 	if v.never {
 		t.limited = false
 	}
-	if m.Event != 0 && (len(t.events) == 0 || t.events[len(t.events)-1].NID != m.Event) && b.f.Room.Timeline.Count(1, 1) > 0 {
+	if m.Event != 0 && (len(t.events) == 0 || t.events[len(t.events)-1].NID != m.Event) && b.f.Room.Timeline.Count(1, 1) > 0 && b.shown < mostTimelinesSize {
 		// The leave may be no part of a history here: an invite was declined.
 		list, err := b.tx.Events.ByNID(m.Event)
 		if err != nil {
@@ -281,6 +287,7 @@ func (b *builder) leftRoom(v *visit, m store.Membership) error {
 		}
 		if len(list) > 0 && list[0].Outlier() && b.passes(list[0]) {
 			t.events = append(t.events, list[0])
+			b.shown += len(list[0].JSON)
 		}
 	}
 	n, err := b.stateNeeded(v, t)
@@ -304,7 +311,7 @@ func (b *builder) leftRoom(v *visit, m store.Membership) error {
 
 // cameTo notes who came to share the room with the user.
 func (b *builder) cameTo(v *visit, t *timeline) error {
-	if b.initial || b.e.Ephemeral.NoPresence || !v.w.members {
+	if b.initial || b.e.Ephemeral.NoPresence || !v.w.members || len(b.came) >= maxNewPresences {
 		return nil
 	}
 	if v.fresh {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/securecomm/securecomm/homeserver/clientsync"
 	"github.com/securecomm/securecomm/homeserver/event"
@@ -282,5 +283,123 @@ func TestLargeAnswersHaveRoomByUser(t *testing.T) {
 		}
 		w.must(take("heidi"))
 		open[len(open)-1].Close()
+	})
+}
+
+// TestTimelinesOfManyRoomsAreBounded: one event of each room may be too much, too. What is not shown stands before prev_batch.
+func TestTimelinesOfManyRoomsAreBounded(t *testing.T) {
+	const rooms, large = 320, 60_000
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		w, text := newWorld(t, db), strings.Repeat("x", large)
+		for i := range rooms {
+			r := w.create("alice", room.Creation{CreationContent: map[string]json.RawMessage{"n": json.RawMessage(fmt.Sprint(i))}})
+			w.say(r, "alice", text)
+		}
+		size := 0
+		told := w.client("alice", `{"room":{"timeline":{"limit":1}}}`).next().Rooms.Join
+		for name, j := range told {
+			for _, e := range j.Timeline.Events {
+				size += len(e.Content)
+			}
+			if !j.Timeline.Limited || j.Timeline.Prev == "" || len(j.State.Events) < 5 {
+				t.Errorf("of %s is told %+v", name, j)
+			}
+		}
+		if len(told) != rooms || size > 16<<20 || size < 15<<20 {
+			t.Errorf("of %d rooms, %d bytes of timelines are told", len(told), size)
+		}
+	})
+}
+
+// TestReceiptsOfAllRoomsAreBounded: the receipts of all rooms of an answer have a bound, as have the names of who types. Each room
+// has its newest ones.
+func TestReceiptsOfAllRoomsAreBounded(t *testing.T) {
+	const rooms, each, most = 10, 50, 100
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		w, ctx := newWorld(t, db), context.Background()
+		w.sync.NameMost(most)
+		next := w.client("alice", "")
+		var all []id.RoomID
+		for i := range rooms {
+			all = append(all, w.create("alice", room.Creation{CreationContent: map[string]json.RawMessage{"n": json.RawMessage(fmt.Sprint(i))}}))
+		}
+		next.next()
+		read := w.client("alice", "")
+		for _, r := range all {
+			at := w.say(r, "alice", "hi")
+			w.must(db.Update(ctx, func(tx *store.Tx) error {
+				found, err := tx.Rooms.ByID(r)
+				for i := range each {
+					tx.Receipts.Set(store.Receipt{Room: found.NID, User: user(fmt.Sprint("u", i)), Type: "m.read", Event: at}, r, []id.UserID{user("alice")})
+				}
+				return err
+			}))
+		}
+		for name, c := range map[string]*client{"next": next, "first": read} {
+			sum := 0
+			for r, j := range c.next().Rooms.Join {
+				n := 0
+				for _, e := range j.Ephemeral.Events {
+					n += strings.Count(string(e.Content), `"ts"`)
+				}
+				if sum += n; n < 20 {
+					t.Errorf("%s: %d receipts are told of %s", name, n, r)
+				}
+			}
+			if sum > most+rooms*20 || sum < most {
+				t.Errorf("%s: %d of %d receipts are told", name, sum, rooms*each)
+			}
+		}
+		var typists []id.UserID
+		for i := range each {
+			name := fmt.Sprint("typist", i)
+			for _, r := range all[:4] {
+				w.join(r, name)
+				w.must(w.eph.SetTyping(ctx, r, user(name), true, time.Minute))
+			}
+			typists = append(typists, user(name))
+		}
+		next.next()
+		first := w.client("alice", `{"room":{"ephemeral":{"types":["m.typing"]}}}`).next()
+		sum := 0
+		for _, j := range first.Rooms.Join {
+			for _, e := range j.Ephemeral.Events {
+				sum += strings.Count(string(e.Content), "@typist")
+			}
+		}
+		if sum > most+4*20 || sum < most {
+			t.Errorf("%d of %d who type are told", sum, 4*len(typists))
+		}
+	})
+}
+
+// TestGapsAreFoundByPlaces: of the events that an event follows, which may be large, only the places are read.
+func TestGapsAreFoundByPlaces(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		w, ctx := newWorld(t, db), context.Background()
+		found := w.stateOf(w.create("alice", room.Creation{}))[0]
+		for _, c := range []struct {
+			name string
+			at   store.StateNID
+			gap  bool
+		}{{"refused", 1, false}, {"an outlier", 0, true}, {"missing", -1, true}} {
+			prev := id.EventID("$" + strings.Replace(c.name, " ", "-", 1))
+			if c.at >= 0 {
+				nid, err := db.NextNumber(ctx)
+				w.must(err)
+				unread := &event.Event{ID: prev, JSON: []byte("this is not to be read")}
+				w.must(db.Update(ctx, func(tx *store.Tx) error {
+					return tx.Events.InsertAside(&store.Event{Event: unread, NID: store.EventNID(nid), Room: found.Room, StateBefore: c.at})
+				}))
+			}
+			w.must(db.View(ctx, func(tx *store.Tx) error {
+				ev := &store.Event{Event: &event.Event{Sender: "@x:two.test", PrevEvents: []id.EventID{found.ID, prev, prev}}, Position: 1}
+				gap, err := w.sync.GapBefore(tx, ev)
+				if gap != c.gap {
+					t.Errorf("behind one that is %s: %v", c.name, gap)
+				}
+				return err
+			}))
+		}
 	})
 }

@@ -67,8 +67,17 @@ func (b *builder) roomSummary(s *section, v *visit, t *timeline) error {
 	return nil
 }
 
-// maxReceipts bounds the receipts of one room in an answer.
-const maxReceipts = 2000
+const (
+	// maxReceipts bounds the receipts of one room in an answer: the newest are told.
+	maxReceipts = 2000
+	// maxNames bounds the receipts, and the names of who types, of all rooms in an answer together. Beyond, each room has
+	// leastNames of both.
+	maxNames   = 20_000
+	leastNames = 20
+)
+
+// namesLeft is how many receipts, or names of who types, of a room still fit into the answer, and at most so many.
+func (b *builder) namesLeft(most int) int { return min(most, max(b.e.mostNames-b.named, leastNames)) }
 
 // roomEphemeral tells who types and how far members have read.
 func (b *builder) roomEphemeral(s *section, v *visit, typing []id.UserID) error {
@@ -81,6 +90,8 @@ func (b *builder) roomEphemeral(s *section, v *visit, typing []id.UserID) error 
 				seen = append(seen, u)
 			}
 		}
+		seen = seen[:b.namesLeft(len(seen))]
+		b.named += len(seen)
 		events.event("m.typing", "", append(appendUsers([]byte(`{"user_ids":`), seen), '}'))
 	}
 	if v.w.receipts && f.AllowsRoom(v.roomID) && f.Allows("m.receipt", "") {
@@ -88,10 +99,11 @@ func (b *builder) roomEphemeral(s *section, v *visit, typing []id.UserID) error 
 		if v.fresh {
 			from = 0
 		}
-		list, err := b.tx.Receipts.Changed(v.room, from, b.now, maxReceipts)
+		list, err := b.tx.Receipts.Changed(v.room, from, b.now, b.namesLeft(maxReceipts))
 		if err != nil {
 			return err
 		}
+		b.named += len(list)
 		content, err := b.receiptContent(list)
 		if err != nil {
 			return err

@@ -39,7 +39,7 @@ type Engine struct {
 	messages *otter.Cache[store.EventNID, *sharedMessage]
 	states   *otter.Cache[moment, store.StateMap]
 
-	wholeState int // maxWholeState, but for tests
+	wholeState, mostNames int // maxWholeState and maxNames, but for tests
 }
 
 const (
@@ -66,7 +66,7 @@ func New(o Options) *Engine {
 		messages: otter.Must(&otter.Options[store.EventNID, *sharedMessage]{MaximumWeight: keptMessages, Weigher: weighMessage}),
 		states:   otter.Must(&otter.Options[moment, store.StateMap]{MaximumSize: keptMoments}),
 
-		wholeState: maxWholeState,
+		wholeState: maxWholeState, mostNames: maxNames,
 	}
 }
 

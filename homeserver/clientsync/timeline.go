@@ -25,9 +25,11 @@ const (
 	maxScansSize  = 32 << 20
 	leastScanSize = 64 << 10
 	// maxTimelineSize bounds the events of one timeline in bytes, with what is told with them, maxTimelinesSize those of all in
-	// one answer together. Each timeline shows one event at least.
-	maxTimelineSize  = 1 << 20
-	maxTimelinesSize = 8 << 20
+	// one answer together. Each timeline shows one event at least, until all have mostTimelinesSize: what is not shown then
+	// stands before prev_batch.
+	maxTimelineSize   = 1 << 20
+	maxTimelinesSize  = 8 << 20
+	mostTimelinesSize = 16 << 20
 )
 
 // timeline is the part of a room's history that an answer shows, oldest first.
@@ -152,7 +154,7 @@ func (p *picker) take(ev *store.Event) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if p.size -= weight; p.size < 0 && len(p.t.events) > 0 {
+	if p.size -= weight; p.size < 0 && (len(p.t.events) > 0 || p.b.shown >= mostTimelinesSize) {
 		p.t.limited = true
 		return false, nil
 	}
@@ -235,11 +237,11 @@ func (b *builder) gapBefore(ev *store.Event) (bool, error) {
 	if ev.Sender.Server() == b.e.Server || ev.Position < 0 || ev.Type == event.TypeCreate {
 		return false, nil
 	}
-	before, err := b.tx.Events.ByID(ev.PrevEvents...)
-	if err != nil || len(before) < len(ev.PrevEvents) {
-		return true, err
-	}
-	return slices.ContainsFunc(before, func(e *store.Event) bool { return e.Outlier() || e.Position < 0 }), nil
+	places, err := b.tx.Events.Places(ev.PrevEvents...)
+	return slices.ContainsFunc(ev.PrevEvents, func(prev id.EventID) bool {
+		place, known := places[prev]
+		return !known || place.Outlier() || place.Position < 0
+	}), err
 }
 
 func (b *builder) writeTimeline(s *section, v *visit, t *timeline) error {

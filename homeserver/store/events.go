@@ -199,6 +199,42 @@ func (s Events) ByID(ids ...id.EventID) ([]*Event, error) {
 	return pick(ids, found), nil
 }
 
+// Place is where an event stands in its room's log.
+type Place struct {
+	Position    stream.Position
+	StateBefore StateNID
+}
+
+// Outlier is Event.Outlier of the event there.
+func (p Place) Outlier() bool { return p.Position == 0 && p.StateBefore == 0 }
+
+// Places tells where events stand, for who needs nothing else of them; unknown ones are left out.
+func (s Events) Places(ids ...id.EventID) (map[id.EventID]Place, error) {
+	out := make(map[id.EventID]Place, len(ids))
+	var missing []string
+	for _, i := range ids {
+		nid, known := s.tx.db.cache.eventIDs.GetIfPresent(i)
+		if e, ok := s.tx.db.cache.events.GetIfPresent(nid); known && ok {
+			out[i] = Place{e.Position, e.StateBefore}
+		} else {
+			missing = append(missing, string(i))
+		}
+	}
+	for chunk := range slices.Chunk(missing, 500) {
+		err := s.tx.query(func(rows *sql.Rows) error {
+			var i id.EventID
+			var p Place
+			err := rows.Scan(&i, &p.Position, &p.StateBefore)
+			out[i] = p
+			return err
+		}, `SELECT event_id, coalesce(position, 0), state_before FROM events WHERE event_id IN (?)`, bun.In(chunk))
+		if err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
 // ByNID finds events by their numbers, in the order asked for; unknown ones are left out.
 func (s Events) ByNID(nids ...EventNID) ([]*Event, error) {
 	found := make(map[EventNID]*Event, len(nids))
