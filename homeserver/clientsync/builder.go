@@ -44,7 +44,8 @@ type builder struct {
 	toldSize             int    // bytes of state that was read for the answer
 	named                int    // receipts, and who types
 	charge               *load.Charge
-	later                []gap // in the answer as it was put together
+	later                []gap              // in the answer as it was put together
+	asked                []store.Membership // invites and knocks to tell
 	// What the user's own rules may still cost, and how many bytes wait for them.
 	work    pushrule.Work
 	judging int

@@ -38,7 +38,10 @@ func (b *builder) buildRooms() error {
 		return err
 	}
 	if b.initial || b.r.FullState {
-		return b.allRooms(switched)
+		if err := b.allRooms(switched); err != nil {
+			return err
+		}
+		return b.tellAsked()
 	}
 	typing := map[id.RoomID][]id.UserID{}
 	for _, t := range b.e.Ephemeral.TypingSince(b.volatile, b.p.joined) {
@@ -63,7 +66,7 @@ func (b *builder) buildRooms() error {
 			return err
 		}
 	}
-	return nil
+	return b.tellAsked()
 }
 
 // move says how the user's membership in a room changed.
@@ -108,7 +111,8 @@ func (b *builder) movedRoom(name id.RoomID, how move) error {
 	case "join":
 		return b.joinedRoom(b.freshVisit(m), b.e.Ephemeral.Typing(name))
 	case "invite", "knock":
-		return b.stripped(m)
+		b.asked = append(b.asked, m)
+		return nil
 	}
 	v := &visit{roomID: name, room: m.Room, from: b.since, to: m.Position, left: true, fresh: how.fresh || how.before != "join", w: &roomWindow{}}
 	if how.fresh {
@@ -147,7 +151,7 @@ func (b *builder) allRooms(switched map[id.RoomID]move) error {
 			err = b.joinedRoom(v, b.e.Ephemeral.Typing(name))
 		case "invite", "knock":
 			if b.initial || moved {
-				err = b.stripped(m)
+				b.asked = append(b.asked, m)
 			}
 		default:
 			if !moved && !b.f.Room.IncludeLeave && !removed[m.Event] {
@@ -189,26 +193,6 @@ func (b *builder) removedFrom() (map[store.EventNID]bool, error) {
 		}
 	}
 	return out, nil
-}
-
-// stripped shows an invite or a knock.
-func (b *builder) stripped(m store.Membership) error {
-	if len(m.Stripped) == 0 {
-		return nil
-	}
-	part, name := invitePart, `{"invite_state":{"events":`
-	if m.Membership == "knock" {
-		part, name = knockPart, `{"knock_state":{"events":`
-	} else if len(b.p.ignored) > 0 {
-		list, err := b.tx.Events.ByNID(m.Event)
-		if err != nil || len(list) > 0 && b.p.ignored[list[0].Sender] {
-			return err
-		}
-	}
-	s := &b.parts[part]
-	s.member(string(m.RoomID))
-	s.buf = append(append(append(s.buf, name...), m.Stripped...), `}}`...)
-	return nil
 }
 
 // joinedRoom tells of a room that the user is joined to.

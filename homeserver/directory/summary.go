@@ -174,11 +174,8 @@ func (s *Summary) openTo(tx *store.Tx, who visitor) (bool, error) {
 	}
 }
 
-// maxAllowed is how many rooms of a restricted join rule are looked at.
-const maxAllowed = 100
-
 func (v visitor) isInOne(tx *store.Tx, rooms []id.RoomID) (bool, error) {
-	for _, r := range rooms[:min(len(rooms), maxAllowed)] {
+	for _, r := range rooms[:min(len(rooms), room.MaxAllowed)] {
 		membership, err := v.membership(tx, r)
 		if err != nil || membership == "join" {
 			return err == nil, err

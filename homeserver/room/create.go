@@ -132,7 +132,7 @@ func (e *Engine) Create(ctx context.Context, c Creation, alias func(*store.Tx, i
 }
 
 // inviteOwn invites the users of this server into a new room, each shown as the profile says. Who may not be invited, the
-// creator for one, is left out.
+// creator for one, is left out. Error: ErrTooMany.
 func (d *draft) inviteOwn(ctx context.Context, c Creation) error {
 	own := slices.DeleteFunc(slices.Clone(c.Invite), func(u id.UserID) bool { return u.Server() != d.e.Server })
 	slices.Sort(own)
@@ -140,6 +140,9 @@ func (d *draft) inviteOwn(ctx context.Context, c Creation) error {
 	profiles := make([]Profile, len(own))
 	err := d.e.Store.View(ctx, func(tx *store.Tx) error {
 		for i, u := range own {
+			if err := checkPending(tx, u, c.Creator, d.room.NID); err != nil {
+				return err
+			}
 			fields, err := tx.Profiles.Get(u)
 			if err != nil {
 				return err

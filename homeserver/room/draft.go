@@ -324,7 +324,7 @@ func (d *draft) showInvited(ctx context.Context, a *addition) error {
 		if err != nil || state[key] == nil {
 			return err
 		}
-		if a.members[i].Stripped, err = d.stripped(ctx, state[key].Event); err != nil {
+		if a.members[i].Asked, err = d.stripped(ctx, state[key].Event); err != nil {
 			return err
 		}
 	}

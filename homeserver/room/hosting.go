@@ -327,16 +327,6 @@ func (e *Engine) ReceiveKnock(ctx context.Context, origin id.ServerName, roomID 
 	return d.strippedPDUs(ctx, v.Event().Sender)
 }
 
-const (
-	// maxStripped bounds the stripped state of an invite, in bytes.
-	maxStripped = 64 << 10
-	// maxPending is how many invites of one server a user may have that are not answered yet, and maxForeign how many of
-	// all other servers together, among the newest maxRecent of the user's.
-	maxPending = 50
-	maxForeign = 500
-	maxRecent  = 1000
-)
-
 // ReceiveInvite takes in the invite of a local user by another server and signs it.
 func (e *Engine) ReceiveInvite(ctx context.Context, origin id.ServerName, roomID id.RoomID, eventID id.EventID, version id.RoomVersion, raw json.RawMessage, stripped []json.RawMessage) (*event.Event, error) {
 	v, ok := event.VersionOf(version)
@@ -378,7 +368,7 @@ func (e *Engine) ReceiveInvite(ctx context.Context, origin id.ServerName, roomID
 	return signed.Event(), e.keepAside(ctx, v, origin, user, signed.Event(), stripped)
 }
 
-// checkInvited checks whom an invite is for.
+// checkInvited checks whom an invite is for, and that there are not too many of them, before anything is done about it.
 func (e *Engine) checkInvited(ctx context.Context, invite *event.Event) error {
 	user, err := id.ParseUserID(*invite.StateKey)
 	if err != nil || user.Server() != e.Server {
@@ -389,7 +379,18 @@ func (e *Engine) checkInvited(ctx context.Context, invite *event.Event) error {
 		if err == nil && (!ok || u.Deactivated) {
 			err = fmt.Errorf("%w: there is no user %s", ErrForbidden, user)
 		}
-		return err
+		if err != nil {
+			return err
+		}
+		var known store.RoomNID
+		room, err := tx.Rooms.ByID(invite.RoomID)
+		if err != nil {
+			return err
+		}
+		if room != nil {
+			known = room.NID
+		}
+		return checkPending(tx, user, invite.Sender, known)
 	})
 }
 
@@ -459,10 +460,7 @@ func (e *Engine) keepAside(ctx context.Context, v *event.Version, via id.ServerN
 	if err != nil {
 		return err
 	}
-	shown, err := json.Marshal(append(strippedForms(v, ev.Sender, stripped), ev.SyncJSON(nil)))
-	if err != nil {
-		return err
-	}
+	shown := shownOf(ev, strippedForms(v, ev.Sender, stripped))
 	return e.Store.Update(ctx, func(tx *store.Tx) error {
 		former, err := tx.Memberships.Get(room.NID, user)
 		if err != nil {
@@ -478,78 +476,19 @@ func (e *Engine) keepAside(ctx context.Context, v *event.Version, via id.ServerN
 		if known, err := tx.Events.Get(ev.ID); err != nil || known != nil {
 			return err // it is repeated, or replayed after the user declined it
 		}
-		if ev.Membership() == "invite" && former.Membership != "invite" {
-			if err := checkPending(tx, user, ev.Sender.Server()); err != nil {
+		if ev.Membership() == "invite" {
+			// Others may have come since it was checked first: that is exact here.
+			if err := checkPending(tx, user, ev.Sender, room.NID); err != nil {
 				return err
 			}
 		}
 		if err := tx.Events.InsertAside(&store.Event{Event: ev, NID: store.EventNID(nid), Room: room.NID}); err != nil {
 			return err
 		}
-		m := store.Membership{Room: room.NID, User: user, Membership: ev.Membership(), Event: store.EventNID(nid), Stripped: shown, Via: via}
+		m := store.Membership{Room: room.NID, User: user, Membership: ev.Membership(), Event: store.EventNID(nid), Asked: shown, Via: via}
 		logAside(tx, room, m, former.Membership)
 		return nil
 	})
-}
-
-// checkPending refuses a further invite if a user has many of a server already, or of all other servers.
-func checkPending(tx *store.Tx, user id.UserID, server id.ServerName) error {
-	nids, err := tx.Memberships.Invites(user, maxRecent)
-	if err != nil {
-		return err
-	}
-	invites, err := tx.Events.ByNID(nids...)
-	if err != nil {
-		return err
-	}
-	pending, foreign := 0, 0
-	for _, ev := range invites {
-		if ev.Sender.Server() == server {
-			pending++
-		}
-		if ev.Sender.Server() != user.Server() {
-			foreign++
-		}
-	}
-	if pending >= maxPending || foreign >= maxForeign {
-		return fmt.Errorf("%w: %s has many invites that are not answered yet", ErrTooMany, user)
-	}
-	return nil
-}
-
-// strippedForms reduces what another server calls stripped state to what clients may see of it, and to the types that
-// the specification lists besides the membership of the event's sender. m.room.create may be a whole event, and is then
-// shown whole. What exceeds maxStripped is left out.
-func strippedForms(v *event.Version, sender id.UserID, given []json.RawMessage) []json.RawMessage {
-	var out []json.RawMessage
-	seen, size := map[string]bool{}, 0
-	for _, raw := range given {
-		var s struct {
-			Type     string          `json:"type"`
-			StateKey *string         `json:"state_key"`
-			Sender   id.UserID       `json:"sender"`
-			Content  json.RawMessage `json:"content"`
-		}
-		if json.Unmarshal(raw, &s) != nil || s.StateKey == nil || len(s.Content) == 0 || s.Content[0] != '{' || seen[s.Type] {
-			continue
-		}
-		if s.Type == event.TypeMember && *s.StateKey != string(sender) || s.Type != event.TypeMember && (*s.StateKey != "" || !slices.Contains(strippedTypes, s.Type)) {
-			continue
-		}
-		shown, err := json.Marshal(s)
-		if s.Type == event.TypeCreate {
-			if create, err := event.Parse(v, raw); err == nil {
-				shown = create.SyncJSON(nil)
-			}
-		}
-		if err != nil || size+len(shown) > maxStripped {
-			continue
-		}
-		seen[s.Type] = true
-		size += len(shown)
-		out = append(out, shown)
-	}
-	return out
 }
 
 // logAside puts a membership into the log that is no event of a history here.

@@ -63,6 +63,9 @@ func (c *Change) content() (json.RawMessage, error) {
 // and makes no event. Errors: ErrNotFound, ErrForbidden, ErrBadRequest.
 func (e *Engine) SetMembership(ctx context.Context, c Change) error {
 	key := event.StateKeyTuple{Type: event.TypeMember, StateKey: string(c.Target)}
+	if err := e.mayInvite(ctx, &c); err != nil {
+		return err
+	}
 	if _, err := e.Store.StateKey(ctx, key); err != nil {
 		return err
 	}
@@ -185,59 +188,6 @@ func sameContent(v *event.Version, former *store.Event, content json.RawMessage)
 	return err == nil && bytes.Equal(c, former.Content)
 }
 
-// strippedTypes are what who is invited may see (Client-Server API, "Stripped state").
-var strippedTypes = []string{
-	event.TypeCreate, event.TypeJoinRules, "m.room.canonical_alias", "m.room.avatar", "m.room.name", "m.room.encryption", "m.room.topic",
-}
-
-// stripped is the stripped state for the user of a membership event, that event included, as a JSON array. Of
-// m.room.create clients get all, as other servers do (MSC4311).
-func (d *draft) stripped(ctx context.Context, member *event.Event) (json.RawMessage, error) {
-	events, err := d.strippedEvents(ctx, member.Sender)
-	if err != nil {
-		return nil, err
-	}
-	parts := make([]json.RawMessage, 0, len(events)+1)
-	for _, ev := range events {
-		if ev.Type == event.TypeCreate {
-			parts = append(parts, ev.Event.SyncJSON(nil))
-			continue
-		}
-		parts = append(parts, ev.StrippedJSON())
-	}
-	// The member's event is whole: clients show when and by which event they were invited.
-	return json.Marshal(append(parts, member.SyncJSON(nil)))
-}
-
-// strippedPDUs is the stripped state for another server: whole events, by which it can check the room's ID and version
-// and who said what (Server-Server API v1.16, "Inviting to a room").
-func (d *draft) strippedPDUs(ctx context.Context, sender id.UserID) ([]json.RawMessage, error) {
-	events, err := d.strippedEvents(ctx, sender)
-	out := make([]json.RawMessage, len(events))
-	for i, ev := range events {
-		out[i] = ev.JSON
-	}
-	return out, err
-}
-
-func (d *draft) strippedEvents(ctx context.Context, sender id.UserID) ([]*store.Event, error) {
-	tuples := []event.StateKeyTuple{{Type: event.TypeMember, StateKey: string(sender)}}
-	for _, t := range strippedTypes {
-		tuples = append(tuples, event.StateKeyTuple{Type: t})
-	}
-	state, err := d.e.lookUp(ctx, &d.face, tuples)
-	if err != nil {
-		return nil, err
-	}
-	var out []*store.Event
-	for _, t := range tuples {
-		if ev := state[t]; ev != nil {
-			out = append(out, ev)
-		}
-	}
-	return out, nil
-}
-
 // authorise names the local user by whose right somebody joins a restricted room, if the join needs it.
 func (d *draft) authorise(ctx context.Context, c *Change) error {
 	rule := d.auth.JoinRule()
@@ -288,45 +238,32 @@ func (d *draft) allowedBy(ctx context.Context, user id.UserID) (bool, error) {
 		return false, err
 	}
 	rooms := AllowedRooms(state[key].Event)
-	allowed, unknown := false, false
-	err = d.e.Store.View(ctx, func(tx *store.Tx) error {
-		for _, roomID := range rooms {
-			room, err := tx.Rooms.ByID(roomID)
-			if err != nil {
-				return err
-			}
-			in := false
-			if room != nil {
-				if in, err = tx.Memberships.AnyLocal(room.NID); err != nil {
-					return err
-				}
-			}
-			if !in {
-				unknown = true // or long out of date
-				continue
-			}
-			m, err := tx.Memberships.Get(room.NID, user)
-			if err != nil {
-				return err
-			}
-			allowed = allowed || m.Membership == "join"
-		}
-		return nil
+	allowed, here := false, true
+	err = d.e.Store.View(ctx, func(tx *store.Tx) (err error) {
+		allowed, here, err = tx.Memberships.Admits(user, rooms)
+		return err
 	})
-	if err == nil && unknown && !allowed {
-		err = ErrCannotAuthorize
+	if err == nil && !here && !allowed {
+		err = ErrCannotAuthorize // what is known of those rooms is nothing, or long out of date
 	}
 	return allowed, err
 }
 
-// AllowedRooms are the rooms whose members may join under a restricted m.room.join_rules.
+// MaxAllowed is how many rooms of a restricted join rule let anybody in: the first ones.
+const MaxAllowed = 100
+
+// AllowedRooms are the rooms whose members may join under a restricted m.room.join_rules, MaxAllowed at most.
 func AllowedRooms(rules *event.Event) []id.RoomID {
 	var out []id.RoomID
 	for condition := range canonicaljson.Elements(canonicaljson.Get(rules.Content, "allow")) {
 		kind, _ := canonicaljson.String(canonicaljson.Get(condition, "type"))
-		room, _ := canonicaljson.String(canonicaljson.Get(condition, "room_id"))
-		if kind == "m.room_membership" && room != "" {
-			out = append(out, id.RoomID(room))
+		named, _ := canonicaljson.String(canonicaljson.Get(condition, "room_id"))
+		room, err := id.ParseRoomID(named)
+		if kind != "m.room_membership" || err != nil {
+			continue
+		}
+		if out = append(out, room); len(out) == MaxAllowed {
+			break
 		}
 	}
 	return out

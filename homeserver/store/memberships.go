@@ -17,9 +17,18 @@ type Membership struct {
 	Event      EventNID
 	Position   stream.Position // where it became so
 	Forgotten  bool
-	Stripped   []byte // of invites and knocks: the JSON array of stripped state
+	// Asked is of invites and knocks. It is written with them, and read by Memberships.Asked alone.
+	Asked *Asked
 	// Via is the server through which the user was invited, or knocked, in a room that this server is not in.
 	Via id.ServerName
+}
+
+// Asked is what is kept of an invite or a knock for the user's clients.
+type Asked struct {
+	Sender   id.UserID // empty in rows of before it was kept
+	Bytes    int       // of the event and the stripped state
+	Stripped []byte    // the JSON array of stripped state
+	Brief    []byte    // the same with no more than what tells the room apart
 }
 
 // MembershipChange is a change of a local user's membership.
@@ -37,14 +46,17 @@ type Memberships struct{ tx *Tx }
 
 // Set writes a membership at a position; call it from the write function of Tx.Log, or with the position of a known event.
 func (s Memberships) Set(m Membership, former string, local bool) error {
-	var stripped any
-	if m.Stripped != nil {
-		stripped = m.Stripped
+	var stripped, brief any
+	var asked Asked
+	if m.Asked != nil {
+		asked, stripped, brief = *m.Asked, m.Asked.Stripped, m.Asked.Brief
 	}
-	_, err := s.tx.exec(`INSERT INTO memberships (room_nid, user_id, membership, event_nid, position, local, stripped, via) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-		ON CONFLICT (room_nid, user_id) DO UPDATE SET membership = excluded.membership, event_nid = excluded.event_nid,
-		position = excluded.position, forgotten = FALSE, stripped = excluded.stripped, via = excluded.via`,
-		int64(m.Room), string(m.User), m.Membership, int64(m.Event), int64(m.Position), local, stripped, string(m.Via))
+	_, err := s.tx.exec(`INSERT INTO memberships (room_nid, user_id, membership, event_nid, position, local, sender, server, bytes, stripped, brief, via)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (room_nid, user_id) DO UPDATE SET membership = excluded.membership,
+		event_nid = excluded.event_nid, position = excluded.position, forgotten = FALSE, sender = excluded.sender, server = excluded.server,
+		bytes = excluded.bytes, stripped = excluded.stripped, brief = excluded.brief, via = excluded.via`,
+		int64(m.Room), string(m.User), m.Membership, int64(m.Event), int64(m.Position), local,
+		string(asked.Sender), string(asked.Sender.Server()), asked.Bytes, stripped, brief, string(m.Via))
 	if err != nil || !local {
 		return err
 	}
@@ -57,8 +69,8 @@ func (s Memberships) Set(m Membership, former string, local bool) error {
 // Get reads the membership of a user in a room; empty if there never was one.
 func (s Memberships) Get(room RoomNID, user id.UserID) (Membership, error) {
 	m := Membership{Room: room, User: user}
-	_, err := s.tx.row([]any{&m.Membership, &m.Event, &m.Position, &m.Forgotten, &m.Stripped, &m.Via},
-		`SELECT membership, event_nid, position, forgotten, stripped, via FROM memberships WHERE room_nid = ? AND user_id = ?`, int64(room), string(user))
+	_, err := s.tx.row([]any{&m.Membership, &m.Event, &m.Position, &m.Forgotten, &m.Via},
+		`SELECT membership, event_nid, position, forgotten, via FROM memberships WHERE room_nid = ? AND user_id = ?`, int64(room), string(user))
 	return m, err
 }
 
@@ -67,7 +79,7 @@ func (s Memberships) ByUser(user id.UserID, memberships ...string) ([]Membership
 	var out []Membership
 	err := s.tx.query(func(rows *sql.Rows) error {
 		m := Membership{User: user}
-		if err := rows.Scan(&m.Room, &m.RoomID, &m.Membership, &m.Event, &m.Position, &m.Forgotten, &m.Stripped); err != nil {
+		if err := rows.Scan(&m.Room, &m.RoomID, &m.Membership, &m.Event, &m.Position, &m.Forgotten); err != nil {
 			return err
 		}
 		for _, want := range memberships {
@@ -79,20 +91,8 @@ func (s Memberships) ByUser(user id.UserID, memberships ...string) ([]Membership
 			out = append(out, m)
 		}
 		return nil
-	}, `SELECT m.room_nid, r.room_id, m.membership, m.event_nid, m.position, m.forgotten, m.stripped
+	}, `SELECT m.room_nid, r.room_id, m.membership, m.event_nid, m.position, m.forgotten
 		FROM memberships m JOIN rooms r ON r.nid = m.room_nid WHERE m.user_id = ? ORDER BY m.room_nid`, string(user))
-	return out, err
-}
-
-// Invites lists the events by which a user is invited to rooms now, as many as are asked for, the newest first.
-func (s Memberships) Invites(user id.UserID, limit int) ([]EventNID, error) {
-	var out []EventNID
-	err := s.tx.query(func(rows *sql.Rows) error {
-		var nid EventNID
-		err := rows.Scan(&nid)
-		out = append(out, nid)
-		return err
-	}, `SELECT event_nid FROM memberships WHERE user_id = ? AND membership = 'invite' ORDER BY position DESC LIMIT ?`, string(user), limit)
 	return out, err
 }
 
