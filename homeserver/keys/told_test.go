@@ -22,7 +22,7 @@ func (f *fixture) queued(do func()) (units, size int) {
 	f.update(func(tx *store.Tx) error {
 		units, size = 0, 0
 		for _, server := range servers {
-			waiting, err := tx.Outbox.Next(server, 0, 10_000)
+			waiting, _, err := tx.Outbox.Next(server, 0, 10_000, 64<<20)
 			if err != nil {
 				return err
 			}
