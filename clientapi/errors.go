@@ -128,7 +128,12 @@ func spread(d time.Duration) time.Duration { return d + rand.N(d) }
 // told: it could name addresses of the network that this one is in, or how things are stored.
 func told(err, as error) string {
 	switch as {
-	case room.ErrUnreachable, context.DeadlineExceeded, store.ErrText, store.ErrUnavailable, store.ErrClosed:
+	case room.ErrUnreachable:
+		if keyless := (*room.KeylessError)(nil); errors.As(err, &keyless) {
+			return keyless.Error()
+		}
+		return as.Error()
+	case context.DeadlineExceeded, store.ErrText, store.ErrUnavailable, store.ErrClosed:
 		return as.Error()
 	}
 	return err.Error()

@@ -165,12 +165,12 @@ func (r *Remote) Event(ctx context.Context, server id.ServerName, at id.EventID)
 	return ask(r, server, func() (json.RawMessage, error) { return r.Client.Event(ctx, server, at) })
 }
 
-// Verify checks hashes and signatures of events.
-func (r *Remote) Verify(ctx context.Context, events []*event.Event) []room.VerifyResult {
-	results := r.Keyring.VerifyEvents(ctx, events)
+// Verify checks hashes and signatures of events of which a server told, unless it is empty.
+func (r *Remote) Verify(ctx context.Context, witness id.ServerName, events []*event.Event) []room.VerifyResult {
+	results := r.Keyring.VerifyEvents(ctx, witness, events)
 	out := make([]room.VerifyResult, len(results))
 	for i, result := range results {
-		out[i] = room.VerifyResult{Verified: result.Verified, Err: result.Err}
+		out[i] = room.VerifyResult{Verified: result.Verified, Err: result.Err, Lacks: result.Lacks}
 	}
 	return out
 }

@@ -123,9 +123,9 @@ type askers struct {
 	who chan any
 }
 
-func (a *askers) Verify(ctx context.Context, events []*event.Event) []room.VerifyResult {
+func (a *askers) Verify(ctx context.Context, teller id.ServerName, events []*event.Event) []room.VerifyResult {
 	a.who <- ctx.Value(store.Asker{})
-	return a.Remote.Verify(ctx, events)
+	return a.Remote.Verify(ctx, teller, events)
 }
 
 // TestTransactionsAreReadFor: what is read for a transaction, and for what waits of it, counts as read for its sender.

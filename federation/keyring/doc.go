@@ -1,7 +1,8 @@
 // Package keyring publishes this server's signing keys, obtains those of other servers, and checks with
 // them the signatures of requests and events (Server-Server API, "Retrieving server keys").
 //
-// Keys come from memory, the database, their own server, or trusted notaries, in this order. Many keys are
+// Keys come from memory, the database, their own server, trusted notaries, or the server that told of what is signed, in this
+// order; the last may only show that a key that is known was used for longer. Many keys are
 // always asked for at once: a batch of events costs one query and one request for each unknown server.
 //
 // A key is forgotten a year after it ceased to be valid, by federation's Prune: what it signed was checked when it came

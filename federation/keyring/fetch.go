@@ -2,6 +2,7 @@ package keyring
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
@@ -25,6 +26,8 @@ const (
 	many = 16
 	// batch is how many servers a notary is asked about at once.
 	batch = 100
+	// maxWitnessed is how many servers a witness is asked about for one caller.
+	maxWitnessed = 10 * batch
 )
 
 var (
@@ -144,11 +147,7 @@ func (k *Keyring) askNotaries(ctx context.Context, f found, left demand) (own er
 			if asked := (inquiry{notary, server}); k.recent(asked) {
 				continue
 			}
-			criteria := map[id.KeyID]client.KeyCriteria{}
-			for keyID, at := range keys {
-				criteria[keyID] = client.KeyCriteria{MinimumValidUntil: at}
-			}
-			if query[server] = criteria; len(query) == batch {
+			if query[server] = criteria(keys); len(query) == batch {
 				ask()
 			}
 		}
@@ -183,17 +182,74 @@ func (k *Keyring) askNotary(ctx context.Context, notary id.ServerName, query map
 			return fmt.Errorf("the notary's own keys: %w", err)
 		}
 	}
-	for _, raw := range answer[:min(len(answer), batch)] {
-		if !own.signed(raw, notary) {
-			k.Log.Warn("a notary gave keys without signing them", "notary", notary)
+	return k.take(ctx, notary, answer, query, f, func(_ id.ServerName, raw []byte) bool { return own.signed(raw, notary, time.Now().UnixMilli()) })
+}
+
+// askWitness asks the server that told of events for keys that neither their own server nor a notary has given. It is no
+// notary that anybody chose to trust, and a list that signs itself proves nothing: anybody can make one for any name. So
+// it is asked only about servers of which keys are known, and a list counts if it is signed with one of those that its server
+// has not retired: the witness shows nothing but that the server still used that key later. Errors are faults of ours.
+func (k *Keyring) askWitness(ctx context.Context, witness id.ServerName, f found, d demand) error {
+	if witness == "" || witness == k.Server {
+		return nil
+	}
+	var queries []map[id.ServerName]map[id.KeyID]client.KeyCriteria
+	asked := 0
+	for server, keys := range f.unmet(d) {
+		if f[server] == nil || server == k.Server || asked == maxWitnessed || k.recent(inquiry{witness, server}) {
 			continue
 		}
+		if asked%batch == 0 {
+			queries = append(queries, map[id.ServerName]map[id.KeyID]client.KeyCriteria{})
+		}
+		asked++
+		queries[len(queries)-1][server] = criteria(keys)
+	}
+	for _, query := range queries {
+		err := k.askOneWitness(ctx, witness, query, f)
+		if errors.Is(err, errOwn) {
+			return err
+		}
+		if err != nil {
+			k.Log.Debug("who told of events has no signing keys for them", "server", witness, "err", err)
+			return nil
+		}
+	}
+	return nil
+}
+
+func (k *Keyring) askOneWitness(ctx context.Context, witness id.ServerName, query map[id.ServerName]map[id.KeyID]client.KeyCriteria, f found) error {
+	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
+	defer cancel()
+	answer, err := k.Client.NotaryQuery(ctx, witness, query)
+	if err != nil {
+		return err
+	}
+	return k.take(ctx, witness, answer, query, f, func(server id.ServerName, raw []byte) bool { return f[server].signed(raw, server, 0) })
+}
+
+// criteria are those of a query for keys, each with the time at which it has to be valid.
+func criteria(keys map[id.KeyID]int64) map[id.KeyID]client.KeyCriteria {
+	out := map[id.KeyID]client.KeyCriteria{}
+	for keyID, at := range keys {
+		out[keyID] = client.KeyCriteria{MinimumValidUntil: at}
+	}
+	return out
+}
+
+// take keeps from the answer to a query the lists that it asked for, that their server signed, and that are vouched for.
+func (k *Keyring) take(ctx context.Context, from id.ServerName, answer []json.RawMessage, query map[id.ServerName]map[id.KeyID]client.KeyCriteria, f found, vouched func(of id.ServerName, list []byte) bool) error {
+	for _, raw := range answer[:min(len(answer), batch)] {
 		l, err := parseList(raw, time.Now())
 		if err != nil {
-			k.Log.Debug("a notary gave bad keys", "notary", notary, "err", err)
+			k.Log.Debug("a server gave bad keys of others", "server", from, "err", err)
 			continue
 		}
 		if _, asked := query[l.Server]; !asked {
+			continue
+		}
+		if !vouched(l.Server, raw) {
+			k.Log.Warn("a server gave keys of another that nobody vouches for", "server", from, "of", l.Server)
 			continue
 		}
 		keys, err := k.keep(ctx, l)
@@ -215,11 +271,11 @@ func (s *serverKeys) current(at int64) (n int) {
 	return n
 }
 
-// signed says whether an object is signed with a key of the server that is valid now.
-func (s *serverKeys) signed(raw []byte, server id.ServerName) bool {
+// signed says whether an object is signed with a key of the server that is not retired and valid at a time.
+func (s *serverKeys) signed(raw []byte, server id.ServerName, at int64) bool {
 	for _, keyID := range sign.KeyIDs(raw, string(server)) {
 		key, ok := s.keys[keyID]
-		if ok && !key.Expired && key.ValidUntil >= time.Now().UnixMilli() && sign.VerifyJSON(raw, string(server), keyID, key.Public) == nil {
+		if ok && !key.Expired && key.ValidUntil >= at && sign.VerifyJSON(raw, string(server), keyID, key.Public) == nil {
 			return true
 		}
 	}

@@ -171,7 +171,7 @@ func TestEventsNeedKeysOfTheirTime(t *testing.T) {
 				events[i] = message(t, c.version, c.by, c.at)
 			}
 		}
-		results := ring.VerifyEvents(t.Context(), events)
+		results := ring.VerifyEvents(t.Context(), "", events)
 		for i, c := range cases {
 			if (results[i].Err == nil) != c.ok {
 				t.Errorf("%s: %v", c.what, results[i].Err)
@@ -204,13 +204,13 @@ func TestNotaries(t *testing.T) {
 		countersign = false
 		suspicious := newRing(t, db, n)
 		suspicious.Notaries = []id.ServerName{"notary.test"}
-		if r := suspicious.VerifyEvents(t.Context(), []*event.Event{event1}); r[0].Err == nil {
+		if r := suspicious.VerifyEvents(t.Context(), "", []*event.Event{event1}); r[0].Err == nil {
 			t.Error("keys were taken that the notary had not signed")
 		}
 		countersign = true
 		ring := newRing(t, db, n)
 		ring.Notaries = []id.ServerName{"notary.test"}
-		if r := ring.VerifyEvents(t.Context(), []*event.Event{event1}); r[0].Err != nil {
+		if r := ring.VerifyEvents(t.Context(), "", []*event.Event{event1}); r[0].Err != nil {
 			t.Errorf("keys were not taken from the notary: %v", r[0].Err)
 		}
 	})
@@ -295,7 +295,7 @@ func TestOlderListsShortenNothing(t *testing.T) {
 	ring := newRing(t, db, n)
 	ring.Notaries = []id.ServerName{"notary.test"}
 	soon, later := message(t, "10", one, now.Add(4*24*time.Hour)), message(t, "10", one, now.Add(6*24*time.Hour))
-	verify := func(e *event.Event) error { return ring.VerifyEvents(t.Context(), []*event.Event{e})[0].Err }
+	verify := func(e *event.Event) error { return ring.VerifyEvents(t.Context(), "", []*event.Event{e})[0].Err }
 	if err := verify(soon); err != nil {
 		t.Fatal(err)
 	}
@@ -319,7 +319,7 @@ func TestUnreachableKeys(t *testing.T) {
 	one := &origin{name: "one.test", key: newKey(t), validUntil: time.Now().Add(time.Hour)}
 	n.Serve("one.test", one.serve(t))
 	ring := newRing(t, storetest.Open(t, t.TempDir()+"/test.db"), n)
-	results := ring.VerifyEvents(t.Context(), []*event.Event{
+	results := ring.VerifyEvents(t.Context(), "", []*event.Event{
 		message(t, "10", &origin{name: "gone.test", key: newKey(t)}, time.Now()), message(t, "10", &origin{name: "one.test", key: newKey(t)}, time.Now()),
 	})
 	if !errors.Is(results[0].Err, keyring.ErrUnreachable) || !errors.Is(results[1].Err, sign.ErrNotSigned) || errors.Is(results[1].Err, keyring.ErrUnreachable) {
@@ -350,7 +350,7 @@ func TestForeignListsAreChecked(t *testing.T) {
 			db := storetest.Open(t, t.TempDir()+"/test.db")
 			n.Serve("one.test", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(answer)) }))
 			ring := newRing(t, db, n)
-			if r := ring.VerifyEvents(t.Context(), []*event.Event{message(t, "10", one, time.Now())}); r[0].Err == nil {
+			if r := ring.VerifyEvents(t.Context(), "", []*event.Event{message(t, "10", one, time.Now())}); r[0].Err == nil {
 				t.Error("the list was believed")
 			}
 		})
@@ -385,7 +385,7 @@ func TestOwnList(t *testing.T) {
 	retired.ID = "ed25519:retired"
 	then := message(t, "10", &origin{name: "us.test", key: retired}, time.UnixMilli(1000))
 	late := message(t, "10", &origin{name: "us.test", key: retired}, time.UnixMilli(1001))
-	r := ring.VerifyEvents(context.Background(), []*event.Event{ours, then, late})
+	r := ring.VerifyEvents(context.Background(), "", []*event.Event{ours, then, late})
 	if r[0].Err != nil || r[1].Err != nil || r[2].Err == nil {
 		t.Errorf("signed now: %v; with the old key: %v; with it when it had expired: %v", r[0].Err, r[1].Err, r[2].Err)
 	}
@@ -401,13 +401,119 @@ func TestOurFaultsAreNotTheirs(t *testing.T) {
 		ring := newRing(t, db, n)
 		ev := message(t, "10", one, time.Now())
 		show := storetest.Hide(t, address, "server_key_lists")
-		err := ring.VerifyEvents(t.Context(), []*event.Event{ev})[0].Err
+		err := ring.VerifyEvents(t.Context(), "", []*event.Event{ev})[0].Err
 		if err == nil || errors.Is(err, sign.ErrNotSigned) || errors.Is(err, keyring.ErrUnreachable) || errors.Is(err, keyring.ErrNoKey) {
 			t.Errorf("while the database fails: %v", err)
 		}
 		show()
-		if err := ring.VerifyEvents(t.Context(), []*event.Event{ev})[0].Err; err != nil {
+		if err := ring.VerifyEvents(t.Context(), "", []*event.Event{ev})[0].Err; err != nil {
 			t.Errorf("afterwards: %v", err)
 		}
 	})
+}
+
+// TestWitnesses: whoever tells of events can show that a server used a key that is known for longer, and nothing else.
+func TestWitnesses(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		n := federationtest.New(t, "one.test", "two.test", "witness.test", "us.test")
+		now := time.Now()
+		retired := newKey(t)
+		retired.ID = "ed25519:retired"
+		one := &origin{name: "one.test", key: newKey(t), validUntil: now.Add(time.Hour)}
+		one.old = map[id.KeyID]any{retired.ID: map[string]any{"key": sign.Base64(retired.Public()), "expired_ts": now.Add(-time.Hour).UnixMilli()}}
+		n.Serve("one.test", one.serve(t))
+		if r := newRing(t, db, n).VerifyEvents(t.Context(), "", []*event.Event{message(t, "10", one, now)}); r[0].Err != nil {
+			t.Fatal(r[0].Err)
+		}
+		n.Serve("one.test", nil)
+		later := now.Add(3 * time.Hour)
+		invented, another := newKey(t), newKey(t)
+		invented.ID, another.ID = "ed25519:invented", "ed25519:another"
+		list := func(signers ...sign.Key) []byte {
+			keys := map[id.KeyID]any{}
+			for _, key := range signers {
+				keys[key.ID] = map[string]string{"key": sign.Base64(key.Public())}
+			}
+			raw, _ := json.Marshal(map[string]any{"server_name": "one.test", "valid_until_ts": now.Add(24 * time.Hour).UnixMilli(), "verify_keys": keys})
+			for _, key := range signers {
+				raw, _ = sign.JSON(raw, "one.test", key)
+			}
+			return raw
+		}
+		var answer []byte
+		asked := 0
+		mux := http.NewServeMux()
+		mux.HandleFunc("/_matrix/key/v2/query", func(w http.ResponseWriter, _ *http.Request) {
+			asked++
+			fmt.Fprintf(w, `{"server_keys":[%s]}`, answer)
+		})
+		n.Serve("witness.test", mux)
+		for _, c := range []struct {
+			what    string
+			list    []byte
+			by      *origin
+			witness id.ServerName
+			ok      bool
+		}{
+			{"a list of keys nobody knows", list(invented), &origin{name: "one.test", key: invented}, "witness.test", false},
+			{"a list signed with a retired key", list(retired, invented), &origin{name: "one.test", key: invented}, "witness.test", false},
+			{"another key by a known name", list(sign.Key{ID: one.key.ID, Private: invented.Private}), one, "witness.test", false},
+			{"nobody to ask", list(one.key), one, "", false},
+			{"a newer list of a known key", list(one.key), one, "witness.test", true},
+			{"a key that a known one vouches for", list(one.key, another), &origin{name: "one.test", key: another}, "witness.test", true},
+		} {
+			answer = c.list
+			r := newRing(t, db, n).VerifyEvents(t.Context(), c.witness, []*event.Event{message(t, "10", c.by, later)})[0]
+			if (r.Err == nil) != c.ok || c.ok != (r.Lacks == "") {
+				t.Errorf("%s: %v, lacking a key of %q", c.what, r.Err, r.Lacks)
+			}
+		}
+		asked = 0
+		r := newRing(t, db, n).VerifyEvents(t.Context(), "witness.test", []*event.Event{message(t, "10", &origin{name: "two.test", key: newKey(t)}, now)})[0]
+		if r.Lacks != "two.test" || !errors.Is(r.Err, keyring.ErrUnreachable) || asked != 0 {
+			t.Errorf("a server of which nothing is known: %v, lacking %q, asked %d times", r.Err, r.Lacks, asked)
+		}
+	})
+}
+
+// TestWitnessesAreAskedLittle: there is a limit to how many servers a witness is asked about for one caller.
+func TestWitnessesAreAskedLittle(t *testing.T) {
+	n := federationtest.New(t, "witness.test", "us.test")
+	db := storetest.Open(t, t.TempDir()+"/test.db")
+	now := time.Now()
+	var events []*event.Event
+	err := db.Update(t.Context(), func(tx *store.Tx) error {
+		for i := range 1200 {
+			name := id.ServerName(fmt.Sprintf("s%d.test", i))
+			o := &origin{name: name, key: newKey(t)}
+			events = append(events, message(t, "10", o, now))
+			err := tx.ServerKeys.Put(store.ServerKey{Server: name, KeyID: o.key.ID, Public: o.key.Public(), ValidUntil: 1, Fetched: now.UnixMilli()})
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var queries, servers atomic.Int32
+	mux := http.NewServeMux()
+	mux.HandleFunc("/_matrix/key/v2/query", func(w http.ResponseWriter, r *http.Request) {
+		var body struct {
+			Servers map[string]any `json:"server_keys"`
+		}
+		if err := json.NewDecoder(r.Body).Decode(&body); err != nil {
+			t.Error(err)
+		}
+		queries.Add(1)
+		servers.Add(int32(len(body.Servers)))
+		_, _ = w.Write([]byte(`{"server_keys":[]}`))
+	})
+	n.Serve("witness.test", mux)
+	ring := newRing(t, db, n)
+	ring.VerifyEvents(t.Context(), "witness.test", events)
+	if queries.Load() != 10 || servers.Load() != 1000 {
+		t.Errorf("asked %d times about %d servers", queries.Load(), servers.Load())
+	}
 }

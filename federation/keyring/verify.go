@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -21,10 +22,14 @@ import (
 type Result struct {
 	Verified event.Verified
 	Err      error
+	// Lacks is a server with whose key the event says that it is signed, and that key could not be had: whether the event
+	// is genuine is not known.
+	Lacks id.ServerName
 }
 
-// VerifyEvents checks hashes and signatures of events. There is one result for each, in their order.
-func (k *Keyring) VerifyEvents(ctx context.Context, events []*event.Event) []Result {
+// VerifyEvents checks hashes and signatures of events. There is one result for each, in their order. The server that told
+// of the events is asked for keys that can't be had elsewhere; see askWitness. It may be empty.
+func (k *Keyring) VerifyEvents(ctx context.Context, witness id.ServerName, events []*event.Event) []Result {
 	out := make([]Result, len(events))
 	d := demand{}
 	for _, e := range events {
@@ -37,6 +42,9 @@ func (k *Keyring) VerifyEvents(ctx context.Context, events []*event.Event) []Res
 		}
 	}
 	f, err := k.find(ctx, d)
+	if err == nil {
+		err = k.askWitness(ctx, witness, f, d)
+	}
 	if err != nil {
 		for i := range out {
 			out[i].Err = err
@@ -49,7 +57,7 @@ func (k *Keyring) VerifyEvents(ctx context.Context, events []*event.Event) []Res
 	for from := 0; from < len(events); from += share {
 		group.Go(func() error {
 			for i := from; i < min(from+share, len(events)); i++ {
-				out[i] = k.verifyEvent(events[i], f)
+				out[i] = k.verifyEvent(ctx, events[i], f)
 			}
 			return nil
 		})
@@ -59,23 +67,38 @@ func (k *Keyring) VerifyEvents(ctx context.Context, events []*event.Event) []Res
 }
 
 // verifyEvent is VerifyEvents for one of them, once keys are found. An event that makes us panic is not verified.
-func (k *Keyring) verifyEvent(e *event.Event, f found) (r Result) {
+func (k *Keyring) verifyEvent(ctx context.Context, e *event.Event, f found) (r Result) {
 	defer guard(&r.Err)
 	r.Verified, r.Err = event.Verify(e, f.keyFunc(e))
 	if !errors.Is(r.Err, sign.ErrNotSigned) {
 		return r
 	}
-	for _, server := range event.SignaturesNeeded(e) {
-		for _, keyID := range e.SigningKeys(server) {
-			_, known := f.key(server, keyID, validAt(e, e.OriginServerTS))
-			failed, _ := k.failing.GetIfPresent(server)
-			if !known && usable(keyID) && failed.count > 0 && failed.count <= maxHopes {
-				r.Err = fmt.Errorf("%w: %s: %w", ErrUnreachable, server, r.Err)
-				return r
-			}
-		}
+	if r.Lacks = lacking(e, f); r.Lacks == "" {
+		return r
+	}
+	failed, _ := k.failing.GetIfPresent(r.Lacks)
+	switch {
+	case ctx.Err() != nil: // the key was not waited for
+		r.Err = fmt.Errorf("fetch the signing keys of %s: %w", r.Lacks, ctx.Err())
+	case failed.count > 0 && failed.count <= maxHopes:
+		r.Err = fmt.Errorf("%w: %s: event %s", ErrUnreachable, r.Lacks, e.ID)
 	}
 	return r
+}
+
+// lacking is a server that must have signed an event and says so, with keys none of which is known; empty if there is none.
+func lacking(e *event.Event, f found) id.ServerName {
+	for _, server := range event.SignaturesNeeded(e) {
+		claimed := slices.DeleteFunc(e.SigningKeys(server), func(keyID id.KeyID) bool { return !usable(keyID) })
+		known := func(keyID id.KeyID) bool {
+			_, ok := f.key(server, keyID, validAt(e, e.OriginServerTS))
+			return ok
+		}
+		if len(claimed) > 0 && !slices.ContainsFunc(claimed, known) {
+			return server
+		}
+	}
+	return ""
 }
 
 // guard turns a panic of the function that defers it into its error.

@@ -123,7 +123,7 @@ func (e *Engine) receiveEnd(ctx context.Context, roomID id.RoomID, raw json.RawM
 	if begun == nil || !mayEnd(ev, begun.Event, via) {
 		return ev.ID, unknown
 	}
-	result := e.Remote.Verify(ctx, []*event.Event{ev})[0]
+	result := e.Remote.Verify(ctx, "", []*event.Event{ev})[0]
 	if result.Err != nil {
 		return ev.ID, result.Err
 	}

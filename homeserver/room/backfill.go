@@ -1,6 +1,7 @@
 package room
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -64,8 +65,9 @@ func (e *Engine) Backfill(ctx context.Context, roomID id.RoomID, limit int) (int
 			raw = raw[:maxBackfill]
 		}
 		p := &past{e: e, l: l, server: server, missing: missing, budget: &budget}
-		n, err := p.take(ctx, ancestors(e.check(ctx, l.room, raw), from))
-		if err != nil {
+		verified, left := e.check(ctx, l.room, server, raw) // what is left stays missing
+		n, err := p.take(ctx, ancestors(verified, from))
+		if err = cmp.Or(err, passing(left)); err != nil {
 			errs = append(errs, err)
 		}
 		if n > 0 {
@@ -132,7 +134,7 @@ func (p *past) take(ctx context.Context, events []event.Verified) (int, error) {
 	for _, v := range slices.Backward(p.events) {
 		if ev := v.Event(); p.outside(ev) && p.budget.states > 0 && ev.Type != event.TypeCreate {
 			p.budget.states--
-			state, err := p.e.fetchState(ctx, p.server, p.l.room, ev.ID)
+			state, _, err := p.e.askState(ctx, p.server, p.l.room, ev.ID)
 			if err != nil {
 				p.e.Log.Info("a server can't tell a state of the past", "room", p.l.room.ID, "server", p.server, "event", ev.ID, "err", err)
 				continue

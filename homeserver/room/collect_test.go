@@ -82,7 +82,7 @@ func (l *link) Event(ctx context.Context, _ id.ServerName, at id.EventID) (json.
 	return ev.JSON, nil
 }
 
-func (l *link) Verify(_ context.Context, events []*event.Event) []room.VerifyResult {
+func (l *link) Verify(_ context.Context, _ id.ServerName, events []*event.Event) []room.VerifyResult {
 	out := make([]room.VerifyResult, len(events))
 	for i, ev := range events {
 		out[i].Verified, out[i].Err = event.Verify(ev, func(s id.ServerName, keyID id.KeyID, _ int64) (ed25519.PublicKey, bool) {

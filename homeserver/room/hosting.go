@@ -225,7 +225,7 @@ func (e *Engine) membershipFrom(ctx context.Context, origin id.ServerName, room 
 			return event.Verified{}, err
 		}
 	}
-	result := e.Remote.Verify(ctx, []*event.Event{ev})[0]
+	result := e.Remote.Verify(ctx, "", []*event.Event{ev})[0]
 	return result.Verified, result.Err
 }
 
@@ -351,7 +351,7 @@ func (e *Engine) ReceiveInvite(ctx context.Context, origin id.ServerName, roomID
 		return nil, err
 	}
 	user := id.UserID(*ev.StateKey)
-	result := e.Remote.Verify(ctx, []*event.Event{ev})[0]
+	result := e.Remote.Verify(ctx, "", []*event.Event{ev})[0]
 	if result.Err != nil {
 		return nil, result.Err
 	}

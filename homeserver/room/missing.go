@@ -1,6 +1,7 @@
 package room
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/eventauth"
 	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/sign"
 	"github.com/securecomm/securecomm/homeserver/store"
 )
 
@@ -19,38 +21,6 @@ const (
 	maxSingly   = 20     // events asked for one by one
 	maxDescribe = 200000 // events that may describe a state
 )
-
-// check parses and verifies events of a room. What is malformed, of another room or badly signed is left out and logged.
-func (e *Engine) check(ctx context.Context, room *store.Room, raw []json.RawMessage) []event.Verified {
-	if len(raw) > maxDescribe {
-		raw = raw[:maxDescribe]
-	}
-	seen := map[id.EventID]bool{}
-	var events []*event.Event
-	for _, r := range raw {
-		ev, err := event.Parse(room.Version, r)
-		if err == nil && ev.RoomID != room.ID {
-			err = errors.New("it is of another room")
-		}
-		if err != nil {
-			e.Log.Info("an event is set aside", "room", room.ID, "err", err)
-			continue
-		}
-		if !seen[ev.ID] {
-			seen[ev.ID] = true
-			events = append(events, ev)
-		}
-	}
-	var out []event.Verified
-	for i, result := range e.Remote.Verify(ctx, events) {
-		if result.Err != nil {
-			e.Log.Info("an event is set aside", "room", room.ID, "event", events[i].ID, "err", result.Err)
-			continue
-		}
-		out = append(out, result.Verified)
-	}
-	return out
-}
 
 // sorted orders events so that each comes behind those that it names by follows.
 func sorted(events []event.Verified, follows func(*event.Event) []id.EventID) []event.Verified {
@@ -95,7 +65,7 @@ func fault(err error) bool {
 	}
 	for _, reason := range []error{
 		ErrForbidden, ErrNotFound, ErrEventNotFound, ErrUnknownVersion, ErrBadRequest, ErrUnreachable, ErrCannotAuthorize, ErrCannotGrant,
-		event.ErrMalformed, event.ErrTooLarge, store.ErrText,
+		event.ErrMalformed, event.ErrTooLarge, sign.ErrNotSigned, sign.ErrBadSignature, store.ErrText,
 	} {
 		if errors.Is(err, reason) {
 			return false
@@ -104,7 +74,8 @@ func fault(err error) bool {
 	return true
 }
 
-// fetchMissing fetches the events between the room's ends and an event and takes them in.
+// fetchMissing fetches the events between the room's ends and an event and takes them in. What follows one that can't be
+// taken in for the moment is left for when it can: without its predecessor it would have no more than a state told by others.
 func (e *Engine) fetchMissing(ctx context.Context, origin id.ServerName, l *live, ev *event.Event) error {
 	l.mu.Lock()
 	if err := e.load(ctx, l); err != nil {
@@ -124,17 +95,29 @@ func (e *Engine) fetchMissing(ctx context.Context, origin id.ServerName, l *live
 	if len(raw) > maxMissing {
 		raw = raw[:maxMissing]
 	}
-	for _, v := range sorted(e.check(ctx, l.room, raw), prevEvents) {
-		if v.Event().ID == ev.ID {
+	verified, left := e.check(ctx, l.room, origin, raw)
+	first := passing(left)
+	waits := map[id.EventID]bool{}
+	for _, u := range left {
+		waits[u.ev.ID] = fault(u.err)
+	}
+	for _, v := range sorted(verified, prevEvents) {
+		before := v.Event()
+		if before.ID == ev.ID {
+			continue
+		}
+		if slices.ContainsFunc(before.PrevEvents, func(p id.EventID) bool { return waits[p] }) {
+			waits[before.ID] = true
 			continue
 		}
 		if err := e.receive(ctx, origin, l, v, false); fault(err) {
-			return fmt.Errorf("receive %s: %w", v.Event().ID, err)
+			waits[before.ID] = true
+			first = cmp.Or(first, fmt.Errorf("receive %s: %w", before.ID, err))
 		} else if err != nil {
-			e.Log.Info("a missing event is refused", "room", l.room.ID, "event", v.Event().ID, "err", err)
+			e.Log.Info("a missing event is refused", "room", l.room.ID, "event", before.ID, "err", err)
 		}
 	}
-	return nil
+	return first
 }
 
 // fetchAuth fetches the events that authorize an event, and keeps them as outliers.
@@ -146,8 +129,15 @@ func (e *Engine) fetchAuth(ctx context.Context, origin id.ServerName, room *stor
 			return err
 		}
 	}
-	_, err = e.keepOutliers(ctx, room, e.check(ctx, room, raw))
-	return err
+	verified, left := e.check(ctx, room, origin, raw)
+	known, err := e.keepOutliers(ctx, room, verified)
+	if err != nil {
+		return err
+	}
+	if slices.ContainsFunc(missing, func(i id.EventID) bool { return known[i] == nil }) {
+		return passing(left)
+	}
+	return nil
 }
 
 // fetchChain fetches events one by one, and those that authorize them, as long as they are few.
@@ -163,7 +153,7 @@ func (e *Engine) fetchChain(ctx context.Context, origin id.ServerName, room *sto
 		for _, i := range missing {
 			asked[i] = true
 		}
-		verified := e.check(ctx, room, raw)
+		verified, _ := e.check(ctx, room, origin, raw) // what is left is looked at with the whole chain
 		known, err := e.knownAround(ctx, room, verified)
 		if err != nil {
 			return nil, err
@@ -334,16 +324,22 @@ func judge(cache *eventauth.Cache, ev *event.Event, known map[id.EventID]*store.
 	return ctx.Authorize(ev, state)
 }
 
-// fetchState asks for the state before an event whose predecessors are not here. A state without the
-// room's m.room.create is an error. What else of it can't be had is left out: rooms have members of servers that are gone,
-// whose keys nobody tells any more.
+// fetchState is askState for what can wait: that something of the state can't be had for the moment is an error.
 func (e *Engine) fetchState(ctx context.Context, origin id.ServerName, room *store.Room, at id.EventID) (store.StateMap, error) {
+	m, left, err := e.askState(ctx, origin, room, at)
+	return m, cmp.Or(err, passing(left))
+}
+
+// askState asks for the state before an event whose predecessors are not here. A state without the
+// room's m.room.create is an error. What else of it can't be had is left out: rooms have members of servers that are gone,
+// whose keys nobody tells any more. What may be had later is told of.
+func (e *Engine) askState(ctx context.Context, origin id.ServerName, room *store.Room, at id.EventID) (m store.StateMap, left []unproven, err error) {
 	stateIDs, authIDs, err := e.Remote.StateIDs(ctx, origin, room.ID, at)
 	if err != nil {
-		return store.StateMap{}, err
+		return m, nil, err
 	}
 	if len(stateIDs)+len(authIDs) > maxDescribe {
-		return store.StateMap{}, fmt.Errorf("%w: the state is too large", ErrBadRequest)
+		return m, nil, fmt.Errorf("%w: the state is too large", ErrBadRequest)
 	}
 	var missing []id.EventID
 	err = e.Store.View(ctx, func(tx *store.Tx) error {
@@ -357,22 +353,29 @@ func (e *Engine) fetchState(ctx context.Context, origin id.ServerName, room *sto
 		return nil
 	})
 	if err != nil {
-		return store.StateMap{}, err
+		return m, nil, err
 	}
 	if len(missing) > 0 {
 		raw, err := e.fetchMany(ctx, origin, room, at, missing)
 		if err != nil {
-			return store.StateMap{}, err
+			return m, nil, err
 		}
-		if _, err := e.keepOutliers(ctx, room, e.check(ctx, room, raw)); err != nil {
-			return store.StateMap{}, err
+		var verified []event.Verified
+		if verified, left = e.check(ctx, room, origin, raw); len(left) > 0 {
+			wanted := make(map[id.EventID]bool, len(missing))
+			for _, i := range missing {
+				wanted[i] = true
+			}
+			left = slices.DeleteFunc(left, func(u unproven) bool { return !wanted[u.ev.ID] })
+		}
+		if _, err := e.keepOutliers(ctx, room, verified); err != nil {
+			return m, nil, err
 		}
 	}
-	m, err := e.stateOf(ctx, room, stateIDs)
-	if err != nil {
-		return m, err
+	if m, err = e.stateOf(ctx, room, stateIDs); err != nil {
+		return m, nil, err
 	}
-	return m, e.Store.View(ctx, func(tx *store.Tx) error {
+	return m, left, e.Store.View(ctx, func(tx *store.Tx) error {
 		create, err := tx.States.Event(m, event.StateKeyTuple{Type: event.TypeCreate})
 		if err == nil && create == nil {
 			err = fmt.Errorf("%w: the state that %s tells has no m.room.create", ErrForbidden, origin)

@@ -66,7 +66,7 @@ func (e *Engine) Receive(ctx context.Context, origin id.ServerName, roomID id.Ro
 		return fail(err)
 	}
 	defer done()
-	for i, result := range e.Remote.Verify(ctx, events) {
+	for i, result := range e.Remote.Verify(ctx, "", events) {
 		at := places[i]
 		if out[at].Err = result.Err; result.Err == nil {
 			out[at].Err = e.receive(ctx, origin, l, result.Verified, true)
@@ -191,15 +191,17 @@ func (e *Engine) receive(ctx context.Context, origin id.ServerName, l *live, v e
 		return e.rejectForeign(ctx, l, v, a)
 	}
 	if len(a.missing) > 0 && deep {
-		if err := e.fetchMissing(ctx, origin, l, ev); fault(err) {
-			return err
-		} else if err != nil {
-			e.Log.Info("cannot fetch missing events", "room", l.room.ID, "server", origin, "err", err)
+		notYet := e.fetchMissing(ctx, origin, l, ev)
+		if notYet != nil && !fault(notYet) {
+			e.Log.Info("cannot fetch missing events", "room", l.room.ID, "server", origin, "err", notYet)
 		}
 		if a, err = e.lookAround(ctx, l, ev); err != nil {
 			return err
 		}
 		if len(a.missing) > 0 {
+			if fault(notYet) {
+				return notYet
+			}
 			// Who pushes an event can name what comes before it. Taking a state on trust instead is for where a long
 			// gap ends; the next event will show whether this is one.
 			return fmt.Errorf("%w: %s, which %s follows", ErrEventNotFound, a.missing[0], ev.ID)

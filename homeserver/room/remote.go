@@ -33,8 +33,9 @@ type Remote interface {
 	EventAuth(ctx context.Context, server id.ServerName, room id.RoomID, at id.EventID) ([]json.RawMessage, error)
 	// Event asks for one event.
 	Event(ctx context.Context, server id.ServerName, at id.EventID) (json.RawMessage, error)
-	// Verify checks hashes and signatures, fetching the keys that it needs. There is one result for each event.
-	Verify(ctx context.Context, events []*event.Event) []VerifyResult
+	// Verify checks hashes and signatures, fetching the keys that it needs, at last from the server that told of the events;
+	// that may be empty. There is one result for each event.
+	Verify(ctx context.Context, witness id.ServerName, events []*event.Event) []VerifyResult
 }
 
 // Joined is a room as another server describes it to who joins.
@@ -51,4 +52,5 @@ type Joined struct {
 type VerifyResult struct {
 	Verified event.Verified
 	Err      error
+	Lacks    id.ServerName // whose key could not be had, if that is why
 }

@@ -124,7 +124,7 @@ func (e *Engine) throughOne(ctx context.Context, c Change, do func(context.Conte
 
 // telling orders what several servers answered to one question: a refusal tells more than a server that does not answer,
 // and one that does not answer may know the room that another has never heard of.
-var telling = []error{ErrForbidden, ErrUnknownVersion, ErrCannotAuthorize, ErrCannotGrant, ErrBadAnswer, ErrBadRequest, ErrUnreachable, ErrNotFound}
+var telling = []error{ErrForbidden, ErrUnknownVersion, ErrCannotAuthorize, ErrCannotGrant, ErrBadAnswer, ErrBadRequest, errKeyless, ErrUnreachable, ErrNotFound}
 
 // MostTelling picks, of what several servers answered to one question, the error to be told of; a fault of ours if there is
 // one. There is one error at least.
@@ -206,12 +206,15 @@ func (e *Engine) joinThrough(ctx context.Context, server id.ServerName, c Change
 	}
 	if len(joined.Event) > 0 {
 		// Of a restricted join, the other server's signature is part.
-		checked := e.check(ctx, room, []json.RawMessage{joined.Event})
+		checked, left := e.check(ctx, room, server, []json.RawMessage{joined.Event})
+		if len(left) > 0 {
+			return left[0].refusal()
+		}
 		if len(checked) == 1 && checked[0].Event().ID == join.Event().ID {
 			join = checked[0]
 		}
 	}
-	return e.enter(ctx, room, join, joined, &c.Profile)
+	return e.enter(ctx, server, room, join, joined, &c.Profile)
 }
 
 // template asks for the template of a membership event and checks each of its fields that we did not choose.
@@ -298,10 +301,13 @@ func (e *Engine) ensureRoom(ctx context.Context, roomID id.RoomID, v *event.Vers
 }
 
 // enter takes over a room as another server describes it, with a join on top that shows a profile.
-func (e *Engine) enter(ctx context.Context, room *store.Room, join event.Verified, joined *Joined, shown *Profile) error {
-	described := e.check(ctx, room, append(slices.Clone(joined.AuthChain), joined.State...))
+func (e *Engine) enter(ctx context.Context, server id.ServerName, room *store.Room, join event.Verified, joined *Joined, shown *Profile) error {
+	described, left := e.check(ctx, room, server, append(slices.Clone(joined.AuthChain), joined.State...))
 	known, err := e.keepOutliers(ctx, room, described)
 	if err != nil {
+		return err
+	}
+	if err := e.spare(ctx, room, described, left, known); err != nil {
 		return err
 	}
 	var stateIDs []id.EventID
@@ -464,10 +470,14 @@ func (e *Engine) inviteRemotely(ctx context.Context, c Change) error {
 	if err != nil {
 		return fmt.Errorf("invite %s: %w", c.Target, err)
 	}
-	for _, v := range e.check(ctx, l.room, []json.RawMessage{raw}) {
+	signed, left := e.check(ctx, l.room, c.Target.Server(), []json.RawMessage{raw})
+	for _, v := range signed {
 		if v.Event().ID == invite.ID {
 			return e.receiveOwn(ctx, l, v)
 		}
+	}
+	if len(left) > 0 {
+		return left[0].refusal()
 	}
 	return fmt.Errorf("%w: another invite than %s was asked to sign", ErrBadAnswer, c.Target.Server())
 }
