@@ -45,7 +45,7 @@ func (s *Server) build() error {
 	}
 	s.Push = push.New(s.Store, s.Log)
 	s.Rooms.Followed, s.Rooms.Shown = s.followed, s.shown
-	s.Timeline = &timeline.Service{Store: s.Store, Log: s.Log, Server: name, Servers: s.Rooms.Servers}
+	s.Timeline = &timeline.Service{Store: s.Store, Log: s.Log, Peers: s.Rooms.Peers}
 	volatile := ephemeral.Options{Store: s.Store, Server: name, Rooms: s.Rooms, Log: s.Log}
 	accounts := account.Options{
 		DB: s.Store, Server: name, Log: s.Log,

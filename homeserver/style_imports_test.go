@@ -24,6 +24,7 @@ var layers = []layer{
 	{path: "homeserver/stateres"},
 	{path: "homeserver/pushrule"},
 	{path: "homeserver/load", only: []string{}},
+	{path: "homeserver/peers", only: []string{"homeserver/id"}},
 	{path: "homeserver/filter", only: []string{"homeserver/id"}},
 	{path: "migrations", only: []string{}},
 	{path: "homeserver/stream", only: []string{"homeserver/id"}},

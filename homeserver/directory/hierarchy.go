@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/securecomm/securecomm/homeserver/canonicaljson"
 	"github.com/securecomm/securecomm/homeserver/event"
@@ -311,8 +312,9 @@ const (
 	usualHierarchy = 50  // rooms on a page
 	maxHierarchy   = 100 // at most
 	maxDepth       = 20
-	maxWalked      = 2000 // rooms that are looked at for a page
-	maxAsked       = 50   // of these, rooms that other servers are asked about
+	maxWalked      = 2000             // rooms that are looked at for a page
+	maxAsked       = 50               // of these, rooms that other servers are asked about
+	askingTime     = 30 * time.Second // how long that takes in all; rooms that nobody told of by then are left out
 	// Bytes of a page, give or take those of its last room, and of children that are read for it.
 	maxHierarchySize = 4 << 20
 	maxWalkedSize    = 64 << 20
@@ -326,7 +328,8 @@ type walk struct {
 	maxDepth      int
 	seen          map[id.RoomID]bool
 	asked         int
-	budget        int // bytes of children that may still be read
+	until         time.Time // other servers are asked
+	budget        int       // bytes of children that may still be read
 }
 
 // step is a room to come to.
@@ -345,6 +348,7 @@ func (s *Service) Hierarchy(ctx context.Context, user id.UserID, root id.RoomID,
 	}
 	w := &walk{
 		s: s, who: visitor{user: user}, suggestedOnly: at.suggestedOnly, maxDepth: at.maxDepth, seen: map[id.RoomID]bool{}, budget: maxWalkedSize,
+		until: time.Now().Add(askingTime),
 	}
 	limit := min(q.Limit, maxHierarchy)
 	if limit == 0 {
@@ -432,6 +436,8 @@ func (w *walk) ask(ctx context.Context, to step) (*Node, *Level, error) {
 		return nil, nil, nil
 	}
 	w.asked++
+	ctx, cancel := context.WithDeadline(ctx, w.until)
+	defer cancel()
 	level, err := w.s.ask(ctx, to.room, to.via, w.suggestedOnly)
 	switch {
 	case level != nil:

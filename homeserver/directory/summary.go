@@ -10,6 +10,7 @@ import (
 
 	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/peers"
 	"github.com/securecomm/securecomm/homeserver/room"
 	"github.com/securecomm/securecomm/homeserver/store"
 )
@@ -213,7 +214,7 @@ func membershipIn(tx *store.Tx, roomID id.RoomID, user id.UserID) (string, error
 
 const (
 	maxVia        = 3                // how many servers are asked about a room
-	askTimeout    = 10 * time.Second // how long each has to answer
+	askTimeout    = 10 * time.Second // how long they have to answer in all
 	levelsKept    = 5 * time.Minute  // how long an answer is good for
 	maxLevelsKept = 500              // of all servers; the one with the most loses one first
 	maxLevelSize  = 64 << 10         // larger answers are not kept
@@ -236,38 +237,42 @@ func saysNo(err error) bool {
 	return errors.Is(err, room.ErrNotFound) || errors.Is(err, room.ErrForbidden)
 }
 
-// ask asks other servers about a room, one after another. What each tells is remembered for a while, for those who would
-// ask it. The error is the most telling of those of all servers, as where somebody joins; there is neither that nor an
-// answer if there is nobody to ask.
+// ask asks other servers about a room. What each tells is remembered for a while, for those who would ask it. The error is
+// the most telling of those of all servers, as where somebody joins; there is neither that nor an answer if there is nobody
+// to ask.
 func (s *Service) ask(ctx context.Context, roomID id.RoomID, via []id.ServerName, suggestedOnly bool) (*Level, error) {
 	if s.Remote == nil {
 		return nil, nil
 	}
-	var errs []error
-	asked := map[id.ServerName]bool{"": true, s.Server: true}
+	var servers []id.ServerName
 	for _, server := range via {
-		if asked[server] || len(asked) >= maxVia+2 || ctx.Err() != nil {
+		if server == "" || server == s.Server || slices.Contains(servers, server) || len(servers) == maxVia {
 			continue
 		}
-		asked[server] = true
-		key := levelKey{server, roomID, suggestedOnly}
-		if level := s.keptLevel(key); level != nil {
+		if level := s.keptLevel(levelKey{server, roomID, suggestedOnly}); level != nil {
 			return level, nil
 		}
-		limited, cancel := context.WithTimeout(ctx, askTimeout)
-		level, err := s.Remote.Hierarchy(limited, server, roomID, suggestedOnly)
-		cancel()
+		servers = append(servers, server)
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	errs := make([]error, len(servers))
+	level, err := peers.First(ctx, servers, func(ctx context.Context, server id.ServerName) (*Level, error) {
+		level, err := s.Remote.Hierarchy(ctx, server, roomID, suggestedOnly)
 		if err != nil {
-			errs = append(errs, err)
-			continue // another one may know better
+			errs[slices.Index(servers, server)] = err
+			return nil, err // another one may know better
 		}
 		level.Room.arrange(suggestedOnly)
 		if level.size() <= maxLevelSize {
-			s.keepLevel(key, level)
+			s.keepLevel(levelKey{server, roomID, suggestedOnly}, level)
 		}
 		return level, nil
+	})
+	if err == nil {
+		return level, nil
 	}
-	if len(errs) == 0 {
+	if errs = slices.DeleteFunc(errs, func(err error) bool { return err == nil }); len(errs) == 0 {
 		return nil, nil
 	}
 	return nil, fmt.Errorf("ask about %s: %w", roomID, room.MostTelling(errs))

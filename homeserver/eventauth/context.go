@@ -65,6 +65,23 @@ func (c *Context) With(e *event.Event) *Context {
 // Levels are the room's power levels; the defaults if it has none.
 func (c *Context) Levels() *PowerLevels { return c.levels }
 
+// Powerful are the users who are named to have more power than everybody, the creators among them, in no order.
+func (c *Context) Powerful() []id.UserID {
+	var out []id.UserID
+	if c.create != nil {
+		out = append(out, c.create.privileged...)
+		if !c.hasLevels && c.create.creator != "" {
+			out = append(out, c.create.creator)
+		}
+	}
+	for user, level := range c.levels.users {
+		if level > c.levels.levels[usersDefault] {
+			out = append(out, id.UserID(user))
+		}
+	}
+	return out
+}
+
 // JoinRule is the room's join rule; "invite" if it has none.
 func (c *Context) JoinRule() string { return c.joinRule }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/peers"
 	"github.com/securecomm/securecomm/homeserver/store"
 	"github.com/securecomm/securecomm/homeserver/stream"
 )
@@ -151,7 +152,7 @@ func (a *addition) write(tx *store.Tx) error {
 		}
 	}
 	for _, m := range a.missing {
-		if err := tx.Relations.AddMissing(a.ev.Room, store.Missing{ID: m, Child: a.ev.NID}); err != nil {
+		if err := tx.Relations.AddMissing(a.ev.Room, store.Missing{ID: m, Child: a.ev.NID, Origin: peers.Site(a.ev.Sender.Server())}); err != nil {
 			return err
 		}
 	}

@@ -6,23 +6,39 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
+	"time"
 
 	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/peers"
 	"github.com/securecomm/securecomm/homeserver/store"
 )
 
 // Limits of what one reader who scrolls back makes this server do.
 const (
-	maxBackfill  = 100 // events fetched at once
-	maxBackfrom  = 5   // missing events that are asked for at once
-	maxBackfills = 5   // servers that are asked for events
-	maxAskState  = 3   // states that servers are asked for
-	maxAskAuth   = 3   // events whose auth events servers are asked for
+	maxBackfill  = 100              // events fetched at once
+	maxBackfrom  = 10               // missing events that are asked for at once
+	maxBackfills = 10               // servers that are asked for events
+	maxAskState  = 3                // states that each is asked for
+	maxAskAuth   = 3                // events whose auth events each is asked for
+	maxOlder     = 30 * time.Second // all that together
 )
 
-// Backfill fetches older history of a room from other servers: at most limit events. It returns how many came; 0 if
-// there is no more to be had.
+// errNothingOlder says that nobody who was asked has older history, but others may, or the same at another time.
+var errNothingOlder = fmt.Errorf("%w: nobody has what comes before", ErrEventNotFound)
+
+// older is a fetch of a room's older history that is under way. All who read the room's past meanwhile share it.
+type older struct {
+	readers int // guarded by live.mu
+	cancel  context.CancelFunc
+	done    chan struct{} // closed when what follows is set
+	came    int
+	err     error
+}
+
+// Backfill fetches older history of a room from other servers: at most limit events. It returns how many came; 0 without
+// an error if there is no more to be had. It takes no longer than maxOlder.
 func (e *Engine) Backfill(ctx context.Context, roomID id.RoomID, limit int) (int, error) {
 	if e.Remote == nil {
 		return 0, nil
@@ -31,50 +47,111 @@ func (e *Engine) Backfill(ctx context.Context, roomID id.RoomID, limit int) (int
 	if err != nil {
 		return 0, err
 	}
-	done, err := l.turn(ctx, "") // no server's: the past is fetched for one reader at a time
-	if err != nil {
-		return 0, err
+	l.mu.Lock()
+	o := l.older
+	if o == nil {
+		// It outlives the reader who began it as long as there are others.
+		asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), maxOlder)
+		o = &older{cancel: cancel, done: make(chan struct{})}
+		l.older = o
+		go func() {
+			defer close(o.done)
+			defer cancel()
+			o.came, o.err = e.fetchOlder(asking, l, limit)
+			l.over(o)
+		}()
 	}
-	defer done()
+	o.readers++
+	l.mu.Unlock()
+	select {
+	case <-o.done:
+		return o.came, o.err
+	case <-ctx.Done():
+	}
+	l.mu.Lock()
+	o.readers--
+	last := o.readers == 0
+	l.mu.Unlock()
+	if last {
+		l.over(o)
+		o.cancel()
+		<-o.done
+	}
+	return 0, ctx.Err()
+}
+
+// over lets nobody else wait for a fetch.
+func (l *live) over(o *older) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.older == o {
+		l.older = nil
+	}
+}
+
+// fetchOlder asks other servers for what comes before some of the room's gaps.
+func (e *Engine) fetchOlder(ctx context.Context, l *live, limit int) (int, error) {
 	var missing []store.Missing
-	err = e.Store.View(ctx, func(tx *store.Tx) (err error) {
-		missing, err = tx.Relations.Missing(l.room.NID, maxBackfrom)
+	err := e.Store.View(ctx, func(tx *store.Tx) (err error) {
+		missing, err = tx.Relations.Missing(l.room.NID, maxBackfrom, time.Now())
 		return err
 	})
 	if err != nil || len(missing) == 0 {
 		return 0, err
 	}
-	servers, err := e.Servers(ctx, roomID)
+	servers, err := e.Peers(ctx, l.room.ID)
+	if err != nil || len(servers) == 0 {
+		return 0, err
+	}
+	var answered atomic.Bool
+	n, err := peers.First(ctx, servers[:min(len(servers), maxBackfills)], func(ctx context.Context, server id.ServerName) (int, error) {
+		asked := time.Now()
+		n, err := e.backfillFrom(ctx, l, server, missing, limit)
+		l.helped(server, asked, err)
+		if err != nil && !errors.Is(err, ErrUnreachable) && !fault(err) {
+			answered.Store(true)
+		}
+		return n, err
+	})
+	// If nobody is reached, this server may be the one that is cut off: that says nothing of what can be had.
+	if err == nil || !answered.Load() || errors.Is(ctx.Err(), context.Canceled) {
+		return n, err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), maxOlder)
+	defer cancel()
+	return 0, errors.Join(err, e.Store.Update(ctx, func(tx *store.Tx) error { return tx.Relations.Tried(l.room.NID, named(missing), time.Now()) }))
+}
+
+// named are the events that are missing, each once.
+func named(missing []store.Missing) (ids []id.EventID) {
+	for _, m := range missing {
+		if !slices.Contains(ids, m.ID) {
+			ids = append(ids, m.ID)
+		}
+	}
+	return ids
+}
+
+// backfillFrom fetches what comes before some gaps from one server. Error: errNothingOlder.
+func (e *Engine) backfillFrom(ctx context.Context, l *live, server id.ServerName, missing []store.Missing, limit int) (int, error) {
+	from := named(missing)
+	raw, err := e.Remote.Backfill(ctx, server, l.room.ID, from, min(max(limit, 10), maxBackfill))
 	if err != nil {
 		return 0, err
 	}
-	var from []id.EventID
-	for _, m := range missing {
-		from = append(from, m.ID)
+	if len(raw) > maxBackfill {
+		raw = raw[:maxBackfill]
 	}
-	servers = slices.DeleteFunc(slices.Clone(servers), func(s id.ServerName) bool { return s == e.Server })
-	budget := pastBudget{maxAskState, maxAskAuth}
-	var errs []error
-	for _, server := range servers[:min(len(servers), maxBackfills)] {
-		raw, err := e.Remote.Backfill(ctx, server, roomID, from, min(max(limit, 10), maxBackfill))
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		if len(raw) > maxBackfill {
-			raw = raw[:maxBackfill]
-		}
-		p := &past{e: e, l: l, server: server, missing: missing, budget: &budget}
-		verified, left := e.check(ctx, l.room, server, raw) // what is left stays missing
-		n, err := p.take(ctx, ancestors(verified, from))
-		if err = cmp.Or(err, passing(left)); err != nil {
-			errs = append(errs, err)
-		}
-		if n > 0 {
-			return n, nil
-		}
+	p := &past{e: e, l: l, server: server, missing: missing, budget: &pastBudget{maxAskState, maxAskAuth}}
+	verified, left := e.check(ctx, l.room, server, raw) // what is left stays missing
+	n, err := p.take(ctx, ancestors(verified, from))
+	if n > 0 {
+		return n, nil
 	}
-	return 0, errors.Join(errs...)
+	if err = cmp.Or(err, passing(left)); err == nil {
+		err = fmt.Errorf("%s: %w", server, errNothingOlder)
+	}
+	return n, err
 }
 
 // ancestors are those of some events that others name, or that come before those, newest first.
@@ -189,10 +266,10 @@ func (p *past) look(ctx context.Context) error {
 		}
 		for _, m := range p.missing {
 			child, err := tx.Events.ByNID(m.Child)
-			if err == nil && len(child) > 0 && p.parent.NID == 0 {
+			if err == nil && len(child) > 0 {
 				p.parent, err = tx.States.Get(child[0].StateBefore)
 			}
-			if err != nil {
+			if err != nil || p.parent.NID != 0 {
 				return err
 			}
 		}

@@ -27,3 +27,16 @@ func Sees(tx *store.Tx, room *store.Room, server id.ServerName, events []*store.
 	}
 	return seen, maxLooks - v.looks, len(v.members), nil
 }
+
+// OlderReaders is how many wait for the fetch of a room's older history that is under way.
+func OlderReaders(e *Engine, roomID id.RoomID) int {
+	e.mu.Lock()
+	l := e.rooms[roomID]
+	e.mu.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.older == nil {
+		return 0
+	}
+	return l.older.readers
+}

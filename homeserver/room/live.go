@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/eventauth"
@@ -24,7 +25,10 @@ type live struct {
 	loaded bool
 	queued []*draft // those that are not committed yet, in order; the face has them all
 	face
-	acl *acl // of the current state, once it was asked for
+	older   *older                      // the fetch of older history that is under way; nil if none is
+	through id.ServerName               // the server through which somebody came in last, if that was since the start
+	failed  map[id.ServerName]time.Time // servers that were of no help with the room, and when
+	acl     *acl                        // of the current state, once it was asked for
 }
 
 // face is a room at one moment. The slices and maps in it are replaced, not changed, so that copies stay true.

@@ -281,7 +281,7 @@ func (e *Engine) Join(ctx context.Context, c Change) error {
 	case errors.Is(err, ErrNotFound):
 	case errors.Is(err, ErrCannotAuthorize), errors.Is(err, ErrCannotGrant):
 		// Others in the room may be able to.
-		servers, err := e.Servers(ctx, c.Room)
+		servers, err := e.Peers(ctx, c.Room)
 		if err != nil {
 			return err
 		}

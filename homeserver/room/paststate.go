@@ -192,7 +192,7 @@ func (p *past) write(ctx context.Context) (n int, err error) {
 func (p *past) draft(ctx context.Context, d *draft) (int, error) {
 	var ids []id.EventID
 	for _, v := range p.events {
-		ids = append(ids, v.Event().ID)
+		ids = append(append(ids, v.Event().ID), v.Event().PrevEvents...)
 	}
 	came, awaited := map[id.EventID]bool{}, map[id.EventID]bool{}
 	err := d.view(ctx, func(tx *store.Tx) error {

@@ -214,7 +214,11 @@ func (e *Engine) joinThrough(ctx context.Context, server id.ServerName, c Change
 			join = checked[0]
 		}
 	}
-	return e.enter(ctx, server, room, join, joined, &c.Profile)
+	if err := e.enter(ctx, server, room, join, joined, &c.Profile); err != nil {
+		return err
+	}
+	e.cameThrough(ctx, c.Room, server)
+	return nil
 }
 
 // template asks for the template of a membership event and checks each of its fields that we did not choose.

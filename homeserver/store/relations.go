@@ -141,35 +141,3 @@ func (s Relations) TargetCame(room RoomNID, redacts id.EventID) error {
 	_, err := s.tx.exec(`DELETE FROM pending_redactions WHERE redacts = ? AND room_nid = ?`, string(redacts), int64(room))
 	return err
 }
-
-// Missing is an event that another one follows and that we do not have.
-type Missing struct {
-	ID    id.EventID
-	Child EventNID
-}
-
-// AddMissing remembers that an event's predecessor is not here.
-func (s Relations) AddMissing(room RoomNID, m Missing) error {
-	_, err := s.tx.exec(`INSERT INTO missing_events (room_nid, event_id, child) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`, int64(room), string(m.ID), int64(m.Child))
-	return err
-}
-
-// Arrived forgets that an event was missing.
-func (s Relations) Arrived(room RoomNID, eventID id.EventID) error {
-	_, err := s.tx.exec(`DELETE FROM missing_events WHERE room_nid = ? AND event_id = ?`, int64(room), string(eventID))
-	return err
-}
-
-// Missing lists what a room lacks, at most limit.
-func (s Relations) Missing(room RoomNID, limit int) ([]Missing, error) {
-	var out []Missing
-	err := s.tx.query(func(rows *sql.Rows) error {
-		var m Missing
-		if err := rows.Scan(&m.ID, &m.Child); err != nil {
-			return err
-		}
-		out = append(out, m)
-		return nil
-	}, `SELECT event_id, child FROM missing_events WHERE room_nid = ? ORDER BY child DESC LIMIT ?`, int64(room), limit)
-	return out, err
-}

@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/peers"
 	"github.com/securecomm/securecomm/homeserver/store"
 	"github.com/securecomm/securecomm/homeserver/stream"
 )
@@ -111,28 +111,36 @@ func (n *nearest) search(tx *store.Tx, room *store.Room, upto stream.Position, v
 func (s *Service) askTime(ctx context.Context, roomID id.RoomID, n *nearest) (id.EventID, int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, askingTime)
 	defer cancel()
-	servers, err := s.Servers(ctx, roomID)
-	if err != nil {
+	servers, err := s.Peers(ctx, roomID)
+	if err != nil || len(servers) == 0 {
 		return "", 0, err
 	}
-	servers = slices.DeleteFunc(slices.Clone(servers), func(name id.ServerName) bool { return name == s.Server })
 	dir := "b"
 	if n.forward {
 		dir = "f"
 	}
-	var errs []error
-	for _, server := range servers[:min(len(servers), maxAsked)] {
-		eventID, ts, err := s.AskTime(ctx, server, roomID, n.ts, dir)
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		if n.nearer(ts) {
-			return eventID, ts, s.bring(ctx, roomID, eventID)
-		}
+	type place struct {
+		event id.EventID
+		ts    int64
 	}
-	return "", 0, errors.Join(errs...)
+	found, err := peers.First(ctx, servers[:min(len(servers), maxAsked)], func(ctx context.Context, server id.ServerName) (place, error) {
+		eventID, ts, err := s.AskTime(ctx, server, roomID, n.ts, dir)
+		if err == nil && !n.nearer(ts) {
+			err = errNotNearer
+		}
+		return place{eventID, ts}, err
+	})
+	if errors.Is(err, errNotNearer) {
+		return "", 0, nil
+	}
+	if err != nil {
+		return "", 0, err
+	}
+	return found.event, found.ts, s.bring(ctx, roomID, found.event)
 }
+
+// errNotNearer says that another server knows no event that is nearer than what is here.
+var errNotNearer = errors.New("what it knows is not nearer")
 
 // nearer says whether a time that another server names is nearer than that of the best event here.
 func (n *nearest) nearer(ts int64) bool {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/filter"
@@ -26,8 +27,10 @@ const (
 	maxScansSize = 2 * scannedSize
 	// leastBatch is how many bytes of events are read at once, if a page has not room for more.
 	leastBatch = 256 << 10
-	// maxFetches is how often older history is fetched from other servers for one page.
-	maxFetches = 3
+	// maxFetches is how often older history is fetched from other servers for one page, and fetchingTime how long that takes
+	// in all.
+	maxFetches   = 3
+	fetchingTime = 30 * time.Second
 )
 
 // Page says which part of a room's history is wanted.
@@ -118,15 +121,16 @@ func (s *Service) Messages(ctx context.Context, roomID id.RoomID, r Reader, p Pa
 
 // readOlder goes on reading in what other servers send.
 func (s *Service) readOlder(ctx context.Context, roomID id.RoomID, r Reader, at *reading, budget *Budget) error {
+	fetching, cancel := context.WithTimeout(ctx, fetchingTime)
+	defer cancel()
 	for fetches := 0; at.wantsOlder() && fetches < maxFetches; fetches++ {
-		n, err := s.Backfill(ctx, roomID, at.limit-len(at.events))
+		n, err := s.Backfill(fetching, roomID, at.limit-len(at.events))
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case err != nil:
-			// A server that does not answer must not make what is here unreadable. The client may ask once more.
+			// A server that does not answer must not make what is here unreadable. Others may answer when the client asks once more.
 			s.Log.Info("cannot fetch older history", "room", roomID, "err", err)
-			at.oldest = len(at.events) == 0
 			return nil
 		case n == 0:
 			at.oldest = true

@@ -41,15 +41,14 @@ const (
 type Service struct {
 	Store *store.DB
 	Log   *slog.Logger
-	// Backfill fetches older history of a room from other servers and says how many events came; nil if this
-	// server does not federate.
+	// Backfill fetches older history of a room from other servers and says how many events came: none without an error if
+	// there are no more. It is nil if this server does not federate.
 	Backfill func(ctx context.Context, room id.RoomID, limit int) (int, error)
 	// AskTime asks another server for the event nearest to a time in milliseconds since 1970: at or after it if dir is
-	// "f", at or before it if dir is "b". It is nil if this server does not federate, else Server and Servers are needed.
+	// "f", at or before it if dir is "b". It is nil if this server does not federate, else Peers is needed.
 	AskTime func(ctx context.Context, server id.ServerName, room id.RoomID, ts int64, dir string) (id.EventID, int64, error)
-	// Servers lists the servers in a room.
-	Servers func(ctx context.Context, room id.RoomID) ([]id.ServerName, error)
-	Server  id.ServerName
+	// Peers lists the other servers in a room in the order in which they are to be asked.
+	Peers func(ctx context.Context, room id.RoomID) ([]id.ServerName, error)
 }
 
 // Reader is who reads. The device is only needed for what a device is told of its own requests.
