@@ -230,5 +230,5 @@ func (s *Service) signingKeysChanged(tx *store.Tx, user id.UserID, who audience)
 	if err != nil {
 		return err
 	}
-	return sendMissed(tx, user, id.DeviceID(now[master].ID), number, who.servers)
+	return sendMissed(tx, listUpdate{UserID: user, DeviceID: id.DeviceID(now[master].ID), StreamID: number, PrevID: []int64{neverSent}}, who.servers)
 }

@@ -111,7 +111,7 @@ func (s *Service) sendDevices(tx *store.Tx, user id.UserID, devices []id.DeviceI
 			return err
 		}
 		if told += len(edu) * len(servers); told > maxTold || len(devices) > maxToldDevices {
-			return sendMissed(tx, user, device, number, servers)
+			return sendMissed(tx, listUpdate{UserID: user, DeviceID: device, StreamID: number, PrevID: []int64{neverSent}}, servers)
 		}
 		edus = append(edus, edu)
 	}
@@ -123,8 +123,8 @@ func (s *Service) sendDevices(tx *store.Tx, user id.UserID, devices []id.DeviceI
 
 // sendMissed makes servers fetch the list of a local user's devices that do not have it as it is. They are told no more,
 // so that what is written for many servers is small.
-func sendMissed(tx *store.Tx, user id.UserID, device id.DeviceID, number int64, servers []id.ServerName) error {
-	edu, err := encodeEDU("m.device_list_update", listUpdate{UserID: user, DeviceID: device, StreamID: number, PrevID: []int64{neverSent}})
+func sendMissed(tx *store.Tx, u listUpdate, servers []id.ServerName) error {
+	edu, err := encodeEDU("m.device_list_update", u)
 	if err == nil {
 		tx.Outbox.AddEDU(servers, edu)
 	}
@@ -184,7 +184,8 @@ func (s *Service) DevicesChanging(ctx context.Context, user id.UserID) (func(tx 
 
 // Joined has servers that have come to share a room with a local user fetch the list of the user's devices. Call it in
 // the update by which the user joins, with the servers in the room. Nothing has changed, so no number is taken: servers
-// that are not told would miss it. Those that have the list as it is can tell by the number.
+// that are not told would miss it. Those that have the list as it is can tell by the number; without one before it, it
+// is news to nobody else.
 func (s *Service) Joined(tx *store.Tx, user id.UserID, servers []id.ServerName) error {
 	servers = slices.DeleteFunc(slices.Clone(servers), func(n id.ServerName) bool { return n == s.Server })
 	if len(servers) == 0 {
@@ -201,7 +202,7 @@ func (s *Service) Joined(tx *store.Tx, user id.UserID, servers []id.ServerName) 
 	if err != nil {
 		return err
 	}
-	return sendMissed(tx, user, device, list.StreamID, servers)
+	return sendMissed(tx, listUpdate{UserID: user, DeviceID: device, StreamID: list.StreamID, PrevID: []int64{}}, servers)
 }
 
 // UserDeleted deletes the cross-signing keys and backups of a local user whose account is erased. Call it

@@ -170,7 +170,9 @@ func (s *Service) ReceiveDeviceListUpdate(ctx context.Context, origin id.ServerN
 		return fmt.Errorf("device list update: %w", err)
 	}
 	err := s.follow(ctx, u.UserID, func(tx *store.Tx, cached bool, who audience) error {
-		visible := true // who fetches the list at this moment fetches it anew
+		// What follows on nothing and tells nothing comes with a user, whom clients have heard of. Of anything else, also who
+		// fetches the list at this moment must hear.
+		visible := u.Deleted || len(u.Keys) > 0 || len(u.PrevID) > 0
 		if cached {
 			list, err := tx.DeviceLists.Get(u.UserID)
 			if err != nil {
@@ -180,9 +182,9 @@ func (s *Service) ReceiveDeviceListUpdate(ctx context.Context, origin id.ServerN
 			case list.StreamID > 0 && u.StreamID == list.StreamID:
 				return nil // the list already holds it
 			case u.StreamID < list.StreamID: // it came late, or the server counts anew: only the server can tell
-				err = tx.DeviceLists.Drop(u.UserID)
+				visible, err = true, tx.DeviceLists.Drop(u.UserID)
 			case list.StreamID == 0 || len(u.PrevID) == 0 || slices.Max(u.PrevID) != list.StreamID:
-				err = tx.DeviceLists.Drop(u.UserID)
+				visible, err = true, tx.DeviceLists.Drop(u.UserID)
 			default:
 				visible, err = u.apply(tx, list)
 			}

@@ -98,6 +98,11 @@ func TestUpdatesThatTellNothingMakeServersFetch(t *testing.T) {
 				"user_id": carol, "device_id": "C", "stream_id": streamID, "prev_id": []int{1},
 			})))
 		}
+		unknown := f.position()
+		f.must(f.ReceiveDeviceListUpdate(f.Context(), there, encode(map[string]any{
+			"user_id": carol, "device_id": "C", "stream_id": 6, "prev_id": []int{},
+		})))
+		f.wantChanges("what comes with a user", alice, unknown, nil, nil)
 		f.carolHas(7, "1")
 		f.remote.during = func() { tell(8) }
 		f.wantCarol("while it is fetched", "1", "devices", "devices")
