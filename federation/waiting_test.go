@@ -97,22 +97,35 @@ func TestFaultsLoseNothing(t *testing.T) {
 	})
 }
 
+// sharing are two servers in a room of the first, whose database is at an address.
+func sharing(t *testing.T, address string) (us, them *peer, roomID id.RoomID) {
+	t.Helper()
+	n := federationtest.New(t, "us.test", "them.test")
+	us, them = newPeer(t, n, "us.test", storetest.Open(t, address)), newPeer(t, n, "them.test", storetest.Open(t, t.TempDir()+"/them.db"))
+	roomID = us.create(room.Creation{Creator: alice, Preset: "public_chat"})
+	if err := them.join(roomID, bob, "us.test"); err != nil {
+		t.Fatal(err)
+	}
+	return us, them, roomID
+}
+
+// hinder sends an event from them that the database does not take.
+func hinder(t *testing.T, address string, us, them *peer, roomID id.RoomID) {
+	t.Helper()
+	breakEvents(t, address, "hindered")
+	_, body := them.sent(us, roomID, "hindered")
+	if status, answer := them.request(us, "PUT", "/_matrix/federation/v1/send/1", body, nil); status != 200 {
+		t.Fatalf("answered with %d %v", status, answer)
+	}
+}
+
 // TestFaultsEnd: what can never be taken in is set aside after some tries.
 func TestFaultsEnd(t *testing.T) {
 	storetest.EachURL(t, func(t *testing.T, address string) {
-		n := federationtest.New(t, "us.test", "them.test")
-		us, them := newPeer(t, n, "us.test", storetest.Open(t, address)), newPeer(t, n, "them.test", storetest.Open(t, t.TempDir()+"/them.db"))
-		roomID := us.create(room.Creation{Creator: alice, Preset: "public_chat"})
-		if err := them.join(roomID, bob, "us.test"); err != nil {
-			t.Fatal(err)
-		}
+		us, them, roomID := sharing(t, address)
 		aside := make(chan struct{}, 1)
 		us.api.FirstPause, us.api.SetAside = time.Microsecond, func() { aside <- struct{}{} }
-		breakEvents(t, address, "hindered")
-		_, body := them.sent(us, roomID, "hindered")
-		if status, answer := them.request(us, "PUT", "/_matrix/federation/v1/send/1", body, nil); status != 200 {
-			t.Fatalf("answered with %d %v", status, answer)
-		}
+		hinder(t, address, us, them, roomID)
 		<-aside
 	})
 }
@@ -131,19 +144,10 @@ func (a *askers) Verify(ctx context.Context, teller id.ServerName, events []*eve
 // TestTransactionsAreReadFor: what is read for a transaction, and for what waits of it, counts as read for its sender.
 func TestTransactionsAreReadFor(t *testing.T) {
 	storetest.EachURL(t, func(t *testing.T, address string) {
-		n := federationtest.New(t, "us.test", "them.test")
-		us, them := newPeer(t, n, "us.test", storetest.Open(t, address)), newPeer(t, n, "them.test", storetest.Open(t, t.TempDir()+"/them.db"))
-		roomID := us.create(room.Creation{Creator: alice, Preset: "public_chat"})
-		if err := them.join(roomID, bob, "us.test"); err != nil {
-			t.Fatal(err)
-		}
+		us, them, roomID := sharing(t, address)
 		checked := &askers{Remote: us.rooms.Remote, who: make(chan any, 1000)}
 		us.rooms.Remote, us.api.FirstPause = checked, time.Microsecond
-		breakEvents(t, address, "hindered")
-		_, body := them.sent(us, roomID, "hindered")
-		if status, answer := them.request(us, "PUT", "/_matrix/federation/v1/send/1", body, nil); status != 200 {
-			t.Fatalf("answered with %d %v", status, answer)
-		}
+		hinder(t, address, us, them, roomID)
 		for range 2 {
 			if who := <-checked.who; who != "them.test" {
 				t.Errorf("it was read for %v", who)
