@@ -127,3 +127,20 @@ func TestSilentServersHideNoRooms(t *testing.T) {
 		}
 	})
 }
+
+// TestSilentServersKeepNobodyOut: a user joins through a server that lets them in while the one named first is still silent.
+func TestSilentServersKeepNobodyOut(t *testing.T) {
+	hstest.EachWithPeer(t, func(t *testing.T, s *hstest.Server, mute *hstest.Peer) {
+		alice, honest := s.Register("alice"), hstest.NewPeer(t, s)
+		r := honest.Create("11", honest.User("admin"))
+		pattern := "GET /_matrix/federation/v1/make_join/{room}/{user}"
+		waits := silent(mute, pattern)
+		honest.Handle(pattern, func(w http.ResponseWriter, r *http.Request) {
+			if !waits() {
+				t.Error("a server is asked only when the one before has been given up")
+			}
+			honest.Honest(w, r)
+		})
+		alice.Must("POST", "/v3/join/"+url.PathEscape(string(r.ID))+"?server_name="+url.QueryEscape(string(mute.Name))+"&server_name="+url.QueryEscape(string(honest.Name)), map[string]any{}, nil)
+	})
+}

@@ -436,12 +436,9 @@ func (e *Engine) Knock(ctx context.Context, c Change) error {
 	return err
 }
 
-func (e *Engine) knockThrough(ctx context.Context, server id.ServerName, c Change) error {
-	v, p, err := e.template(ctx, server, c)
-	if err != nil {
-		return err
-	}
-	knock, err := event.Build(v, p, e.Server, e.Key)
+func (e *Engine) knockThrough(ctx context.Context, made offered, c Change) error {
+	v, server := made.version, made.server
+	knock, err := event.Build(v, made.event, e.Server, e.Key)
 	if err != nil {
 		return err
 	}

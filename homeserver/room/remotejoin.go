@@ -8,10 +8,12 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/peers"
 	"github.com/securecomm/securecomm/homeserver/store"
 )
 
@@ -101,23 +103,54 @@ func (e *Engine) helpful(via id.ServerName, lists ...[]id.ServerName) (out []id.
 	return out
 }
 
-// throughOne does something about a room through one of the servers that may know it. Error: errNobodyToAsk.
-func (e *Engine) throughOne(ctx context.Context, c Change, do func(context.Context, id.ServerName, Change) error) error {
+// offered is the template of a membership event that a server made.
+type offered struct {
+	server  id.ServerName
+	version *event.Version
+	event   event.Proto
+}
+
+// throughOne does something about a room with the template of one of the servers that may know it. They are asked for it in
+// their order, each with a head start, so that silent ones cost seconds; what follows is done through one after another.
+// Error: errNobodyToAsk.
+func (e *Engine) throughOne(ctx context.Context, c Change, do func(context.Context, offered, Change) error) error {
 	servers, err := e.helpers(ctx, c)
 	if err != nil {
 		return err
 	}
+	if len(servers) == 0 {
+		return errNobodyToAsk
+	}
+	var mu sync.Mutex
 	var errs []error
-	for _, server := range servers {
-		err := do(ctx, server, c)
-		if err == nil {
+	failed := map[id.ServerName]bool{}
+	unhelpful := func(server id.ServerName, err error) {
+		e.Log.Info("a server does not help with a membership", "room", c.Room, "membership", c.Membership, "server", server, "err", err)
+		mu.Lock()
+		defer mu.Unlock()
+		errs = append(errs, err)
+		failed[server] = true
+	}
+	for len(servers) > 0 {
+		var made offered
+		made, err = peers.First(ctx, servers, func(asking context.Context, server id.ServerName) (offered, error) {
+			made, err := e.template(asking, server, c)
+			if err != nil && (asking.Err() == nil || ctx.Err() != nil) {
+				unhelpful(server, err)
+			}
+			return made, err
+		})
+		if err != nil {
+			break
+		}
+		if err = do(ctx, made, c); err == nil {
 			return nil
 		}
-		e.Log.Info("a server does not help with a membership", "room", c.Room, "membership", c.Membership, "server", server, "err", err)
-		errs = append(errs, err)
+		unhelpful(made.server, err)
+		servers = slices.DeleteFunc(servers, func(s id.ServerName) bool { return failed[s] })
 	}
-	if len(errs) == 0 {
-		return errNobodyToAsk
+	if len(errs) == 0 { // who asks has gone
+		return err
 	}
 	return MostTelling(errs)
 }
@@ -184,12 +217,9 @@ func (e *Engine) Entered(roomID id.RoomID) <-chan struct{} {
 	return over
 }
 
-func (e *Engine) joinThrough(ctx context.Context, server id.ServerName, c Change) error {
-	v, p, err := e.template(ctx, server, c)
-	if err != nil {
-		return err
-	}
-	join, err := event.Build(v, p, e.Server, e.Key)
+func (e *Engine) joinThrough(ctx context.Context, made offered, c Change) error {
+	v, server := made.version, made.server
+	join, err := event.Build(v, made.event, e.Server, e.Key)
 	if err != nil {
 		return fmt.Errorf("build the join: %w", err)
 	}
@@ -222,39 +252,39 @@ func (e *Engine) joinThrough(ctx context.Context, server id.ServerName, c Change
 }
 
 // template asks for the template of a membership event and checks each of its fields that we did not choose.
-func (e *Engine) template(ctx context.Context, server id.ServerName, c Change) (*event.Version, event.Proto, error) {
-	var p event.Proto
+func (e *Engine) template(ctx context.Context, server id.ServerName, c Change) (made offered, err error) {
 	name, raw, err := e.Remote.MakeMembership(ctx, server, c.Membership, c.Room, c.Sender)
 	if err != nil {
-		return nil, p, err
+		return made, err
 	}
 	if name == "" {
 		name = "1"
 	}
 	v, ok := event.VersionOf(name)
 	if !ok {
-		return nil, p, &IncompatibleVersion{name}
+		return made, &IncompatibleVersion{name}
 	}
-	if p, err = event.ParseTemplate(v, raw); err != nil {
-		return nil, p, fmt.Errorf("%w: a template: %w", ErrBadAnswer, err)
+	p, err := event.ParseTemplate(v, raw)
+	if err != nil {
+		return made, fmt.Errorf("%w: a template: %w", ErrBadAnswer, err)
 	}
 	var given map[string]json.RawMessage
 	if err := json.Unmarshal(p.Content, &given); err != nil {
-		return nil, p, fmt.Errorf("%w: the template's content is no object", ErrBadAnswer)
+		return made, fmt.Errorf("%w: the template's content is no object", ErrBadAnswer)
 	}
 	if p.Type != event.TypeMember || p.StateKey == nil || *p.StateKey != string(c.Sender) || p.Sender != c.Sender || p.RoomID != c.Room ||
 		string(given["membership"]) != `"`+c.Membership+`"` || p.Depth < 0 {
-		return nil, p, fmt.Errorf("%w: the template is not of the %s that was asked for", ErrBadAnswer, c.Membership)
+		return made, fmt.Errorf("%w: the template is not of the %s that was asked for", ErrBadAnswer, c.Membership)
 	}
 	// Of the content, only the authorising user is the other server's to say.
 	if c.Membership == "join" {
 		c.authorised = given[authorisedVia]
 	}
 	if p.Content, err = c.content(); err != nil {
-		return nil, p, err
+		return made, err
 	}
 	p.OriginServerTS, p.Redacts = now(), ""
-	return v, p, nil
+	return offered{server, v, p}, nil
 }
 
 // ensureRoom finds a room or makes one that nothing is known of yet, for a user of this server to come into.
@@ -424,8 +454,8 @@ func (e *Engine) leaveRemotely(ctx context.Context, c Change, room *store.Room) 
 	var leave *event.Event
 	err := errNobodyToAsk
 	if e.Remote != nil {
-		err = e.throughOne(ctx, c, func(ctx context.Context, server id.ServerName, c Change) (err error) {
-			leave, err = e.leaveThrough(ctx, server, c)
+		err = e.throughOne(ctx, c, func(ctx context.Context, made offered, c Change) (err error) {
+			leave, err = e.leaveThrough(ctx, made)
 			return err
 		})
 	}
@@ -438,16 +468,12 @@ func (e *Engine) leaveRemotely(ctx context.Context, c Change, room *store.Room) 
 	return e.leaveAside(ctx, room, c.Sender, leave)
 }
 
-func (e *Engine) leaveThrough(ctx context.Context, server id.ServerName, c Change) (*event.Event, error) {
-	v, p, err := e.template(ctx, server, c)
+func (e *Engine) leaveThrough(ctx context.Context, made offered) (*event.Event, error) {
+	leave, err := event.Build(made.version, made.event, e.Server, e.Key)
 	if err != nil {
 		return nil, err
 	}
-	leave, err := event.Build(v, p, e.Server, e.Key)
-	if err != nil {
-		return nil, err
-	}
-	return leave.Event(), e.Remote.SendLeave(ctx, server, leave.Event())
+	return leave.Event(), e.Remote.SendLeave(ctx, made.server, leave.Event())
 }
 
 // inviteRemotely invites a user of another server, which has to sign the invite.
