@@ -249,9 +249,7 @@ func (f *forker) check() {
 			}
 			return out
 		}
-		var ends []id.EventID
 		for _, ev := range list {
-			ends = append(slices.DeleteFunc(ends, func(i id.EventID) bool { return slices.Contains(ev.PrevEvents, i) }), ev.ID)
 			if len(ev.PrevEvents) > 10 {
 				f.Fatalf("an event follows %d", len(ev.PrevEvents))
 			}
@@ -260,16 +258,30 @@ func (f *forker) check() {
 				f.Fatalf("the state before %s is %v, its predecessors say %v", ev.ID, before, want)
 			}
 		}
-		head, err := tx.Rooms.Head(r.NID)
-		if err != nil {
-			return err
-		}
-		now := f.after(tx, &store.Event{Event: &event.Event{}, StateBefore: head.State})
-		if want := resolve(ends); !maps.Equal(now, want) {
+		ends := endsOf(list)
+		if now, want := f.now(tx, r), resolve(ends); !maps.Equal(now, want) {
 			f.Fatalf("the state of %d ends is %v, they say %v", len(ends), now, want)
 		}
 		return nil
 	})
+}
+
+// endsOf are the events that no other one follows.
+func endsOf(list []*store.Event) (ends []id.EventID) {
+	for _, ev := range list {
+		ends = append(slices.DeleteFunc(ends, func(i id.EventID) bool { return slices.Contains(ev.PrevEvents, i) }), ev.ID)
+	}
+	return ends
+}
+
+// now is the current state.
+func (f *forker) now(tx *store.Tx, r *store.Room) map[event.StateKeyTuple]id.EventID {
+	f.Helper()
+	head, err := tx.Rooms.Head(r.NID)
+	if err != nil {
+		f.Fatal(err)
+	}
+	return f.after(tx, &store.Event{Event: &event.Event{}, StateBefore: head.State})
 }
 
 // TestForksForgetNothing: a member without power lets many messages follow one old event. What was set since then stays,
