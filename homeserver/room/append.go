@@ -160,6 +160,9 @@ func (a *addition) write(tx *store.Tx) error {
 		return nil
 	}
 	if r, ok := relationOf(a.ev); ok {
+		if !a.ev.Rejected && !a.ev.SoftFailed && !a.ev.Withheld {
+			r.Position = a.ev.Position
+		}
 		if a.ours {
 			if err := checkRelation(tx, a.ev.Room, r); err != nil {
 				return err
@@ -263,7 +266,7 @@ func relationOf(ev *store.Event) (store.Relation, bool) {
 		len(r.RelType) > event.MaxFieldLength || len(r.EventID) > id.MaxLength {
 		return store.Relation{}, false
 	}
-	if len(r.Key) > event.MaxFieldLength {
+	if len(r.Key) > event.MaxFieldLength || r.RelType != "m.annotation" {
 		r.Key = ""
 	}
 	// No relation that makes sense has a NUL in a name, and the database takes none.

@@ -2,9 +2,12 @@ package store
 
 import (
 	"database/sql"
+	"math"
 	"slices"
+	"strings"
 
 	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/schema"
 
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/stream"
@@ -33,19 +36,29 @@ func (s Relations) Groups(room RoomNID, parents []id.EventID) ([]RelationGroup, 
 		}
 		out = append(out, g)
 		return nil
-	}, `SELECT r.parent, r.rel_type, r.type, r.sender, count(*), max(e.position) FROM relations r JOIN events e ON e.nid = r.event_nid
-		WHERE r.room_nid = ? AND r.parent IN (?) AND r.rel_type IN ('m.replace', 'm.thread', 'm.reference')
-		AND e.position IS NOT NULL AND e.status = 0 GROUP BY r.parent, r.rel_type, r.type, r.sender`, int64(room), bun.In(plainIDs(parents)))
+	}, `SELECT parent, rel_type, type, sender, count(*), max(position) FROM relations
+		WHERE room_nid = ? AND parent IN (?) AND rel_type IN ('m.replace', 'm.thread', 'm.reference')
+		AND position IS NOT NULL GROUP BY parent, rel_type, type, sender`, int64(room), bun.In(plainIDs(parents)))
 	return out, err
+}
+
+// maxUnion is how many queries are put into one: each is planned and limited alone.
+const maxUnion = 100
+
+// union puts queries of relations, the same one with the arguments of each, into one. A single query for all of them would
+// read all that relates to any before it takes the first ones of each.
+func union(query string, args [][]any) schema.QueryWithArgs {
+	parts := slices.Repeat([]string{`SELECT * FROM (` + query + `) AS one`}, len(args))
+	return bun.SafeQuery(strings.Join(parts, ` UNION ALL `), slices.Concat(args...)...)
 }
 
 // Newest lists the events of some groups with their parents, of each group those that came last, at most so many.
 func (s Relations) Newest(room RoomNID, groups []RelationGroup, each int) ([]Relation, error) {
 	var out []Relation
-	for chunk := range slices.Chunk(groups, 100) {
-		rows := make([][]string, len(chunk))
+	for chunk := range slices.Chunk(groups, maxUnion) {
+		args := make([][]any, len(chunk))
 		for i, g := range chunk {
-			rows[i] = []string{string(g.Parent), g.RelType, g.Type, string(g.Sender)}
+			args[i] = []any{string(g.Sender), int64(room), string(g.Parent), g.RelType, g.Type, "", each}
 		}
 		err := s.tx.query(func(rows *sql.Rows) error {
 			var r Relation
@@ -54,35 +67,13 @@ func (s Relations) Newest(room RoomNID, groups []RelationGroup, each int) ([]Rel
 			}
 			out = append(out, r)
 			return nil
-		}, `SELECT event_nid, parent FROM (SELECT r.event_nid, r.parent,
-				row_number() OVER (PARTITION BY r.parent, r.rel_type, r.type, r.sender ORDER BY e.position DESC) AS n
-				FROM relations r JOIN events e ON e.nid = r.event_nid
-				WHERE r.room_nid = ? AND (r.parent, r.rel_type, r.type, r.sender) IN (VALUES ?)
-				AND e.position IS NOT NULL AND e.status = 0) AS numbered WHERE n <= ?`, int64(room), bun.In(rows), each)
+		}, `SELECT event_nid, parent FROM (?) AS newest`,
+			union(`SELECT event_nid, parent FROM relations WHERE `+bySender+` AND position IS NOT NULL ORDER BY position DESC LIMIT ?`, args))
 		if err != nil {
 			return nil, err
 		}
 	}
 	return out, nil
-}
-
-// References lists the events that refer to some events of a room by m.reference, oldest first, at most limit.
-func (s Relations) References(room RoomNID, parents []id.EventID, limit int) ([]Relation, error) {
-	var out []Relation
-	if len(parents) == 0 {
-		return nil, nil
-	}
-	err := s.tx.query(func(rows *sql.Rows) error {
-		r := Relation{RelType: "m.reference"}
-		if err := rows.Scan(&r.Event, &r.Position, &r.Parent, &r.Type, &r.Sender); err != nil {
-			return err
-		}
-		out = append(out, r)
-		return nil
-	}, `SELECT r.event_nid, e.position, r.parent, r.type, r.sender FROM relations r JOIN events e ON e.nid = r.event_nid
-		WHERE r.room_nid = ? AND r.parent IN (?) AND r.rel_type = 'm.reference' AND e.position IS NOT NULL AND e.status = 0
-		ORDER BY e.position LIMIT ?`, int64(room), bun.In(plainIDs(parents)), limit)
-	return out, err
 }
 
 // NamedRelation is a relation with the ID of the event that relates.
@@ -91,11 +82,17 @@ type NamedRelation struct {
 	ID id.EventID
 }
 
-// ChildrenOf lists what relates to any of some events of a room, oldest first, of one relation type and event type if
-// these are not empty.
+// ChildrenOf lists what relates to any of some events of a room, at most limit, of one relation type, and of that of one
+// event type, if these are not empty: of one event after the other, the oldest first.
 func (s Relations) ChildrenOf(room RoomNID, parents []id.EventID, relType, typ string, limit int) ([]NamedRelation, error) {
 	var out []NamedRelation
-	for chunk := range slices.Chunk(parents, 500) {
+	for chunk := range slices.Chunk(parents, maxUnion) {
+		var where string
+		args := make([][]any, len(chunk))
+		for i, p := range chunk {
+			where, args[i] = relatedTo(room, p, relType, typ)
+			args[i] = append(args[i], int64(math.MinInt64), int64(math.MaxInt64), limit-len(out))
+		}
 		err := s.tx.query(func(rows *sql.Rows) error {
 			var r NamedRelation
 			if err := rows.Scan(&r.Event, &r.ID, &r.Position, &r.Parent, &r.RelType, &r.Type, &r.Sender, &r.Key); err != nil {
@@ -103,10 +100,9 @@ func (s Relations) ChildrenOf(room RoomNID, parents []id.EventID, relType, typ s
 			}
 			out = append(out, r)
 			return nil
-		}, `SELECT r.event_nid, e.event_id, e.position, r.parent, r.rel_type, r.type, r.sender, r.key FROM relations r JOIN events e ON e.nid = r.event_nid
-			WHERE r.room_nid = ? AND r.parent IN (?) AND e.position IS NOT NULL AND e.status = 0
-			AND (? = '' OR r.rel_type = ?) AND (? = '' OR r.type = ?) ORDER BY e.position LIMIT ?`,
-			int64(room), bun.In(plainIDs(chunk)), relType, relType, typ, typ, limit-len(out))
+		}, `SELECT event_nid, (SELECT event_id FROM events WHERE nid = event_nid), position, parent, rel_type, type, sender, key FROM (?) AS children LIMIT ?`,
+			union(`SELECT event_nid, position, parent, rel_type, type, sender, key FROM relations WHERE `+where+`
+				AND position > ? AND position < ? ORDER BY position LIMIT ?`, args), limit-len(out))
 		if err != nil || len(out) >= limit {
 			return out, err
 		}
@@ -130,9 +126,9 @@ func (s Relations) Threads(room RoomNID, upto stream.Position, limit int) ([]Thr
 		}
 		out = append(out, t)
 		return nil
-	}, `SELECT r.parent, max(e.position) AS last FROM relations r JOIN events e ON e.nid = r.event_nid
-		WHERE r.room_nid = ? AND r.rel_type = 'm.thread' AND e.position IS NOT NULL AND e.status = 0
-		GROUP BY r.parent HAVING max(e.position) <= ? ORDER BY last DESC LIMIT ?`, int64(room), int64(upto), limit)
+	}, `SELECT parent, max(position) AS last FROM relations
+		WHERE room_nid = ? AND rel_type = 'm.thread' AND position IS NOT NULL
+		GROUP BY parent HAVING max(position) <= ? ORDER BY last DESC LIMIT ?`, int64(room), int64(upto), limit)
 	return out, err
 }
 

@@ -17,8 +17,9 @@ import (
 type conn struct {
 	bun      bun.Conn
 	postgres bool
-	prepared map[string]*sql.Stmt // SQLite only: PostgreSQL gets its arguments with the text
-	numbered map[string]string    // PostgreSQL only: the text with $1 for ?
+	prepared map[string]*sql.Stmt          // SQLite only: PostgreSQL gets its arguments with the text
+	numbered map[string]string             // PostgreSQL only: the text with $1 for ?
+	seen     func(text string, args []any) // told of each query; nil but in tests
 }
 
 func openConn(ctx context.Context, db *bun.DB, postgres bool) (*conn, error) {
@@ -117,6 +118,9 @@ func (c *conn) exec(text string, args ...any) (int64, error) {
 
 // rows runs a query.
 func (c *conn) rows(text string, args []any) (*sql.Rows, error) {
+	if c.seen != nil {
+		c.seen(text, args)
+	}
 	inlined, err := checkArgs(args)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", brief(text), err)

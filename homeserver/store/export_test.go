@@ -1,5 +1,10 @@
 package store
 
+import (
+	"database/sql"
+	"errors"
+)
+
 // WaitingReaders is how many wait for a connection to read.
 func (db *DB) WaitingReaders() (n int) {
 	db.readers.mu.Lock()
@@ -8,4 +13,39 @@ func (db *DB) WaitingReaders() (n int) {
 		n += len(queue)
 	}
 	return n
+}
+
+// Explain reads and returns, of each query, how the database went about it, a line a step. PostgreSQL carries it out once
+// more for that and tells how many rows each step read.
+func (tx *Tx) Explain(read func() error) (plans [][]string, err error) {
+	if _, err := tx.Position(); err != nil { // opens the connection
+		return nil, err
+	}
+	type query struct {
+		text string
+		args []any
+	}
+	var queries []query
+	tx.conn.seen = func(text string, args []any) { queries = append(queries, query{text, args}) }
+	err = read()
+	tx.conn.seen = nil
+	explain := `EXPLAIN QUERY PLAN `
+	if tx.db.postgres {
+		explain = `EXPLAIN (ANALYZE, COSTS off, TIMING off, SUMMARY off) `
+	}
+	for _, q := range queries {
+		var plan []string
+		e := tx.query(func(rows *sql.Rows) error {
+			var line string
+			into := []any{new(any), new(any), new(any), &line}
+			if tx.db.postgres {
+				into = into[3:]
+			}
+			err := rows.Scan(into...)
+			plan = append(plan, line)
+			return err
+		}, explain+q.text, q.args...)
+		plans, err = append(plans, plan), errors.Join(err, e)
+	}
+	return plans, err
 }

@@ -13,35 +13,46 @@ import (
 // Relation says that an event relates to another (Client-Server API, "Relationships between events").
 type Relation struct {
 	Event    EventNID
-	Position stream.Position
+	Position stream.Position // 0: it is not shown to clients, or not yet
 	Parent   id.EventID
 	RelType  string
 	Type     string
 	Sender   id.UserID
-	Key      string // of annotations
+	Key      string // of annotations, empty of others
 }
 
 // Relations are the relationships between events, and redactions that wait for their target.
+//
+// Each query of what relates to an event is written such that one index alone fits (see the schema), and reads no
+// more rows than it returns: strangers relate to an event as often as they like.
 type Relations struct{ tx *Tx }
 
-// Insert adds a relation.
+// Insert adds a relation, or the position of one that is known and has none.
 func (s Relations) Insert(room RoomNID, r Relation) error {
-	_, err := s.tx.exec(`INSERT INTO relations (event_nid, room_nid, parent, rel_type, type, sender, key) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
-		int64(r.Event), int64(room), string(r.Parent), r.RelType, r.Type, string(r.Sender), r.Key)
+	var position any // NULL if there is none
+	if r.Position != 0 {
+		position = int64(r.Position)
+	}
+	_, err := s.tx.exec(`INSERT INTO relations (event_nid, room_nid, position, parent, rel_type, type, sender, key) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+		ON CONFLICT (event_nid) DO UPDATE SET position = excluded.position WHERE relations.position IS NULL`,
+		int64(r.Event), int64(room), position, string(r.Parent), r.RelType, r.Type, string(r.Sender), r.Key)
 	return err
 }
+
+// bySender are the relations of one sender to an event, of one kind: sender, room, parent, relation type, type and key.
+const bySender = `sender = ? AND room_nid + 0 = ? AND parent = ? AND rel_type || '' = ? AND type || '' = ? AND key = ?`
 
 // Same says whether an event by the same sender and of the same type relates to the same event in the same way.
 func (s Relations) Same(room RoomNID, r Relation) (bool, error) {
 	var one int
-	return s.tx.row([]any{&one}, `SELECT 1 FROM relations WHERE room_nid = ? AND parent = ? AND rel_type = ? AND type = ? AND sender = ? AND key = ? LIMIT 1`,
-		int64(room), string(r.Parent), r.RelType, r.Type, string(r.Sender), r.Key)
+	return s.tx.row([]any{&one}, `SELECT 1 FROM relations WHERE `+bySender+` LIMIT 1`,
+		string(r.Sender), int64(room), string(r.Parent), r.RelType, r.Type, r.Key)
 }
 
 // Relates says whether an event relates to another one.
 func (s Relations) Relates(room RoomNID, event id.EventID) (bool, error) {
 	var one int
-	return s.tx.row([]any{&one}, `SELECT 1 FROM relations r JOIN events e ON e.nid = r.event_nid WHERE e.event_id = ? AND r.room_nid = ? LIMIT 1`,
+	return s.tx.row([]any{&one}, `SELECT 1 FROM relations WHERE event_nid = (SELECT nid FROM events WHERE event_id = ?) AND room_nid + 0 = ?`,
 		string(event), int64(room))
 }
 
@@ -51,13 +62,27 @@ func (s Relations) Delete(e EventNID) error {
 	return err
 }
 
-// Children lists what relates to an event in from < p < to, oldest first or newest first, of one relation type and event type
-// if these are not empty.
-func (s Relations) Children(room RoomNID, parent id.EventID, relType, typ string, from, to stream.Position, limit int, backwards bool) ([]Relation, error) {
-	order := ` ORDER BY e.position LIMIT ?`
-	if backwards {
-		order = ` ORDER BY e.position DESC LIMIT ?`
+// relatedTo are the relations to an event, of one relation type and event type if these are not empty: a type alone is
+// not asked for.
+func relatedTo(room RoomNID, parent id.EventID, relType, typ string) (where string, args []any) {
+	switch {
+	case relType == "":
+		return `room_nid = ? AND parent = ?`, []any{int64(room), string(parent)}
+	case typ == "":
+		return `rel_type = ? AND room_nid + 0 = ? AND parent = ?`, []any{relType, int64(room), string(parent)}
+	default:
+		return `type = ? AND room_nid + 0 = ? AND parent = ? AND rel_type || '' = ?`, []any{typ, int64(room), string(parent), relType}
 	}
+}
+
+// Children lists what relates to an event in from < p < to, oldest first or newest first, of one relation type, and of
+// that of one event type, if these are not empty.
+func (s Relations) Children(room RoomNID, parent id.EventID, relType, typ string, from, to stream.Position, limit int, backwards bool) ([]Relation, error) {
+	order := ` ORDER BY position LIMIT ?`
+	if backwards {
+		order = ` ORDER BY position DESC LIMIT ?`
+	}
+	where, args := relatedTo(room, parent, relType, typ)
 	var out []Relation
 	err := s.tx.query(func(rows *sql.Rows) error {
 		r := Relation{Parent: parent}
@@ -66,26 +91,8 @@ func (s Relations) Children(room RoomNID, parent id.EventID, relType, typ string
 		}
 		out = append(out, r)
 		return nil
-	}, `SELECT r.event_nid, e.position, r.rel_type, r.type, r.sender, r.key FROM relations r JOIN events e ON e.nid = r.event_nid
-		WHERE r.room_nid = ? AND r.parent = ? AND e.position IS NOT NULL AND e.status = 0 AND e.position > ? AND e.position < ?
-		AND (? = '' OR r.rel_type = ?) AND (? = '' OR r.type = ?)`+order,
-		int64(room), string(parent), int64(from), int64(to), relType, relType, typ, typ, limit)
-	return out, err
-}
-
-// Parents lists the events of a room that others relate to in one way, those last related to first.
-func (s Relations) Parents(room RoomNID, relType string) ([]id.EventID, error) {
-	var out []id.EventID
-	err := s.tx.query(func(rows *sql.Rows) error {
-		var p id.EventID
-		var last int64
-		if err := rows.Scan(&p, &last); err != nil {
-			return err
-		}
-		out = append(out, p)
-		return nil
-	}, `SELECT r.parent, max(e.position) AS last FROM relations r JOIN events e ON e.nid = r.event_nid
-		WHERE r.room_nid = ? AND r.rel_type = ? AND e.position IS NOT NULL AND e.status = 0 GROUP BY r.parent ORDER BY last DESC`, int64(room), relType)
+	}, `SELECT event_nid, position, rel_type, type, sender, key FROM relations WHERE `+where+` AND position > ? AND position < ?`+order,
+		append(args, int64(from), int64(to), limit)...)
 	return out, err
 }
 

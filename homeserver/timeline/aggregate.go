@@ -230,10 +230,11 @@ func (v *View) addReferences(sums map[id.EventID]*summary, referred []id.EventID
 		return nil
 	}
 	slices.Sort(referred) // a parent stands there once for each sender
-	references, err := v.tx.Relations.References(v.room.NID, slices.Compact(referred), maxReferences)
+	references, err := v.tx.Relations.ChildrenOf(v.room.NID, slices.Compact(referred), "m.reference", "", maxReferences)
 	if err != nil {
 		return err
 	}
+	slices.SortFunc(references, func(a, b store.NamedRelation) int { return cmp.Compare(a.Position, b.Position) })
 	for some := range slices.Chunk(references, referencesAtOnce) {
 		if v.budget.references >= maxReferencesSize {
 			break

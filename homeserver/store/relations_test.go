@@ -1,0 +1,200 @@
+package store_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/securecomm/securecomm/homeserver/event"
+	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/store"
+	"github.com/securecomm/securecomm/homeserver/store/storetest"
+	"github.com/securecomm/securecomm/homeserver/stream"
+)
+
+// relate has events related to in each way, each by so many.
+func relate(t *testing.T, db *store.DB, room store.RoomNID, n int, parents ...id.EventID) {
+	t.Helper()
+	for _, parent := range parents {
+		first := number(t, db)
+		for range n {
+			number(t, db)
+		}
+		err := db.Update(context.Background(), func(tx *store.Tx) error {
+			for i := range n {
+				nid, many := store.EventNID(first+int64(i)), id.UserID(fmt.Sprintf("@%d:one.test", i))
+				r := store.Relation{Event: nid, Position: stream.Position(nid), Parent: parent, RelType: "m.annotation", Type: "m.reaction", Sender: many, Key: "+"}
+				switch i % 6 {
+				case 1:
+					r.RelType, r.Type, r.Key = "m.thread", "m.room.message", ""
+				case 2:
+					r.RelType, r.Type, r.Key, r.Sender = "m.replace", "m.room.message", "", "@author:one.test"
+				case 3:
+					r.RelType, r.Type, r.Key = "m.reference", "m.poll.response", ""
+				case 4:
+					r.Sender, r.Key = "@eager:one.test", fmt.Sprint(i)
+				case 5:
+					r.Type, r.RelType = "m.poll.response", "x.other"
+				}
+				ev := &store.Event{Event: &event.Event{ID: id.EventID(fmt.Sprintf("$%d", nid)), JSON: []byte("{}")}, NID: nid, Room: room}
+				if err := errors.Join(tx.Events.InsertAside(ev), tx.Relations.Insert(room, r)); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// statistics keeps the planner from knowing anything of relations, until the function returned is called.
+func statistics(t *testing.T, address string) (analyze func()) {
+	driver, dsn := "sqlite", "file:"+filepath.ToSlash(address)+"?_pragma=busy_timeout(60000)"
+	if strings.HasPrefix(address, "postgres") {
+		driver, dsn = "pgx", address
+	}
+	raw, err := sql.Open(driver, dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { raw.Close() })
+	run := func(statement string) {
+		t.Helper()
+		if _, err := raw.Exec(statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if driver == "pgx" {
+		run(`ALTER TABLE relations SET (autovacuum_enabled = off)`)
+	}
+	return func() { run(`ANALYZE`) }
+}
+
+var readRows = regexp.MustCompile(`actual rows=(\d+) loops=(\d+)`)
+
+// bounded says what is wrong with a plan that should read no more than some rows of relations, by one index.
+func bounded(plan []string, index string, most int) string {
+	all := strings.Join(plan, "\n")
+	if !strings.Contains(all, index) {
+		return "not by " + index
+	}
+	for _, bad := range []string{"SCAN relations", "TEMP B-TREE", "Seq Scan on relations", "Bitmap", "Rows Removed"} {
+		if strings.Contains(all, bad) {
+			return bad
+		}
+	}
+	for _, m := range readRows.FindAllStringSubmatch(all, -1) {
+		rows, _ := strconv.Atoi(m[1])
+		loops, _ := strconv.Atoi(m[2])
+		if rows*loops > most {
+			return fmt.Sprintf("%d rows are read for %d", rows*loops, most)
+		}
+	}
+	return ""
+}
+
+// TestRelationPlans asks for little of what thousands relate to in each way, and looks how the database goes about it: one
+// index serves, whatever the planner knows of the table, and no row is read in vain.
+func TestRelationPlans(t *testing.T) {
+	const room, limit = 7, 5
+	const from, to = stream.Position(-1e9), stream.Position(1e9)
+	var parent id.EventID
+	children := func(relType, typ string, backwards bool) func(tx *store.Tx) error {
+		return func(tx *store.Tx) error {
+			got, err := tx.Relations.Children(room, parent, relType, typ, from, to, limit, backwards)
+			if err == nil && len(got) != limit {
+				err = fmt.Errorf("%d children of type %q %q", len(got), relType, typ)
+			}
+			return err
+		}
+	}
+	of := func(relType, typ string) func(tx *store.Tx) error {
+		return func(tx *store.Tx) error {
+			got, err := tx.Relations.ChildrenOf(room, []id.EventID{"$few", parent, "$less"}, relType, typ, limit)
+			if err == nil && len(got) != limit {
+				err = fmt.Errorf("%d children of several, type %q %q", len(got), relType, typ)
+			}
+			return err
+		}
+	}
+	same := func(key string, want bool) func(tx *store.Tx) error {
+		return func(tx *store.Tx) error {
+			r := store.Relation{Parent: parent, RelType: "m.annotation", Type: "m.reaction", Sender: "@eager:one.test", Key: key}
+			got, err := tx.Relations.Same(room, r)
+			if err == nil && got != want {
+				err = fmt.Errorf("the same as %q: %v", key, got)
+			}
+			return err
+		}
+	}
+	newest := func(tx *store.Tx) error {
+		var groups []store.RelationGroup
+		for _, p := range []id.EventID{"$few", parent, "$less"} {
+			groups = append(groups, store.RelationGroup{Parent: p, RelType: "m.replace", Type: "m.room.message", Sender: "@author:one.test"})
+		}
+		got, err := tx.Relations.Newest(room, groups, 2)
+		if err == nil && len(got) != 6 {
+			err = fmt.Errorf("%d newest", len(got))
+		}
+		return err
+	}
+	cases := map[string]struct {
+		index string
+		most  int
+		read  func(tx *store.Tx) error
+	}{
+		"same":             {"relations_sender", 1, same("4", true)},
+		"not the same":     {"relations_sender", 1, same("none", false)},
+		"newest":           {"relations_sender", 6, newest},
+		"any":              {"relations_any", limit, children("", "", false)},
+		"any, backwards":   {"relations_any", limit, children("", "", true)},
+		"one way":          {"relations_way", limit, children("m.reference", "", false)},
+		"one way, back":    {"relations_way", limit, children("m.thread", "", true)},
+		"one type":         {"relations_type", limit, children("x.other", "m.poll.response", false)},
+		"one type, back":   {"relations_type", limit, children("m.thread", "m.room.message", true)},
+		"of many":          {"relations_any", limit, of("", "")},
+		"one way of many":  {"relations_way", limit, of("m.annotation", "")},
+		"one type of many": {"relations_type", limit, of("m.annotation", "m.reaction")},
+	}
+	storetest.EachURL(t, func(t *testing.T, address string) {
+		db := storetest.Open(t, address)
+		analyze := statistics(t, address)
+		relate(t, db, room, 12, "$few", "$less")
+		for _, known := range []string{"nothing", "all", "the past"} {
+			if known == "all" {
+				var many []id.EventID
+				for i := range 200 {
+					many = append(many, id.EventID(fmt.Sprint("$each", i)))
+				}
+				relate(t, db, room, 12, many...)
+				analyze()
+				db = storetest.Open(t, address)
+			} else {
+				parent = id.EventID("$popular while known is " + known)
+				relate(t, db, room, 5000, parent)
+			}
+			for name, c := range cases {
+				err := db.View(t.Context(), func(tx *store.Tx) error {
+					plans, err := tx.Explain(func() error { return c.read(tx) })
+					for _, plan := range plans {
+						if wrong := bounded(plan, c.index, c.most); wrong != "" {
+							t.Errorf("%s, if %s is known: %s\n%s", name, known, wrong, strings.Join(plan, "\n"))
+						}
+					}
+					return err
+				})
+				if err != nil {
+					t.Errorf("%s, if %s is known: %v", name, known, err)
+				}
+			}
+		}
+	})
+}
