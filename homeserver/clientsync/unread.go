@@ -222,6 +222,10 @@ func (b *builder) scanUnread(v *visit, u *unread) error {
 
 // count goes through new events in order.
 func (b *builder) count(v *visit, u *unread, events []*store.Event) error {
+	threads, err := b.threads(events)
+	if err != nil {
+		return err
+	}
 	for _, ev := range events {
 		if ev.Position <= u.upto || ev.Position > b.now || ev.Rejected || ev.SoftFailed || ev.Withheld {
 			continue
@@ -235,15 +239,11 @@ func (b *builder) count(v *visit, u *unread, events []*store.Event) error {
 		if ev.Sender == b.p.user {
 			// Who writes has read what stands above. What was redacted no longer says in which thread it was.
 			if ev.StateKey == nil && ev.RedactedBy == 0 {
-				thread, err := ephemeral.ThreadOf(b.tx, ev)
-				if err != nil {
-					return err
-				}
-				u.readUpTo(thread, ev.Position)
+				u.readUpTo(threads[ev.NID], ev.Position)
 			}
 			continue
 		}
-		if err := b.countOne(v, u, ev); err != nil {
+		if err := b.countOne(v, u, ev, threads[ev.NID]); err != nil {
 			return err
 		}
 	}
@@ -270,11 +270,27 @@ func (b *builder) uncount(v *visit, u *unread, redacted id.EventID) error {
 	return nil
 }
 
-func (b *builder) countOne(v *visit, u *unread, ev *store.Event) error {
+// threads are those that events are in which were not redacted.
+func (b *builder) threads(events []*store.Event) (map[store.EventNID]string, error) {
+	var open []*store.Event
+	known := make(map[store.EventNID]string, len(events))
+	for _, ev := range events {
+		if m, ok := b.e.messages.GetIfPresent(ev.NID); ok && m.message.Event == ev.Event {
+			known[ev.NID] = m.thread
+		} else if ev.RedactedBy == 0 {
+			open = append(open, ev)
+		}
+	}
+	threads, err := ephemeral.ThreadsOf(b.tx, open)
+	maps.Copy(known, threads)
+	return known, err
+}
+
+func (b *builder) countOne(v *visit, u *unread, ev *store.Event, thread string) error {
 	if b.p.ignored[ev.Sender] || ev.RedactedBy != 0 {
 		return nil
 	}
-	shared, err := b.shared(v, ev)
+	shared, err := b.shared(v, ev, thread)
 	if err != nil {
 		return err
 	}
@@ -306,7 +322,7 @@ func weighMessage(_ store.EventNID, s *sharedMessage) uint32 {
 	return uint32(1000 + 20*len(s.message.Content))
 }
 
-func (b *builder) shared(v *visit, ev *store.Event) (*sharedMessage, error) {
+func (b *builder) shared(v *visit, ev *store.Event, thread string) (*sharedMessage, error) {
 	if known, ok := b.e.messages.GetIfPresent(ev.NID); ok && known.message.Event == ev.Event {
 		return known, nil
 	}
@@ -314,13 +330,11 @@ func (b *builder) shared(v *visit, ev *store.Event) (*sharedMessage, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &sharedMessage{message: pushrule.Message{Event: ev.Event, Members: facts.members, MayNotify: func(key string) bool {
+	out := &sharedMessage{thread: thread, message: pushrule.Message{Event: ev.Event, Members: facts.members, MayNotify: func(key string) bool {
 		return facts.levels.UserLevel(ev.Sender) >= facts.levels.Levels().Notification(key)
 	}}}
-	if out.thread, err = ephemeral.ThreadOf(b.tx, ev); err == nil {
-		b.e.messages.Set(ev.NID, out)
-	}
-	return out, err
+	b.e.messages.Set(ev.NID, out)
+	return out, nil
 }
 
 // facts are those of the room at an event. How many are joined is taken from now, which is near enough.

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/store"
@@ -34,24 +36,35 @@ func relation(ev *store.Event) (relType string, to id.EventID) {
 	return r.RelType, r.EventID
 }
 
-// ThreadOf is the thread that an event is in: MainThread or the ID of its root (Client-Server API, "Threaded read
-// receipts").
-func ThreadOf(tx *store.Tx, ev *store.Event) (string, error) {
-	for range maxHops {
-		relType, to := relation(ev)
+// ThreadsOf are the threads that events of one room are in, by their numbers: MainThread or the ID of the root (Client-Server
+// API, "Threaded read receipts").
+func ThreadsOf(tx *store.Tx, events []*store.Event) (map[store.EventNID]string, error) {
+	threads := make(map[store.EventNID]string, len(events))
+	open := map[store.EventNID]id.EventID{} // what they relate to, by way of others
+	follow := func(ev store.EventNID, relType string, to id.EventID) {
 		if relType == threadRelation {
-			return string(to), nil
+			threads[ev] = string(to)
+		} else if relType != "" {
+			open[ev] = to
 		}
-		if relType == "" {
-			break
-		}
-		parent, err := tx.Events.Get(to)
-		if err != nil || parent == nil {
-			return MainThread, err
-		}
-		ev = parent
 	}
-	return MainThread, nil
+	for _, ev := range events {
+		threads[ev.NID] = MainThread
+		relType, to := relation(ev)
+		follow(ev.NID, relType, to)
+	}
+	for hop := 1; hop < maxHops && len(open) > 0; hop++ {
+		parents, err := tx.Relations.Of(events[0].Room, slices.Compact(slices.Sorted(maps.Values(open))))
+		if err != nil {
+			return nil, err
+		}
+		before := open
+		open = map[store.EventNID]id.EventID{}
+		for ev, to := range before {
+			follow(ev, parents[to].RelType, parents[to].Parent)
+		}
+	}
+	return threads, nil
 }
 
 // inThread says whether a receipt for an event may name a thread. The root, and what relates to it, is in the main thread
@@ -61,24 +74,27 @@ func inThread(tx *store.Tx, ev *store.Event, thread string) (bool, error) {
 		return true, nil
 	}
 	if thread == MainThread {
-		in, err := ThreadOf(tx, ev)
-		return in == MainThread, err
+		in, err := ThreadsOf(tx, []*store.Event{ev})
+		return in[ev.NID] == MainThread, err
 	}
-	for range maxHops {
-		relType, to := relation(ev)
+	relType, to := relation(ev)
+	for at, hops := ev.ID, 0; ; {
 		switch {
 		case relType == threadRelation:
 			return string(to) == thread, nil
-		case string(ev.ID) == thread || relType != "" && string(to) == thread:
+		case string(at) == thread || relType != "" && string(to) == thread:
 			return true, nil
 		case relType == "":
 			return false, nil
 		}
-		parent, err := tx.Events.Get(to)
-		if err != nil || parent == nil {
-			return parent == nil, err // it cannot be told
+		if hops++; hops == maxHops {
+			return true, nil
 		}
-		ev = parent
+		parents, err := tx.Relations.Of(ev.Room, []id.EventID{to})
+		parent, known := parents[to]
+		if err != nil || !known {
+			return !known && err == nil, err // it cannot be told
+		}
+		at, relType, to = to, parent.RelType, parent.Parent
 	}
-	return true, nil
 }

@@ -15,9 +15,15 @@ func (db *DB) WaitingReaders() (n int) {
 	return n
 }
 
-// Explain reads and returns, of each query, how the database went about it, a line a step. PostgreSQL carries it out once
-// more for that and tells how many rows each step read.
-func (tx *Tx) Explain(read func() error) (plans [][]string, err error) {
+// Plan is how the database goes about a query, a line a step.
+type Plan struct {
+	Query string
+	Steps []string
+}
+
+// Explain reads and returns the plan of each query. PostgreSQL carries it out once more for that and tells how many rows
+// each step read.
+func (tx *Tx) Explain(read func() error) (plans []Plan, err error) {
 	if _, err := tx.Position(); err != nil { // opens the connection
 		return nil, err
 	}
@@ -45,7 +51,7 @@ func (tx *Tx) Explain(read func() error) (plans [][]string, err error) {
 			plan = append(plan, line)
 			return err
 		}, explain+q.text, q.args...)
-		plans, err = append(plans, plan), errors.Join(err, e)
+		plans, err = append(plans, Plan{q.text, plan}), errors.Join(err, e)
 	}
 	return plans, err
 }

@@ -3,14 +3,17 @@ package store_test
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
 	"testing"
 
+	"github.com/securecomm/securecomm/homeserver/ephemeral"
 	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/store"
@@ -81,8 +84,8 @@ func statistics(t *testing.T, address string) (analyze func()) {
 var readRows = regexp.MustCompile(`actual rows=(\d+) loops=(\d+)`)
 
 // bounded says what is wrong with a plan that should read no more than some rows of relations, by one index.
-func bounded(plan []string, index string, most int) string {
-	all := strings.Join(plan, "\n")
+func bounded(plan store.Plan, index string, most int) string {
+	all := strings.Join(plan.Steps, "\n")
 	if !strings.Contains(all, index) {
 		return "not by " + index
 	}
@@ -186,7 +189,7 @@ func TestRelationPlans(t *testing.T) {
 					plans, err := tx.Explain(func() error { return c.read(tx) })
 					for _, plan := range plans {
 						if wrong := bounded(plan, c.index, c.most); wrong != "" {
-							t.Errorf("%s, if %s is known: %s\n%s", name, known, wrong, strings.Join(plan, "\n"))
+							t.Errorf("%s, if %s is known: %s\n%s", name, known, wrong, strings.Join(plan.Steps, "\n"))
 						}
 					}
 					return err
@@ -195,6 +198,73 @@ func TestRelationPlans(t *testing.T) {
 					t.Errorf("%s, if %s is known: %v", name, known, err)
 				}
 			}
+		}
+	})
+}
+
+// TestThreadsAreFoundWithoutTheEvents looks for the threads of many events that relate to large ones in threads, and to
+// those that relate to these: what is in between is not read, and it takes as many queries as for one.
+func TestThreadsAreFoundWithoutTheEvents(t *testing.T) {
+	storetest.EachURL(t, func(t *testing.T, address string) {
+		const n = 40
+		db := storetest.Open(t, address)
+		s := newStates(t, db)
+		var last []*store.Event
+		want := map[store.EventNID]string{}
+		add := func(parent id.EventID, relType string) (ev *store.Event) {
+			nid := store.EventNID(number(t, db))
+			v, _ := event.VersionOf(event.DefaultVersion)
+			content, err := json.Marshal(map[string]any{"body": strings.Repeat("x", 9000), "m.relates_to": map[string]any{"rel_type": relType, "event_id": parent}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ev = &store.Event{Event: &event.Event{
+				Version: v, ID: id.EventID(fmt.Sprintf("$%d", nid)), Type: "m.room.message", Content: content,
+				JSON: fmt.Appendf(nil, `{"content":%s,"sender":"@a:one.test","type":"m.room.message"}`, content),
+			}, NID: nid, Room: s.room}
+			s.update(func(tx *store.Tx) error {
+				err := tx.Events.Prepend(ev)
+				if relType == "" || err != nil {
+					return err
+				}
+				return tx.Relations.Insert(s.room, store.Relation{Event: nid, Position: ev.Position, Parent: parent, RelType: relType, Type: "m.room.message", Sender: "@a:one.test"})
+			})
+			return ev
+		}
+		for i := range n {
+			root := add("", "")
+			answer := add(root.ID, "m.thread")
+			edit := add(answer.ID, "m.replace")
+			about := add(edit.ID, "m.annotation")
+			beyond := add(about.ID, "m.annotation")
+			of := []*store.Event{root, answer, edit, about, beyond}[i%5]
+			if last = append(last, of); i%5 == 0 || i%5 == 4 {
+				want[of.NID] = ephemeral.MainThread
+			} else {
+				want[of.NID] = string(root.ID)
+			}
+		}
+		err := storetest.Open(t, address).View(t.Context(), func(tx *store.Tx) error { // with nothing in memory
+			var got map[store.EventNID]string
+			plans, err := tx.Explain(func() (err error) {
+				got, err = ephemeral.ThreadsOf(tx, last)
+				return err
+			})
+			if !maps.Equal(got, want) {
+				t.Errorf("threads are %v, not %v", got, want)
+			}
+			if len(plans) > 2 {
+				t.Errorf("%d queries", len(plans))
+			}
+			for _, p := range plans {
+				if strings.Contains(p.Query, "json") {
+					t.Errorf("events are read: %s", p.Query)
+				}
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
 		}
 	})
 }
