@@ -137,8 +137,8 @@ func (a *API) authenticate(c *call, need auth) error {
 	if token == "" {
 		return fail(http.StatusUnauthorized, "M_MISSING_TOKEN", "an access token is needed")
 	}
-	// Until it is known who calls, it is read for the address.
-	requester, err := a.Account.Authenticate(context.WithValue(r.Context(), store.Asker{}, c.RealIP()), token)
+	// Until it is known who calls, it is read for the network.
+	requester, err := a.Account.Authenticate(context.WithValue(r.Context(), store.Asker{}, network(c.RealIP())), token)
 	if err != nil {
 		return err
 	}
