@@ -10,9 +10,11 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/securecomm/securecomm/homeserver/load"
 	"github.com/securecomm/securecomm/homeserver/store/storetest"
+	"github.com/securecomm/securecomm/homeserver/waittest"
 )
 
 const bodyPath = "/_matrix/client/v3/keys/query"
@@ -125,14 +127,15 @@ func TestTheFullestMakesRoom(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
+	if err := c.SetDeadline(time.Now().Add(2 * time.Minute)); err != nil {
+		t.Fatal(err)
+	}
 	_, err = fmt.Fprintf(c, "POST %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: %d\r\n\r\n%s", bodyPath, alice, maxBody, strings.Repeat("x", maxBody/2))
 	if err != nil {
 		t.Fatal(err)
 	}
 	stage := &test.api.bodies
-	for stage.Held() < maxBody/2-load.Free && t.Context().Err() == nil {
-		runtime.Gosched()
-	}
+	waittest.Until(t, "half of a body is charged", func() bool { return stage.Held() >= maxBody/2-load.Free })
 	rest := stage.Charge("the rest", nil)
 	if err := rest.Grow(allLoad - stage.Held() + load.Free); err != nil {
 		t.Fatal(err)
@@ -140,7 +143,7 @@ func TestTheFullestMakesRoom(t *testing.T) {
 	test.want(test.call(POST, bodyPath, bob, strings.Repeat("x", 2*load.Free)), 400, "M_NOT_JSON")
 	answer, err := http.ReadResponse(bufio.NewReader(c), nil)
 	if err != nil {
-		t.Fatal(err)
+		t.Fatalf("who made room gets no answer: %v", err)
 	}
 	_ = answer.Body.Close()
 	if answer.StatusCode != http.StatusTooManyRequests {

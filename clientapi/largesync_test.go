@@ -7,13 +7,13 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"runtime"
 	"strings"
 	"testing"
 
 	"github.com/securecomm/securecomm/homeserver/hstest"
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/load"
+	"github.com/securecomm/securecomm/homeserver/waittest"
 )
 
 const largePiece = 60_000
@@ -63,9 +63,8 @@ func TestLargeStateGoesOutInPieces(t *testing.T) {
 
 // noneHeld waits until answers that were refused or read take up nothing.
 func noneHeld(t *testing.T, s *hstest.Server) {
-	for s.Sync.Answers.Held() > 0 && t.Context().Err() == nil {
-		runtime.Gosched()
-	}
+	t.Helper()
+	waittest.Until(t, "no answer takes up anything", func() bool { return s.Sync.Answers.Held() == 0 })
 }
 
 // TestUnreadSyncsMakeRoom: a large answer that a client does not read is lost once others need the room, and does not pass for

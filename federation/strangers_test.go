@@ -22,6 +22,7 @@ import (
 	"github.com/securecomm/securecomm/homeserver/room"
 	"github.com/securecomm/securecomm/homeserver/sign"
 	"github.com/securecomm/securecomm/homeserver/store/storetest"
+	"github.com/securecomm/securecomm/homeserver/waittest"
 )
 
 // strangers are servers of which nothing is known, whose names anybody can use, and which never tell their keys.
@@ -99,7 +100,10 @@ func TestStrangersWaitInTheirPlaces(t *testing.T) {
 	s := newStrangers(t, meetingsFor+2)
 	var wg sync.WaitGroup
 	first := make(chan int, 1)
+	defer wg.Wait()
+	defer close(s.release)
 	begin := func(address, name string) {
+		t.Helper()
 		h := s.header(name)
 		wg.Go(func() {
 			status, _ := s.send(address, h)
@@ -108,7 +112,7 @@ func TestStrangersWaitInTheirPlaces(t *testing.T) {
 			default:
 			}
 		})
-		<-s.waiting
+		waittest.Get(t, "a request for the keys of "+name, s.waiting)
 	}
 	for _, name := range s.names[:meetingsFor] {
 		begin("192.0.2.1:1", name)
@@ -121,7 +125,7 @@ func TestStrangersWaitInTheirPlaces(t *testing.T) {
 	s.us.api.meetings.all += meetingsAll - meetingsFor - 1
 	s.us.api.meetings.mu.Unlock()
 	begin("192.0.2.3:1", s.names[meetingsFor+1])
-	if status := <-first; status != http.StatusTooManyRequests {
+	if status := waittest.Get(t, "an answer to who has the most, when somebody with fewer comes", first); status != http.StatusTooManyRequests {
 		t.Errorf("the oldest of who has the most, when somebody with fewer comes: %d", status)
 	}
 	s.us.api.meetings.mu.Lock()
@@ -133,8 +137,6 @@ func TestStrangersWaitInTheirPlaces(t *testing.T) {
 	if status, _ := s.send("192.0.2.4:1", s.header("them.test")); status != http.StatusTooManyRequests {
 		t.Errorf("one more when nobody has more: %d", status)
 	}
-	close(s.release)
-	wg.Wait()
 }
 
 // TestFailuresAreCounted: who could not prove several times who asks, or named many servers, is not listened to for a while.

@@ -22,6 +22,7 @@ import (
 
 	"github.com/securecomm/securecomm/homeserver/hstest"
 	"github.com/securecomm/securecomm/homeserver/store/storetest"
+	"github.com/securecomm/securecomm/homeserver/waittest"
 )
 
 // lines is a log that is looked at while it is written.
@@ -141,7 +142,7 @@ func testDamaged(t *testing.T, address string, spoil func() (mend func())) {
 			t.Errorf("what is whole: %d %s", status, raw)
 		}
 	}
-	await(t, "unhealthy", func() bool {
+	waittest.Until(t, "unhealthy", func() bool {
 		a, err := http.Get(s.URL + "/health")
 		if err != nil {
 			t.Fatal(err)
@@ -157,7 +158,7 @@ func testDamaged(t *testing.T, address string, spoil func() (mend func())) {
 		t.Errorf("%d errors, %d faults begun, %d warnings, %d ended\n%s", all, begun, warnings, ended, log.buf.String())
 	}
 	mend()
-	await(t, "healthy again", func() bool {
+	waittest.Until(t, "healthy again", func() bool {
 		a, err := http.Get(s.URL + "/health")
 		if err != nil {
 			t.Fatal(err)
@@ -205,7 +206,7 @@ func fault(t *testing.T, s *hstest.Server, begin, end func(), reasons ...string)
 			end()
 		}
 	}()
-	await(t, "unhealthy", func() bool { return ask("GET", "/health").StatusCode == http.StatusServiceUnavailable })
+	waittest.Until(t, "unhealthy", func() bool { return ask("GET", "/health").StatusCode == http.StatusServiceUnavailable })
 	for n := range 20 {
 		for _, path := range []string{"/_matrix/client/v3/rooms/" + string(room) + "/send/m.room.message/t" + fmt.Sprint(n), "/_matrix/media/v3/upload", "/ready", "/health"} {
 			method := map[byte]string{'_': "POST", 'r': "GET", 'h': "GET"}[path[1]]
@@ -233,7 +234,7 @@ func fault(t *testing.T, s *hstest.Server, begin, end func(), reasons ...string)
 	}
 	end()
 	ended = true
-	await(t, "healthy", func() bool { return ask("GET", "/health").StatusCode == http.StatusOK })
+	waittest.Until(t, "healthy", func() bool { return ask("GET", "/health").StatusCode == http.StatusOK })
 	alice.Send(room, "m.room.message", map[string]any{"msgtype": "m.text", "body": "again"})
 	all, begun := log.levels("ERROR", "has begun")
 	others, _ := log.levels("WARN", "")

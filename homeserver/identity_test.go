@@ -11,12 +11,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/securecomm/securecomm/config"
 	"github.com/securecomm/securecomm/homeserver"
 	"github.com/securecomm/securecomm/homeserver/hstest"
 	"github.com/securecomm/securecomm/homeserver/store/storetest"
+	"github.com/securecomm/securecomm/homeserver/waittest"
 )
 
 // eachConfig runs a test with the configuration of a server on each database.
@@ -197,25 +197,10 @@ func TestOneProcessOnPostgres(t *testing.T) {
 	}
 	nobody := &hstest.User{Server: s}
 	release := storetest.TakeLock(t, address, 7305502)
-	await(t, "refused", func() bool {
+	waittest.Until(t, "refused", func() bool {
 		status, _ := nobody.Do("GET", "/versions", nil)
 		return status == http.StatusServiceUnavailable
 	})
 	release()
-	await(t, "served again", func() bool { status, _ := nobody.Do("GET", "/versions", nil); return status == http.StatusOK })
-}
-
-// await waits until something is so.
-func await(t *testing.T, what string, is func() bool) {
-	t.Helper()
-	deadline := time.After(time.Minute)
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for !is() {
-		select {
-		case <-deadline:
-			t.Fatalf("it was never %s", what)
-		case <-tick.C:
-		}
-	}
+	waittest.Until(t, "served again", func() bool { status, _ := nobody.Do("GET", "/versions", nil); return status == http.StatusOK })
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/securecomm/securecomm/homeserver/store"
 	"github.com/securecomm/securecomm/homeserver/store/storetest"
 	"github.com/securecomm/securecomm/homeserver/stream"
+	"github.com/securecomm/securecomm/homeserver/waittest"
 )
 
 // silent are servers that take what they are sent and do not answer, as long as the test lasts.
@@ -52,7 +53,7 @@ func TestServersThatHaveNotAnsweredHavePlacesOfTheirOwn(t *testing.T) {
 	failing, first, strange := named("failing", 100), named("first", 100), named("strange", 100)
 	all := slices.Concat([]string{"two.test", "three.test", "four.test", "us.test"}, failing, first, strange)
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		n, two, three, four := federationtest.New(t, all...), newOther(), newOther(), newOther()
+		n, two, three, four := federationtest.New(t, all...), newOther(t), newOther(t), newOther(t)
 		n.Serve(destination, two)
 		n.Serve("three.test", three)
 		n.Serve("four.test", four)
@@ -71,8 +72,8 @@ func TestServersThatHaveNotAnsweredHavePlacesOfTheirOwn(t *testing.T) {
 		}
 		full := func(asked chan id.ServerName, places int) {
 			t.Helper()
-			for range places {
-				<-asked
+			for i := range places {
+				waittest.Get(t, fmt.Sprintf("transaction %d of %d that go out at a time", i+1, places), asked)
 			}
 		}
 		s := start(t, db, n, time.Hour)
@@ -113,7 +114,7 @@ func TestServersThatHaveNotAnsweredHavePlacesOfTheirOwn(t *testing.T) {
 func TestEventsMakeNoStrangers(t *testing.T) {
 	strange := named("strange", 100)
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		n, two, three := federationtest.New(t, append(strange, "two.test", "three.test", "us.test")...), newOther(), newOther()
+		n, two, three := federationtest.New(t, append(strange, "two.test", "three.test", "us.test")...), newOther(t), newOther(t)
 		n.Serve(destination, two)
 		n.Serve("three.test", three)
 		strangers, asked := silent(t, n, strange)
@@ -138,9 +139,11 @@ func TestEventsMakeNoStrangers(t *testing.T) {
 		start(t, db, n, time.Hour)
 		two.wait(1)
 		for range 16 {
-			<-asked
+			waittest.Get(t, "one more transaction", asked)
 		}
 		add("", "three.test") // which waits among the strangers until there is an event
+		add(destination, destination)
+		two.wait(1)
 		add("three.test")
 		three.wait(1)
 	})
@@ -148,7 +151,7 @@ func TestEventsMakeNoStrangers(t *testing.T) {
 
 // TestTheClientTellsWhoAnswered: a server that refuses has not answered.
 func TestTheClientTellsWhoAnswered(t *testing.T) {
-	n, two := federationtest.New(t, "two.test", "us.test"), newOther()
+	n, two := federationtest.New(t, "two.test", "us.test"), newOther(t)
 	two.answer = func(r *http.Request, _ []string) int {
 		if strings.HasSuffix(r.URL.Path, "/refused") {
 			return http.StatusInternalServerError
@@ -176,7 +179,7 @@ func TestTheClientTellsWhoAnswered(t *testing.T) {
 func TestSlowServersMakeRoom(t *testing.T) {
 	slow := named("slow", 160)
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		n, two := federationtest.New(t, append(slow, "two.test", "us.test")...), newOther()
+		n, two := federationtest.New(t, append(slow, "two.test", "us.test")...), newOther(t)
 		n.Serve(destination, two)
 		asked, given := make(chan id.ServerName, 1000), make(chan id.ServerName, 1000)
 		for _, name := range slow {
@@ -201,11 +204,11 @@ func TestSlowServersMakeRoom(t *testing.T) {
 		s.Answered(destination)
 		send(slow[:64])
 		for range 64 {
-			<-asked
+			waittest.Get(t, "one more transaction", asked)
 		}
 		queue(t, db, "a")
 		two.wait(1)
-		await(t, func() bool { return s.Slow() == 64 })
+		waittest.Until(t, "64 servers are slow", func() bool { return s.Slow() == 64 })
 		if len(given) > 0 {
 			t.Errorf("%d servers were given up before their time", len(given))
 		}
@@ -224,7 +227,7 @@ func TestSlowServersMakeRoom(t *testing.T) {
 func TestSilentStrangersMakeRoom(t *testing.T) {
 	strange := named("strange", 48)
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		n, two := federationtest.New(t, append(strange, "two.test", "us.test")...), newOther()
+		n, two := federationtest.New(t, append(strange, "two.test", "us.test")...), newOther(t)
 		n.Serve(destination, two)
 		strangers, asked := silent(t, n, strange)
 		log := &safeLog{}
@@ -239,11 +242,11 @@ func TestSilentStrangersMakeRoom(t *testing.T) {
 			t.Fatal(err)
 		}
 		for range 16 {
-			<-asked
+			waittest.Get(t, "one more transaction", asked)
 		}
 		queue(t, db, "a")
 		two.wait(1)
-		await(t, func() bool { return strings.Contains(log.String(), "it takes its time") })
+		waittest.Until(t, "somebody is given up", func() bool { return strings.Contains(log.String(), "it takes its time") })
 		if text := log.String(); strings.Contains(text, "deadline") {
 			t.Errorf("some were not given up before their time: %s", text)
 		}
@@ -265,19 +268,6 @@ func (l *safeLog) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.Builder.String()
-}
-
-// await waits until something is so.
-func await(t *testing.T, is func() bool) {
-	t.Helper()
-	limit := time.After(3 * time.Minute)
-	for !is() {
-		select {
-		case <-limit:
-			t.Fatal("it is never so")
-		case <-time.After(time.Millisecond):
-		}
-	}
 }
 
 // impatient starts a sender to whom transactions soon take long.

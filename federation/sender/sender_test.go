@@ -21,12 +21,14 @@ import (
 	"github.com/securecomm/securecomm/homeserver/store"
 	"github.com/securecomm/securecomm/homeserver/store/storetest"
 	"github.com/securecomm/securecomm/homeserver/stream"
+	"github.com/securecomm/securecomm/homeserver/waittest"
 )
 
 const destination id.ServerName = "two.test"
 
 // other is the server that is delivered to.
 type other struct {
+	t      *testing.T
 	mu     sync.Mutex
 	ids    []string // of transactions, also of those that were not answered
 	bodies []string
@@ -35,7 +37,7 @@ type other struct {
 	came   chan struct{}
 }
 
-func newOther() *other { return &other{came: make(chan struct{}, 1000)} }
+func newOther(t *testing.T) *other { return &other{t: t, came: make(chan struct{}, 1000)} }
 
 func (o *other) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	raw, _ := io.ReadAll(r.Body)
@@ -75,8 +77,9 @@ func (o *other) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // wait waits for so many requests.
 func (o *other) wait(requests int) {
-	for range requests {
-		<-o.came
+	o.t.Helper()
+	for i := range requests {
+		waittest.Get(o.t, fmt.Sprintf("request %d of %d", i+1, requests), o.came)
 	}
 }
 
@@ -153,7 +156,7 @@ func empty(t *testing.T, db *store.DB) {
 
 func TestDeliversInOrder(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		n, two := federationtest.New(t, "two.test", "us.test"), newOther()
+		n, two := federationtest.New(t, "two.test", "us.test"), newOther(t)
 		n.Serve(destination, two)
 		queue(t, db, numbered(0, 101)...) // one more than fits into a transaction
 		start(t, db, n, time.Hour)
@@ -172,7 +175,7 @@ func TestDeliversInOrder(t *testing.T) {
 
 func TestOutageAndRestart(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		n, two := federationtest.New(t, "two.test", "us.test"), newOther()
+		n, two := federationtest.New(t, "two.test", "us.test"), newOther(t)
 		two.answer = func(*http.Request, []string) int { return http.StatusServiceUnavailable }
 		n.Serve(destination, two)
 		first := start(t, db, n, time.Millisecond)
@@ -201,7 +204,7 @@ func TestOutageAndRestart(t *testing.T) {
 
 func TestRepeatsTheSameTransaction(t *testing.T) {
 	db := storetest.Open(t, t.TempDir()+"/test.db")
-	n, two := federationtest.New(t, "two.test", "us.test"), newOther()
+	n, two := federationtest.New(t, "two.test", "us.test"), newOther(t)
 	tries := 0
 	two.answer = func(*http.Request, []string) int {
 		if tries++; tries < 3 {
@@ -226,7 +229,7 @@ func TestRepeatsTheSameTransaction(t *testing.T) {
 
 func TestPauseEndsWhenTheOtherSpeaks(t *testing.T) {
 	db := storetest.Open(t, t.TempDir()+"/test.db")
-	n, two := federationtest.New(t, "two.test", "us.test"), newOther()
+	n, two := federationtest.New(t, "two.test", "us.test"), newOther(t)
 	two.answer = func(*http.Request, []string) int { return http.StatusServiceUnavailable }
 	n.Serve(destination, two)
 	s := start(t, db, n, time.Hour)
@@ -258,7 +261,7 @@ func TestPauseEndsWhenTheOtherSpeaks(t *testing.T) {
 // TestWrongClock has a pause that was written when the clock was years ahead.
 func TestWrongClock(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		n, two := federationtest.New(t, "two.test", "us.test"), newOther()
+		n, two := federationtest.New(t, "two.test", "us.test"), newOther(t)
 		n.Serve(destination, two)
 		queue(t, db, "a")
 		ahead := time.Now().Add(10_000 * time.Hour).UnixMilli()
@@ -285,7 +288,7 @@ func TestWrongClock(t *testing.T) {
 // TestFailuresAreForgotten has a destination fail when nothing waits for it but what may be lost.
 func TestFailuresAreForgotten(t *testing.T) {
 	db := storetest.Open(t, t.TempDir()+"/test.db")
-	n, two := federationtest.New(t, "two.test", "us.test"), newOther()
+	n, two := federationtest.New(t, "two.test", "us.test"), newOther(t)
 	two.answer = func(*http.Request, []string) int { return http.StatusServiceUnavailable }
 	n.Serve(destination, two)
 	failing := func() (list []store.Destination) {
@@ -309,7 +312,7 @@ func TestFailuresAreForgotten(t *testing.T) {
 
 func TestBadUnitStopsNothing(t *testing.T) {
 	db := storetest.Open(t, t.TempDir()+"/test.db")
-	n, two := federationtest.New(t, "two.test", "us.test"), newOther()
+	n, two := federationtest.New(t, "two.test", "us.test"), newOther(t)
 	two.answer = func(_ *http.Request, units []string) int {
 		if slices.Contains(units, "bad") {
 			return http.StatusBadRequest
@@ -338,7 +341,7 @@ func TestBadUnitStopsNothing(t *testing.T) {
 
 func TestEphemeral(t *testing.T) {
 	db := storetest.Open(t, t.TempDir()+"/test.db")
-	n, two := federationtest.New(t, "two.test", "gone.test", "us.test"), newOther()
+	n, two := federationtest.New(t, "two.test", "gone.test", "us.test"), newOther(t)
 	n.Serve(destination, two)
 	s := start(t, db, n, time.Hour)
 	s.SendEphemeral([]id.ServerName{destination, "gone.test"}, edu("a"))
@@ -355,7 +358,7 @@ func TestEphemeral(t *testing.T) {
 
 func TestEventsGoAsTheyAreStored(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		n, two := federationtest.New(t, "two.test", "us.test"), newOther()
+		n, two := federationtest.New(t, "two.test", "us.test"), newOther(t)
 		n.Serve(destination, two)
 		key, err := sign.NewKey()
 		if err != nil {
@@ -396,7 +399,7 @@ func TestEventsGoAsTheyAreStored(t *testing.T) {
 
 func TestSettle(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		n, o := federationtest.New(t, "two.test", "us.test"), newOther()
+		n, o := federationtest.New(t, "two.test", "us.test"), newOther(t)
 		n.Serve(destination, o)
 		s := start(t, db, n, time.Hour)
 		s.Settle(t.Context(), destination) // nothing waits
@@ -432,7 +435,7 @@ func (h heard) Write(line []byte) (int, error) {
 func TestOurFaultsAreNotTheirs(t *testing.T) {
 	storetest.EachURL(t, func(t *testing.T, address string) {
 		db := storetest.Open(t, address)
-		n, two := federationtest.New(t, "two.test", "us.test"), newOther()
+		n, two := federationtest.New(t, "two.test", "us.test"), newOther(t)
 		n.Serve(destination, two)
 		s := start(t, db, n, time.Hour) // the pause after a failure of the destination
 		log := heard{make(chan string, 1)}

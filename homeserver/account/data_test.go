@@ -20,6 +20,7 @@ import (
 	"github.com/securecomm/securecomm/homeserver/store"
 	"github.com/securecomm/securecomm/homeserver/store/storetest"
 	"github.com/securecomm/securecomm/homeserver/stream"
+	"github.com/securecomm/securecomm/homeserver/waittest"
 )
 
 func TestProfile(t *testing.T) {
@@ -346,17 +347,25 @@ func TestAccountDataIsCheckedBefore(t *testing.T) {
 			}
 		})
 		<-begun
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second) // as long as it takes when it fails
-		defer cancel()
 		half, large := json.RawMessage(`{"x":"\ud83d"}`), json.RawMessage(`{"x":"`+strings.Repeat("x", account.MaxAccountData)+`"}`)
-		wantErr(t, "half of a character", s.SetAccountData(ctx, alice, "", "x", half), account.ErrInvalidParam)
-		wantErr(t, "a large tag", s.SetTag(ctx, alice, room, "u.large", large), account.ErrTooLarge)
-		wantErr(t, "half of a character in a tag", s.SetTag(ctx, alice, room, "u.half", half), account.ErrInvalidParam)
-		if err := errors.Join(s.SetTag(ctx, alice, room, "u.gone", nil), s.AddDirect(ctx, alice, "!a:example.org", "!b:example.org")); err != nil {
-			t.Errorf("what changes nothing: %v", err)
+		defer other.Wait()
+		defer close(done)
+		for what, c := range map[string]struct {
+			do   func() error
+			want error
+		}{
+			"half of a character":          {func() error { return s.SetAccountData(t.Context(), alice, "", "x", half) }, account.ErrInvalidParam},
+			"a large tag":                  {func() error { return s.SetTag(t.Context(), alice, room, "u.large", large) }, account.ErrTooLarge},
+			"half of a character in a tag": {func() error { return s.SetTag(t.Context(), alice, room, "u.half", half) }, account.ErrInvalidParam},
+			"a tag that is not there":      {func() error { return s.SetTag(t.Context(), alice, room, "u.gone", nil) }, nil},
+			"no direct chat":               {func() error { return s.AddDirect(t.Context(), alice, "!a:example.org", "!b:example.org") }, nil},
+		} {
+			answer := make(chan error, 1)
+			go func() { answer <- c.do() }()
+			if err := waittest.Get(t, what+", answered while others write", answer); !errors.Is(err, c.want) {
+				t.Errorf("%s: %v", what, err)
+			}
 		}
-		close(done)
-		other.Wait()
 	})
 }
 

@@ -12,12 +12,12 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/store/storetest"
+	"github.com/securecomm/securecomm/homeserver/waittest"
 )
 
 const (
@@ -37,12 +37,13 @@ func crowded(t *testing.T) *Service {
 }
 
 // until waits for a state of places.
-func until(p *places, reached func() bool) {
-	for done := false; !done; runtime.Gosched() {
+func until(t *testing.T, what string, p *places, reached func() bool) {
+	t.Helper()
+	waittest.Until(t, what, func() bool {
 		p.mu.Lock()
-		done = reached()
-		p.mu.Unlock()
-	}
+		defer p.mu.Unlock()
+		return reached()
+	})
 }
 
 // Drawings count for the user or server who asks, and those that nobody waits for are not made.
@@ -72,7 +73,7 @@ func TestDrawingsCountForWhoAsks(t *testing.T) {
 		r := httptest.NewRequestWithContext(ctx, "GET", "/?width=96&height=96&method=crop", nil)
 		gone <- s.ServeFederation(httptest.NewRecorder(), r, there, mediaID, true)
 	}()
-	until(p, func() bool { return len(p.line) == 4 })
+	until(t, "four wait", p, func() bool { return len(p.line) == 4 })
 	if want := map[string]int{string(alice): 2, string(bob): 1, string(there): 1}; !maps.Equal(p.waiting, want) {
 		t.Errorf("waiting are %v", p.waiting)
 	}
@@ -158,7 +159,7 @@ func TestPreviewsCountForTheirUser(t *testing.T) {
 	for n := range 3 * p.each { // and so do others
 		ask(id.UserID(fmt.Sprint("@u", n/p.each, ".test")), n)
 	}
-	until(p, func() bool { return len(p.held) == p.most && len(p.line) == p.queue })
+	until(t, "all places are taken, and as many wait as may", p, func() bool { return len(p.held) == p.most && len(p.line) == p.queue })
 	if _, err := s.Preview(t.Context(), bob, "http://good.test/"); err != nil {
 		t.Errorf("another user's preview: %v", err)
 	}

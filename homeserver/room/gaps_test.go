@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -16,6 +15,7 @@ import (
 	"github.com/securecomm/securecomm/homeserver/room"
 	"github.com/securecomm/securecomm/homeserver/store"
 	"github.com/securecomm/securecomm/homeserver/store/storetest"
+	"github.com/securecomm/securecomm/homeserver/waittest"
 )
 
 // gate is a Remote whose answers with history are counted, and given when and as a test likes.
@@ -32,7 +32,11 @@ func (g *gate) Backfill(ctx context.Context, server id.ServerName, roomID id.Roo
 		return nil, g.fault
 	}
 	if g.began != nil {
-		g.began <- struct{}{}
+		select {
+		case g.began <- struct{}{}:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 		select {
 		case <-g.open:
 		case <-ctx.Done():
@@ -165,7 +169,7 @@ func TestReadersShareAFetch(t *testing.T) {
 			n   int
 			err error
 		}
-		read := func(ctx context.Context) chan result {
+		read := func(ctx context.Context) <-chan result {
 			out := make(chan result, 1)
 			go func() {
 				n, err := one.Backfill(ctx, roomID, 60)
@@ -173,40 +177,41 @@ func TestReadersShareAFetch(t *testing.T) {
 			}()
 			return out
 		}
-		begin := func() (chan result, context.CancelFunc) {
-			ctx, cancel := context.WithCancel(context.Background())
+		begin := func() (<-chan result, context.CancelFunc) {
+			ctx, cancel := context.WithCancel(t.Context())
 			out := read(ctx)
-			<-remote.began
+			waittest.Get(t, "a request for older history", remote.began)
 			return out, cancel
 		}
 		alone, cancel := begin()
 		cancel()
-		if r := <-alone; !errors.Is(r.err, context.Canceled) {
+		if r := waittest.Get(t, "the end of a reader who has gone", alone); !errors.Is(r.err, context.Canceled) {
 			t.Errorf("a reader who has gone: %v", r.err)
 		}
 		first, cancel := begin()
-		second := read(context.Background())
-		for room.OlderReaders(one, roomID) < 2 {
-			runtime.Gosched()
-		}
+		second := read(t.Context())
+		waittest.Until(t, "two readers wait for one fetch", func() bool { return room.OlderReaders(one, roomID) == 2 })
 		cancel()
-		if r := <-first; !errors.Is(r.err, context.Canceled) {
+		if r := waittest.Get(t, "the end of the reader who began", first); !errors.Is(r.err, context.Canceled) {
 			t.Errorf("the reader who began and has gone: %v", r.err)
 		}
 		close(remote.open)
-		if r := <-second; r.n == 0 || r.err != nil || remote.asked != 2 {
+		if r := waittest.Get(t, "history for the other reader", second); r.n == 0 || r.err != nil || remote.asked != 2 {
 			t.Errorf("the other reader: %d events, %v; the server was asked %d times", r.n, r.err, remote.asked)
 		}
 	})
 }
 
-// TestPeers: those who are trusted by the room are asked first, many names of one owner count as one, and those that failed are
-// asked last.
+// TestPeers: those through whom users came and those who are trusted by the room are asked first, of equals those with more
+// users; many names of one owner count as one, and those that failed are asked last.
 func TestPeers(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		one, two, remote := gated(t, db)
 		roomID, _ := longRoom(t, one, two, false)
-		for i, member := range []id.UserID{"@a:good.example", "@a:b.evil.example", "@a:a.evil.example", "@b:a.evil.example", "@a:c.evil.example"} {
+		empty, bob := "", "@bob:"+string(otherServer)
+		levels := json.RawMessage(`{"users":{"@a:wise.example":50}}`) // beside the creator
+		deliver(t, two, one, send(t, two, room.Message{Room: roomID, Sender: id.UserID(bob), Type: event.TypePowerLevels, StateKey: &empty, Content: levels}))
+		for i, member := range []id.UserID{"@a:wise.example", "@b:wise.example", "@a:b.evil.example", "@a:a.evil.example", "@b:a.evil.example", "@a:c.evil.example"} {
 			by := engine(t, storetest.Open(t, filepath.Join(t.TempDir(), fmt.Sprint(i))))
 			by.Server = member.Server()
 			if _, ok := remote.keys[by.Server]; ok {
@@ -224,9 +229,9 @@ func TestPeers(t *testing.T) {
 				t.Errorf("%s: %v, not %v (%v)", when, got, want, err)
 			}
 		}
-		expect("at first", one, otherServer, "c.evil.example", "good.example", "a.evil.example", "b.evil.example")
+		expect("at first", one, otherServer, "wise.example", "c.evil.example", "a.evil.example", "b.evil.example")
 		again := engine(t, db)
-		expect("after a restart", again, otherServer, "c.evil.example", "good.example", "a.evil.example", "b.evil.example")
+		expect("after a restart, when it is not known through whom users came", again, "wise.example", otherServer, "c.evil.example", "a.evil.example", "b.evil.example")
 		remote.fault = room.ErrUnreachable
 		if _, err := one.Backfill(context.Background(), roomID, 60); err == nil {
 			t.Error("unreachable servers answer")
@@ -235,7 +240,7 @@ func TestPeers(t *testing.T) {
 		if n, err := again.Backfill(context.Background(), roomID, 60); n == 0 {
 			t.Errorf("an order of servers in which one answers: %v", err)
 		}
-		expect("when the first has failed", again, "c.evil.example", "good.example", "a.evil.example", "b.evil.example", otherServer)
+		expect("when the first has failed", again, otherServer, "c.evil.example", "a.evil.example", "b.evil.example", "wise.example")
 	})
 }
 
@@ -243,7 +248,7 @@ func TestPeers(t *testing.T) {
 type trusted struct{ *gate }
 
 func (r *trusted) Backfill(ctx context.Context, server id.ServerName, roomID id.RoomID, from []id.EventID, limit int) ([]json.RawMessage, error) {
-	if server == otherServer {
+	if server == "wise.example" {
 		return nil, room.ErrUnreachable
 	}
 	return r.link.Backfill(ctx, server, roomID, from, limit)

@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"net/url"
 	"os"
-	"runtime"
 	"strings"
 	"testing"
 
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/store"
 	"github.com/securecomm/securecomm/homeserver/store/storetest"
+	"github.com/securecomm/securecomm/homeserver/waittest"
 )
 
 // TestDisowned has another process use a database whose owner has lost its connection.
@@ -52,15 +52,12 @@ func TestForgetfulDatabase(t *testing.T) {
 			}
 		}
 		release := storetest.TakeLock(t, address, 7305502, fmt.Sprintf(`UPDATE counters SET value = value - %d WHERE name = 'log'`, lost))
-		for db.Owned.Load() {
-			runtime.Gosched()
-		}
+		waittest.Until(t, "the database is not owned", func() bool { return !db.Owned.Load() })
 		release()
-		for lost == 0 && !db.Owned.Load() {
-			runtime.Gosched()
-		}
 		if lost > 0 {
-			<-db.Disowned()
+			waittest.Get(t, "the end of what owned it", db.Disowned())
+		} else {
+			waittest.Until(t, "it is owned again", db.Owned.Load)
 		}
 		if lost > 0 == db.Owned.Load() {
 			t.Errorf("%s was lost: owned: %v", what, db.Owned.Load())
