@@ -41,8 +41,9 @@ func TestJobsAreShared(t *testing.T) {
 		if got := <-first; !errors.Is(got.err, context.Canceled) {
 			t.Errorf("who went away got %v", got)
 		}
+		fourth := ask(t.Context(), &o, "@c", work) // it is the same job still
 		close(done)
-		for _, result := range []<-chan asked{second, third} {
+		for _, result := range []<-chan asked{second, third, fourth} {
 			if got := <-result; got != (asked{1, nil}) {
 				t.Errorf("got %v", got)
 			}

@@ -32,14 +32,17 @@ func stopped() context.Context {
 
 func TestPlacesAreShared(t *testing.T) {
 	p := places{most: 8, each: 4, host: 6, queue: 1, losable: true}
-	var held []*holder
-	for i := range p.most { // four of each of two users, and six with the first host
-		held = append(held, take(t, &p, fmt.Sprint("@u", i/p.each), id.ServerName(fmt.Sprint("s", i/p.host))))
-	}
 	refused := func(who string, host id.ServerName) {
 		t.Helper()
 		if got, err := p.enter(stopped(), newClaim(), who, host); got || !errors.Is(err, context.Canceled) {
 			t.Errorf("%s with %s: %v, %v", who, host, got, err)
+		}
+	}
+	var held []*holder
+	for i := range p.most { // four of each of two users, and six with the first host
+		held = append(held, take(t, &p, fmt.Sprint("@u", i/p.each), id.ServerName(fmt.Sprint("s", i/p.host))))
+		if i == p.each-1 {
+			refused("@u0", "other") // though there are places
 		}
 	}
 	lost := func(want ...int) {
@@ -64,17 +67,41 @@ func TestPlacesAreShared(t *testing.T) {
 
 // A host that never answers must not keep everybody's places, though each has but one.
 func TestHostsLeaveRoom(t *testing.T) {
-	p := places{most: 4, each: 4, host: 3, queue: 1, losable: true}
+	p := places{most: 6, each: 6, host: 3, queue: 1, losable: true}
 	var held []*holder
-	for i := range p.most {
-		held = append(held, take(t, &p, fmt.Sprint("@u", i), id.ServerName(fmt.Sprint("s", i/3))))
-	}
-	if got, _ := p.enter(stopped(), newClaim(), "@new", "s0"); got {
-		t.Error("a full host gave a place")
+	for i, host := range []id.ServerName{"two", "two", "full", "full", "full", "one"} {
+		held = append(held, take(t, &p, fmt.Sprint("@u", i), host))
+		if p.with["full"] < p.host {
+			continue
+		}
+		if got, _ := p.enter(stopped(), newClaim(), "@new", "full"); got { // the first time there is a place left
+			t.Errorf("a full host gave a place beside %d", len(held))
+		}
 	}
 	take(t, &p, "@new", "good")
-	if !errors.Is(context.Cause(held[0].inside), ErrCrowded) || held[3].inside.Err() != nil {
-		t.Error("not the oldest with the fullest host lost its place")
+	for i, h := range held {
+		if lost := errors.Is(context.Cause(h.inside), ErrCrowded); lost != (i == 2) { // the oldest with the fullest host
+			t.Errorf("whether %s lost a place with %s: %v", h.who, h.host, lost)
+		}
+	}
+}
+
+// A place with a full host is one that somebody else with that host loses, whoever has most in all.
+func TestFullHostsGiveTheirOwn(t *testing.T) {
+	p := places{most: 6, each: 4, host: 2, queue: 1, losable: true}
+	var held []*holder
+	for i := range 5 {
+		who, host := "@a", id.ServerName("other"+fmt.Sprint(i))
+		if i >= 3 {
+			who, host = "@b", "s0"
+		}
+		held = append(held, take(t, &p, who, host))
+	}
+	take(t, &p, "@new", "s0")
+	for i, h := range held {
+		if lost := errors.Is(context.Cause(h.inside), ErrCrowded); lost != (i == 3) {
+			t.Errorf("whether %s lost a place with %s: %v", h.who, h.host, lost)
+		}
 	}
 }
 
