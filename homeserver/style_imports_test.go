@@ -43,7 +43,7 @@ var layers = []layer{
 	{path: "federation/discovery", only: signing},
 	{path: "federation/client", only: append(signing, "homeserver/event", "federation/")},
 	{path: "federation/keyring", only: append(signing, "homeserver/event", "homeserver/store", "federation/")},
-	{path: "federation/sender", only: append(signing, "homeserver/event", "homeserver/store", "homeserver/stream", "federation/")},
+	{path: "federation/sender", only: append(signing, "homeserver/event", "homeserver/load", "homeserver/store", "homeserver/stream", "federation/")},
 	{path: "federation"},
 	{path: "clientapi"},
 	{path: "config", only: []string{"homeserver/id"}},

@@ -60,7 +60,7 @@ func TestServersThatHaveNotAnsweredHavePlacesOfTheirOwn(t *testing.T) {
 		failed, failedAsked := silent(t, n, failing)
 		err := db.Update(t.Context(), func(tx *store.Tx) error {
 			for _, server := range failed {
-				tx.Outbox.AddEDU([]id.ServerName{server}, edu("x"))
+				tx.Outbox.AddEDU([]id.ServerName{server}, store.DataUnit{JSON: edu("x")})
 				if err := tx.Destinations.SetFailing(store.Destination{Server: server, FailingSince: 1, RetryAt: 1, Failures: 3}); err != nil {
 					return err
 				}
@@ -84,7 +84,7 @@ func TestServersThatHaveNotAnsweredHavePlacesOfTheirOwn(t *testing.T) {
 		strangers, strangersAsked := silent(t, n, strange)
 		err = db.Update(t.Context(), func(tx *store.Tx) error {
 			for _, server := range append(strangers, "four.test") {
-				tx.Outbox.AddEDU([]id.ServerName{server}, edu("x"))
+				tx.Outbox.AddEDU([]id.ServerName{server}, store.DataUnit{JSON: edu("x")})
 			}
 			return nil
 		})
@@ -122,7 +122,7 @@ func TestEventsMakeNoStrangers(t *testing.T) {
 			t.Helper()
 			err := db.Update(t.Context(), func(tx *store.Tx) error {
 				for _, server := range edus {
-					tx.Outbox.AddEDU([]id.ServerName{server}, edu("x"))
+					tx.Outbox.AddEDU([]id.ServerName{server}, store.DataUnit{JSON: edu("x")})
 				}
 				if event != "" {
 					tx.Log(stream.Change{Kind: stream.Event, Servers: []id.ServerName{event}}, func(p stream.Position) error {
@@ -234,7 +234,7 @@ func TestSilentStrangersMakeRoom(t *testing.T) {
 		impatient(t, db, n, log)
 		err := db.Update(t.Context(), func(tx *store.Tx) error {
 			for _, server := range strangers {
-				tx.Outbox.AddEDU([]id.ServerName{server}, edu("x"))
+				tx.Outbox.AddEDU([]id.ServerName{server}, store.DataUnit{JSON: edu("x")})
 			}
 			return nil
 		})

@@ -43,11 +43,14 @@ type Sender struct {
 	Patience time.Duration
 	// SettleFor is how long Settle waits at most. Zero means five seconds.
 	SettleFor time.Duration
+	// Bounds are how much may wait of data units. Zero means the usual ones.
+	Bounds Bounds
 
 	ctx    context.Context
 	cancel context.CancelFunc
 	places places
 	done   sync.WaitGroup
+	queued chan struct{} // told that more waits
 
 	mu       sync.Mutex
 	queues   map[id.ServerName]*queue
@@ -92,6 +95,10 @@ func (s *Sender) Start(ctx context.Context) error {
 	if s.SettleFor <= 0 {
 		s.SettleFor = 5 * time.Second
 	}
+	if s.Bounds == (Bounds{}) {
+		s.Bounds = usualBounds
+	}
+	s.queued = make(chan struct{}, 1)
 	waiter := s.Store.Hub.Subscribe("")
 	from := s.Store.Hub.Current()
 	var failing []store.Destination
@@ -112,8 +119,9 @@ func (s *Sender) Start(ctx context.Context) error {
 		s.poke(server, q)
 	}
 	s.mu.Unlock()
-	s.done.Add(1)
+	s.done.Add(2)
 	go s.follow(waiter, from)
+	go s.keepBounds()
 	return nil
 }
 
@@ -237,6 +245,10 @@ func (s *Sender) follow(w *stream.Waiter, from stream.Position) {
 			}
 		}
 		from = upto
+		select {
+		case s.queued <- struct{}{}:
+		default:
+		}
 	}
 }
 

@@ -112,7 +112,7 @@ func queue(t *testing.T, db *store.DB, names ...string) {
 	t.Helper()
 	err := db.Update(t.Context(), func(tx *store.Tx) error {
 		for _, name := range names {
-			tx.Outbox.AddEDU([]id.ServerName{destination}, edu(name))
+			tx.Outbox.AddEDU([]id.ServerName{destination}, store.DataUnit{JSON: edu(name)})
 		}
 		return nil
 	})
@@ -322,7 +322,7 @@ func TestBadUnitStopsNothing(t *testing.T) {
 	n.Serve(destination, two)
 	queue(t, db, "a", "bad", "b", "c")
 	err := db.Update(t.Context(), func(tx *store.Tx) error { // rows that can't be sent at all
-		tx.Outbox.AddEDU([]id.ServerName{destination}, []byte(`{"broken`))
+		tx.Outbox.AddEDU([]id.ServerName{destination}, store.DataUnit{JSON: []byte(`{"broken`)})
 		tx.Log(stream.Change{Kind: stream.Outbound, Servers: []id.ServerName{destination}}, func(p stream.Position) error {
 			return tx.Outbox.AddEvent([]id.ServerName{destination}, p, 12345)
 		})

@@ -394,3 +394,36 @@ func TestMarksStayAtTheNewest(t *testing.T) {
 		}
 	})
 }
+
+// TestReceiptsForASilentServerDoNotPileUp: of what a user has read in a room, or in a thread of it, the newest waits.
+func TestReceiptsForASilentServerDoNotPileUp(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		w, newest := newWorld(t, db), id.EventID("")
+		for range 5 {
+			hi, err := w.Rooms.Send(t.Context(), room.Message{Room: w.room, Sender: "@alice:one.test", Type: "m.room.message", Content: json.RawMessage(`{}`)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, thread := range []string{"", ephemeral.MainThread} {
+				if err := w.SetMarks(t.Context(), w.room, "@alice:one.test", ephemeral.Mark{Type: ephemeral.Read, Event: hi, Thread: thread}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			newest = hi
+		}
+		var receipts []string
+		err := db.View(t.Context(), func(tx *store.Tx) error {
+			queued, _, err := tx.Outbox.Next("two.test", 0, 100, 1<<20)
+			for _, r := range queued {
+				if r.Event == 0 {
+					receipts = append(receipts, string(r.EDU))
+				}
+			}
+			return err
+		})
+		if err != nil || len(receipts) != 2 || !strings.Contains(receipts[0], string(newest)) || !strings.Contains(receipts[1], string(newest)) ||
+			strings.Contains(receipts[0], "thread_id") || !strings.Contains(receipts[1], "thread_id") {
+			t.Errorf("%v: %q wait", err, receipts)
+		}
+	})
+}

@@ -105,7 +105,10 @@ func (s *Service) SetMarks(ctx context.Context, roomID id.RoomID, user id.UserID
 			if err != nil {
 				return err
 			}
-			tx.Outbox.AddEDU(servers, raw)
+			unit := store.DataUnit{JSON: raw, Sender: user, Subject: fmt.Sprintf("%s %s %d %s", receiptEDU, user, r.Room, m.Thread)}
+			if err := tx.Outbox.AddNewest(servers, unit); err != nil {
+				return err
+			}
 		}
 		return nil
 	})

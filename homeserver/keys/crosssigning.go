@@ -222,13 +222,8 @@ func (s *Service) signingKeysChanged(tx *store.Tx, user id.UserID, who audience)
 	if err != nil {
 		return err
 	}
-	if len(edu)*len(who.servers) <= maxTold {
-		tx.Outbox.AddEDU(who.servers, edu)
-		return nil
-	}
-	_, number, err := tx.DeviceLists.NextStreamID(user)
-	if err != nil {
-		return err
-	}
-	return sendMissed(tx, listUpdate{UserID: user, DeviceID: id.DeviceID(now[master].ID), StreamID: number, PrevID: []int64{neverSent}}, who.servers)
+	return sendUpdates(tx, user, [][]byte{edu}, who.servers, func() (listUpdate, error) {
+		_, number, err := tx.DeviceLists.NextStreamID(user)
+		return listUpdate{UserID: user, DeviceID: id.DeviceID(now[master].ID), StreamID: number, PrevID: []int64{neverSent}}, err
+	})
 }

@@ -1,11 +1,10 @@
 package keys
 
 import (
-	"cmp"
 	"context"
-	"slices"
 
 	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/load"
 	"github.com/securecomm/securecomm/homeserver/store"
 	"github.com/securecomm/securecomm/homeserver/stream"
 )
@@ -52,8 +51,8 @@ func (s *Service) pruneInbox(ctx context.Context, user id.UserID, device id.Devi
 	}
 	// Users of this server count for themselves. Others can have as many names as they like, so they count by servers, and
 	// all servers that share no room with the user count as one.
-	drop := surplus(waiting, maxInbox, maxInboxBytes, func(sender id.UserID) string {
-		switch {
+	who := func(w store.Waiting) string {
+		switch sender := w.Sender; {
 		case sender == "":
 			return ""
 		case s.isLocal(sender):
@@ -63,52 +62,10 @@ func (s *Service) pruneInbox(ctx context.Context, user id.UserID, device id.Devi
 		default:
 			return "strangers"
 		}
-	})
+	}
+	var drop []stream.Position
+	for _, w := range load.Surplus(waiting, maxInbox, maxInboxBytes, who, func(w store.Waiting) int { return w.Size }) {
+		drop = append(drop, w.Position)
+	}
 	return s.Store.Update(ctx, func(tx *store.Tx) error { return tx.ToDevice.DeleteSome(user, device, drop) })
-}
-
-// surplus is what has to go of messages, given from the newest to the oldest, so that at most so many of so many bytes in all
-// are left. Each sender keeps the newest up to a share; the share is as large as it can be, so that who sent less than that
-// loses nothing.
-func surplus(waiting []store.Waiting, count, bytes int, who func(id.UserID) string) (drop []stream.Position) {
-	share := func(size func(store.Waiting) int, limit int) {
-		sent := map[string]int{}
-		for _, w := range waiting {
-			sent[who(w.Sender)] += size(w)
-		}
-		most := fairShare(sent, limit)
-		clear(sent)
-		waiting = slices.DeleteFunc(waiting, func(w store.Waiting) bool {
-			sent[who(w.Sender)] += size(w)
-			over := sent[who(w.Sender)] > most
-			if over {
-				drop = append(drop, w.Position)
-			}
-			return over
-		})
-	}
-	share(func(store.Waiting) int { return 1 }, count)
-	share(func(w store.Waiting) int { return w.Size }, bytes)
-	return drop
-}
-
-// fairShare is the most that each may have so that all together have no more than a limit.
-func fairShare(sent map[string]int, limit int) int {
-	type one struct {
-		who string
-		n   int
-	}
-	var all []one
-	for who, n := range sent {
-		all = append(all, one{who, n})
-	}
-	slices.SortFunc(all, func(a, b one) int { return cmp.Compare(a.n, b.n) })
-	for i, o := range all {
-		each := limit / (len(all) - i)
-		if o.n > each {
-			return each
-		}
-		limit -= o.n
-	}
-	return limit + 1<<40 // all is well
 }

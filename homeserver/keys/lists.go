@@ -74,8 +74,8 @@ type listUpdate struct {
 }
 
 const (
-	// maxTold and maxToldDevices are how many bytes a change queues for other servers, and how many devices it tells them
-	// of. Of what is more they are told that it is there: they fetch the list.
+	// maxTold is how many bytes of a user's changes wait for other servers, and maxToldDevices how many changes for one. Of
+	// what is more they are told that it is there: they fetch the list.
 	maxTold        = 1 << 20
 	maxToldDevices = 20
 	// neverSent is a number that no update has: they begin at the time, in milliseconds. Whoever gets an update that
@@ -97,11 +97,13 @@ func (s *Service) listChanged(tx *store.Tx, user id.UserID, who audience, device
 // that one that comes back notices that it missed something.
 func (s *Service) sendDevices(tx *store.Tx, user id.UserID, devices []id.DeviceID, servers []id.ServerName) error {
 	told, edus := 0, make([][]byte, 0, len(devices))
+	missed := listUpdate{UserID: user, PrevID: []int64{neverSent}}
 	for _, device := range devices {
 		before, number, err := tx.DeviceLists.NextStreamID(user)
 		if err != nil || len(servers) == 0 {
 			return err
 		}
+		missed.DeviceID, missed.StreamID = device, number
 		u := listUpdate{UserID: user, DeviceID: device, StreamID: number, PrevID: []int64{}}
 		if before > 0 {
 			u.PrevID = append(u.PrevID, before)
@@ -111,24 +113,59 @@ func (s *Service) sendDevices(tx *store.Tx, user id.UserID, devices []id.DeviceI
 			return err
 		}
 		if told += len(edu) * len(servers); told > maxTold || len(devices) > maxToldDevices {
-			return sendMissed(tx, listUpdate{UserID: user, DeviceID: device, StreamID: number, PrevID: []int64{neverSent}}, servers)
+			return sendMissed(tx, missed, servers)
 		}
 		edus = append(edus, edu)
 	}
-	for _, edu := range edus {
-		tx.Outbox.AddEDU(servers, edu)
+	return sendUpdates(tx, user, edus, servers, func() (listUpdate, error) { return missed, nil })
+}
+
+// aboutDevices is the subject of the updates of a local user's list of devices.
+func aboutDevices(user id.UserID) string { return "m.device_list_update " + string(user) }
+
+// sendUpdates tells servers of changes of a local user's devices or keys. Where too much of that waits already, what missed
+// says takes the place of all of it.
+func sendUpdates(tx *store.Tx, user id.UserID, edus [][]byte, servers []id.ServerName, missed func() (listUpdate, error)) error {
+	waiting, err := tx.Outbox.About(aboutDevices(user))
+	if err != nil {
+		return err
 	}
-	return nil
+	size := 0
+	for _, w := range waiting {
+		size += w.Bytes
+	}
+	for _, edu := range edus {
+		size += len(edu) * len(servers)
+	}
+	var told, behind []id.ServerName
+	for _, server := range servers {
+		if size > maxTold || waiting[server].Count+len(edus) > maxToldDevices {
+			behind = append(behind, server)
+		} else {
+			told = append(told, server)
+		}
+	}
+	for _, edu := range edus {
+		tx.Outbox.AddEDU(told, store.DataUnit{JSON: edu, Subject: aboutDevices(user)})
+	}
+	if len(behind) == 0 {
+		return nil
+	}
+	u, err := missed()
+	if err != nil {
+		return err
+	}
+	return sendMissed(tx, u, behind)
 }
 
 // sendMissed makes servers fetch the list of a local user's devices that do not have it as it is. They are told no more,
-// so that what is written for many servers is small.
+// so that what is written for many servers is small. It stands for all updates that wait for them.
 func sendMissed(tx *store.Tx, u listUpdate, servers []id.ServerName) error {
 	edu, err := encodeEDU("m.device_list_update", u)
-	if err == nil {
-		tx.Outbox.AddEDU(servers, edu)
+	if err != nil {
+		return err
 	}
-	return err
+	return tx.Outbox.AddNewest(servers, store.DataUnit{JSON: edu, Subject: aboutDevices(u.UserID)})
 }
 
 // encodeDevice says how the device that an update names is now.
@@ -202,7 +239,11 @@ func (s *Service) Joined(tx *store.Tx, user id.UserID, servers []id.ServerName) 
 	if err != nil {
 		return err
 	}
-	return sendMissed(tx, listUpdate{UserID: user, DeviceID: device, StreamID: list.StreamID, PrevID: []int64{}}, servers)
+	edu, err := encodeEDU("m.device_list_update", listUpdate{UserID: user, DeviceID: device, StreamID: list.StreamID, PrevID: []int64{}})
+	if err != nil {
+		return err
+	}
+	return tx.Outbox.AddNewest(servers, store.DataUnit{JSON: edu, Subject: "joined " + string(user)})
 }
 
 // UserDeleted deletes the cross-signing keys and backups of a local user whose account is erased. Call it

@@ -59,19 +59,23 @@ func (s *Service) SendToDevice(ctx context.Context, r ToDevice) error {
 		return fmt.Errorf("send to devices: %w", err)
 	}
 	local, remote := s.split(r.Messages)
+	if s.Remote == nil {
+		clear(remote) // nobody would deliver it
+	}
 	if len(remote) > maxServers {
 		return fmt.Errorf("send to devices: %w: at most %d other servers", ErrTooLarge, maxServers)
 	}
 	key := store.RequestKey{User: r.Sender, Device: r.Device, Scope: "sendToDevice " + r.Type, TxnID: r.TxnID}
-	edus := make([]store.DataUnit, 0, len(remote))
+	var edus []store.DataUnit
+	var servers []id.ServerName
 	for server, messages := range remote {
 		edu, err := encodeEDU("m.direct_to_device", directMessage{r.Sender, r.Type, rand.Text(), messages})
 		if err != nil {
 			return err
 		}
-		edus = append(edus, store.DataUnit{Server: server, JSON: edu})
+		servers, edus = append(servers, server), append(edus, store.DataUnit{JSON: edu, Sender: r.Sender})
 	}
-	if err := s.deliver(ctx, key, r.Type, local, edus); err != nil {
+	if err := s.deliver(ctx, key, r.Type, local, servers, edus); err != nil {
 		return fmt.Errorf("send to devices: %w", err)
 	}
 	return nil
@@ -122,9 +126,9 @@ func (s *Service) split(messages Messages) (local Messages, remote map[id.Server
 	return local, remote
 }
 
-// deliver puts messages into the inboxes of local devices, and data units into the outbox, unless that has been done under
-// the same key. All is made ready before the update, which others wait for.
-func (s *Service) deliver(ctx context.Context, key store.RequestKey, typ string, messages Messages, edus []store.DataUnit) error {
+// deliver puts messages into the inboxes of local devices, and data units for servers into the outbox, unless that has been
+// done under the same key. All is made ready before the update, which others wait for.
+func (s *Service) deliver(ctx context.Context, key store.RequestKey, typ string, messages Messages, servers []id.ServerName, edus []store.DataUnit) error {
 	list, err := s.address(ctx, key.User, typ, messages)
 	if err != nil {
 		return err
@@ -133,7 +137,7 @@ func (s *Service) deliver(ctx context.Context, key store.RequestKey, typ string,
 		if fresh, err := tx.Requests.Insert(key, "", time.Now()); err != nil || !fresh {
 			return err
 		}
-		tx.Outbox.AddEDUs(edus)
+		tx.Outbox.AddEDUs(servers, edus)
 		return s.deliverTo(tx, list)
 	})
 	if err == nil {
@@ -242,7 +246,7 @@ func (s *Service) ReceiveToDevice(ctx context.Context, origin id.ServerName, con
 	}
 	local, _ := s.split(m.Messages)
 	key := store.RequestKey{User: m.Sender, Scope: "m.direct_to_device", TxnID: m.MessageID}
-	if err := s.deliver(ctx, key, m.Type, local, nil); err != nil {
+	if err := s.deliver(ctx, key, m.Type, local, nil, nil); err != nil {
 		return fmt.Errorf("message to devices: %w", err)
 	}
 	return nil

@@ -220,3 +220,14 @@ func TestStrangersPushNothingOut(t *testing.T) {
 		}
 	})
 }
+
+// TestNothingWaitsWithoutFederation: nobody would ever deliver it.
+func TestNothingWaitsWithoutFederation(t *testing.T) {
+	each(t, func(f *fixture) {
+		f.Remote = nil
+		f.send("1", message(carol, "C", `{}`))
+		if got := f.sent(); got != nil {
+			f.Errorf("%v waits", got)
+		}
+	})
+}

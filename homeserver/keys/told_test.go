@@ -166,3 +166,49 @@ func TestWhoHearsIsFoundOutBefore(t *testing.T) {
 		}
 	})
 }
+
+// TestUpdatesForSilentServersDoNotPileUp: those that were not delivered when more come are replaced by one that has the list
+// fetched.
+func TestUpdatesForSilentServersDoNotPileUp(t *testing.T) {
+	each(t, func(f *fixture) {
+		f.makeRooms()
+		f.member("!a", "join", alice, carol, "@m:s0.test")
+		f.upload(alice, "A", strings.Repeat("x", 30<<10))
+		i := newIdentity(f.T, alice)
+		f.must(f.UploadSigningKeys(f.Context(), alice, i.published(), true))
+		waiting := func() (rows []store.OutboxRow, size int) {
+			f.view(func(tx *store.Tx) (err error) {
+				rows, _, err = tx.Outbox.Next(there, 0, 1000, 64<<20)
+				return err
+			})
+			for _, r := range rows {
+				size += len(r.EDU)
+			}
+			return rows, size
+		}
+		most, largest := 0, 0
+		for n := range 100 {
+			f.changeDevices(alice, []id.DeviceID{"A"}, func(*store.Tx) error { return nil })
+			f.update(func(tx *store.Tx) error { return f.Joined(tx, alice, []id.ServerName{there}) })
+			if n%10 == 0 { // as for a server that is there
+				f.update(func(tx *store.Tx) error { return tx.Outbox.Delete("s0.test", f.position()) })
+			}
+			rows, size := waiting()
+			most, largest = max(most, len(rows)), max(largest, size)
+		}
+		if most > 21 || largest > 1<<20 {
+			f.Errorf("up to %d data units of %d bytes waited", most, largest)
+		}
+		f.deleteDevice(alice, "A")
+		got := f.sent()
+		for n, e := range got[1:] { // each follows the one before, or has the list fetched
+			prev := e.Content["prev_id"].([]any)
+			if len(prev) > 0 && prev[0] != got[n].Content["stream_id"] && prev[0] != 1. {
+				f.Errorf("update %v comes behind %v", e.Content["stream_id"], got[n].Content["stream_id"])
+			}
+		}
+		if last := got[len(got)-1]; last.Content["device_id"] != "A" {
+			f.Errorf("the last update is %v", last)
+		}
+	})
+}

@@ -2,6 +2,8 @@
 // sent so far, beyond an amount that is free. When there is no room, who has the most loses it first, and only to somebody
 // who has less.
 //
+// Surplus applies the same rule to what waits in the database: inboxes of devices, and what is to go to other servers.
+//
 // The two APIs charge the bodies that they read, and federation and /sync their answers as well. Who asks is a name to this package,
 // which knows nothing of users, servers or HTTP.
 package load

@@ -3,7 +3,10 @@ package store
 import (
 	"database/sql"
 	"math/bits"
+	"slices"
 	"strings"
+
+	"github.com/uptrace/bun"
 
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/stream"
@@ -23,28 +26,60 @@ type Outbox struct{ tx *Tx }
 // each number is a statement of its own that stays prepared.
 const maxDestinations = 256
 
+// rowOverhead is about how many bytes a row of a data unit has beside those of the unit.
+const rowOverhead = 512
+
 // AddEvent queues an event for servers; call it from the write function of Tx.Log.
 func (s Outbox) AddEvent(servers []id.ServerName, p stream.Position, event EventNID) error {
 	return s.add(servers, p, event, nil)
 }
 
-// DataUnit is the JSON of an ephemeral data unit for a server.
+// DataUnit is an ephemeral data unit.
 type DataUnit struct {
-	Server id.ServerName
-	JSON   []byte
+	JSON []byte // with edu_type and content
+	// Sender is the local user whose share of what may wait it takes up; empty if its number is bounded otherwise.
+	Sender id.UserID
+	// Subject is what it tells of, empty if nobody asks. See About and AddNewest.
+	Subject string
+}
+
+// AddEDU queues an ephemeral data unit for servers.
+func (s Outbox) AddEDU(servers []id.ServerName, unit DataUnit) {
+	s.addEDUs(servers, func(int) DataUnit { return unit })
 }
 
 // AddEDUs queues an ephemeral data unit of its own for each of some servers, which are different.
-func (s Outbox) AddEDUs(units []DataUnit) {
-	if len(units) == 0 {
+func (s Outbox) AddEDUs(servers []id.ServerName, units []DataUnit) {
+	s.addEDUs(servers, func(i int) DataUnit { return units[i] })
+}
+
+// AddNewest is AddEDU for a unit that makes those needless that wait for the same servers with the same subject.
+func (s Outbox) AddNewest(servers []id.ServerName, unit DataUnit) error {
+	waiting, err := s.About(unit.Subject)
+	if err != nil {
+		return err
+	}
+	former := slices.DeleteFunc(slices.Clone(servers), func(n id.ServerName) bool { return waiting[n].Count == 0 })
+	for chunk := range slices.Chunk(former, 500) {
+		if _, err := s.tx.exec(`DELETE FROM outbox WHERE subject <> '' AND subject = ? AND destination IN (?)`, unit.Subject, bun.In(chunk)); err != nil {
+			return err
+		}
+	}
+	s.AddEDU(servers, unit)
+	return nil
+}
+
+func (s Outbox) addEDUs(servers []id.ServerName, unit func(i int) DataUnit) {
+	if len(servers) == 0 {
 		return
 	}
-	servers := make([]id.ServerName, len(units))
-	for i, u := range units {
-		servers[i] = u.Server
-	}
-	s.tx.Log(stream.Change{Kind: stream.Outbound, Servers: servers}, func(p stream.Position) error {
-		return s.add(servers, p, 0, func(i int) any { return units[i].JSON })
+	s.tx.Log(stream.Change{Kind: stream.Outbound, Servers: servers}, func(p stream.Position) error { return s.add(servers, p, 0, unit) })
+	s.tx.AfterCommit(func() {
+		size := len(servers) * rowOverhead
+		for i := range servers {
+			size += len(unit(i).JSON)
+		}
+		s.tx.db.queued.Add(int64(size))
 	})
 }
 
@@ -58,37 +93,29 @@ func (s Outbox) AddWithheld(servers []id.ServerName, event EventNID) {
 	})
 }
 
-// add queues an event for servers, whose edu is nil, or the data unit that is for each.
-func (s Outbox) add(servers []id.ServerName, p stream.Position, event EventNID, edu func(i int) any) error {
+// add queues an event for servers, whose unit is nil, or the data unit that is for each.
+func (s Outbox) add(servers []id.ServerName, p stream.Position, event EventNID, unit func(i int) DataUnit) error {
+	text, row, columns := `INSERT INTO outbox (destination, position, event_nid) VALUES `, `(?, ?, ?)`, 3
+	if unit != nil {
+		text, row, columns = `INSERT INTO outbox (destination, position, event_nid, edu, sender, bytes, subject) VALUES `, `(?, ?, ?, ?, ?, ?, ?)`, 7
+	}
 	for left := servers; len(left) > 0; {
 		size := min(maxDestinations, 1<<(bits.Len(uint(len(left)))-1))
 		chunk := left[:size]
 		left = left[size:]
-		args := make([]any, 0, 4*len(chunk))
+		args := make([]any, 0, columns*len(chunk))
 		for i, server := range chunk {
-			var unit any
-			if edu != nil {
-				unit = edu(len(servers) - len(left) - len(chunk) + i)
+			args = append(args, string(server), int64(p), int64(event))
+			if unit != nil {
+				u := unit(len(servers) - len(left) - len(chunk) + i)
+				args = append(args, u.JSON, string(u.Sender), len(u.JSON), u.Subject)
 			}
-			args = append(args, string(server), int64(p), int64(event), unit)
 		}
-		_, err := s.tx.exec(`INSERT INTO outbox (destination, position, event_nid, edu) VALUES (?, ?, ?, ?)`+
-			strings.Repeat(`, (?, ?, ?, ?)`, len(chunk)-1)+` ON CONFLICT DO NOTHING`, args...)
-		if err != nil {
+		if _, err := s.tx.exec(text+row+strings.Repeat(`, `+row, len(chunk)-1)+` ON CONFLICT DO NOTHING`, args...); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// AddEDU queues an ephemeral data unit for servers.
-func (s Outbox) AddEDU(servers []id.ServerName, edu []byte) {
-	if len(servers) == 0 {
-		return
-	}
-	s.tx.Log(stream.Change{Kind: stream.Outbound, Servers: servers}, func(p stream.Position) error {
-		return s.add(servers, p, 0, func(int) any { return edu })
-	})
 }
 
 // Next reads the first rows for a destination behind a position, up to the data unit by which size is reached, in bytes. More
@@ -148,4 +175,72 @@ func (s Outbox) destinations(text string) ([]id.ServerName, error) {
 		return nil
 	}, text)
 	return out, err
+}
+
+// OutboxSize is how much waits.
+type OutboxSize struct{ Count, Bytes int }
+
+// About is how much waits for which servers of what has a subject.
+func (s Outbox) About(subject string) (map[id.ServerName]OutboxSize, error) {
+	return sizes[id.ServerName](s.tx, `SELECT destination, COUNT(*), SUM(bytes) FROM outbox WHERE subject <> '' AND subject = ? GROUP BY destination`, subject)
+}
+
+// BySender is how much waits of each local user. It looks at all units: use it in a View, as the following.
+func (s Outbox) BySender() (map[id.UserID]OutboxSize, error) {
+	return sizes[id.UserID](s.tx, `SELECT sender, COUNT(*), SUM(bytes) FROM outbox WHERE sender <> '' GROUP BY sender`)
+}
+
+// ByDestination is how much waits for each server of what local users have a share of.
+func (s Outbox) ByDestination() (map[id.ServerName]OutboxSize, error) {
+	return sizes[id.ServerName](s.tx, `SELECT destination, COUNT(*), SUM(bytes) FROM outbox WHERE sender <> '' GROUP BY destination`)
+}
+
+func sizes[K ~string](tx *Tx, text string, args ...any) (map[K]OutboxSize, error) {
+	out := map[K]OutboxSize{}
+	err := tx.query(func(rows *sql.Rows) error {
+		var key K
+		var size OutboxSize
+		if err := rows.Scan(&key, &size.Count, &size.Bytes); err != nil {
+			return err
+		}
+		out[key] = size
+		return nil
+	}, text, args...)
+	return out, err
+}
+
+// OutboxUnit is a data unit in the outbox, without what it says.
+type OutboxUnit struct {
+	Sender      id.UserID
+	Destination id.ServerName
+	Position    stream.Position
+	Size        int
+}
+
+// OfSender lists the data units that wait of a local user, the newest first.
+func (s Outbox) OfSender(user id.UserID) ([]OutboxUnit, error) {
+	return s.units(`SELECT sender, destination, position, bytes FROM outbox WHERE sender <> '' AND sender = ? ORDER BY position DESC`, string(user))
+}
+
+// ForDestination lists the data units that wait for a server and that local users have a share of, the newest first.
+func (s Outbox) ForDestination(server id.ServerName) ([]OutboxUnit, error) {
+	return s.units(`SELECT sender, destination, position, bytes FROM outbox WHERE sender <> '' AND destination = ? ORDER BY position DESC`, string(server))
+}
+
+func (s Outbox) units(text string, args ...any) (out []OutboxUnit, err error) {
+	err = s.tx.query(func(rows *sql.Rows) error {
+		var u OutboxUnit
+		if err := rows.Scan(&u.Sender, &u.Destination, &u.Position, &u.Size); err != nil {
+			return err
+		}
+		out = append(out, u)
+		return nil
+	}, text, args...)
+	return out, err
+}
+
+// DeleteSome removes data units for a server.
+func (s Outbox) DeleteSome(server id.ServerName, positions []stream.Position) error {
+	_, err := s.tx.exec(`DELETE FROM outbox WHERE destination = ? AND position IN (?)`, string(server), bun.In(positions))
+	return err
 }

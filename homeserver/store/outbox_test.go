@@ -27,7 +27,7 @@ func TestOutboxForMany(t *testing.T) {
 				}
 				return tx.Outbox.AddEvent(servers, p, 7)
 			})
-			tx.Outbox.AddEDU(servers, []byte("{}"))
+			tx.Outbox.AddEDU(servers, store.DataUnit{JSON: []byte("{}")})
 			return nil
 		})
 		if err != nil {
@@ -61,7 +61,7 @@ func TestOutboxIsReadInPieces(t *testing.T) {
 		servers := []id.ServerName{"two.test"}
 		err := db.Update(t.Context(), func(tx *store.Tx) error {
 			for range 5 {
-				tx.Outbox.AddEDU(servers, fmt.Appendf(nil, `{"x":%q}`, strings.Repeat("x", 1000)))
+				tx.Outbox.AddEDU(servers, store.DataUnit{JSON: fmt.Appendf(nil, `{"x":%q}`, strings.Repeat("x", 1000))})
 			}
 			return nil
 		})

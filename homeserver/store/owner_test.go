@@ -45,7 +45,7 @@ func TestForgetfulDatabase(t *testing.T) {
 		}
 		for range 3 {
 			if err := db.Update(t.Context(), func(tx *store.Tx) error {
-				tx.Outbox.AddEDU([]id.ServerName{"two.test"}, []byte(`{}`))
+				tx.Outbox.AddEDU([]id.ServerName{"two.test"}, store.DataUnit{JSON: []byte(`{}`)})
 				return nil
 			}); err != nil {
 				t.Fatal(err)

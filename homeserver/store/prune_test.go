@@ -137,7 +137,7 @@ func TestFailingServersAreForgotten(t *testing.T) {
 					return err
 				}
 			}
-			tx.Outbox.AddEDU([]id.ServerName{"waited.test"}, []byte("{}"))
+			tx.Outbox.AddEDU([]id.ServerName{"waited.test"}, store.DataUnit{JSON: []byte("{}")})
 			return nil
 		})
 		if err == nil {

@@ -53,6 +53,7 @@ type DB struct {
 	faults   faults
 	commits  atomic.Int64
 	updates  atomic.Int64 // that were carried out
+	queued   atomic.Int64 // bytes of data units for other servers
 	shared   bool         // another process has written to the log of late; the writer's
 	foldNow  atomic.Bool  // the writer is to fold the write-ahead log
 	purges   atomic.Int64 // how many purged rooms this process has forgotten the events of
@@ -182,6 +183,9 @@ func (db *DB) enter(ctx context.Context, alone bool) error {
 
 // Commits is how many transactions have been committed.
 func (db *DB) Commits() int64 { return db.commits.Load() }
+
+// Queued counts the bytes that data units were given in the outbox since the start.
+func (db *DB) Queued() int64 { return db.queued.Load() }
 
 // Updates is how many updates have been carried out in them.
 func (db *DB) Updates() int64 { return db.updates.Load() }
