@@ -107,6 +107,7 @@ var domainErrors = []struct {
 	{media.ErrNotYetUploaded, http.StatusGatewayTimeout, "M_NOT_YET_UPLOADED"},
 	{media.ErrOverwrite, http.StatusConflict, "M_CANNOT_OVERWRITE_MEDIA"},
 	{media.ErrNotYours, http.StatusForbidden, "M_FORBIDDEN"},
+	{media.ErrQuota, http.StatusForbidden, "M_FORBIDDEN"},
 	{media.ErrTooManyPending, http.StatusTooManyRequests, "M_LIMIT_EXCEEDED"},
 	{media.ErrCrowded, http.StatusTooManyRequests, "M_LIMIT_EXCEEDED"},
 	{media.ErrNoThumbnail, http.StatusBadRequest, "M_UNKNOWN"},

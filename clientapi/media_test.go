@@ -216,6 +216,8 @@ func TestUploadLater(t *testing.T) {
 	test.want(test.call(PUT, "/_matrix/media/v3/upload"+path, bob, "x"), 403, "M_FORBIDDEN")
 	test.want(test.call(PUT, "/_matrix/media/v3/upload"+path, alice, "x"), 200, "")
 	test.want(test.call(PUT, "/_matrix/media/v3/upload"+path, alice, "x"), 409, "M_CANNOT_OVERWRITE_MEDIA")
+	test.api.Media.UserQuota = 1
+	test.want(test.call(POST, "/_matrix/media/v3/upload", alice, "x"), 403, "M_FORBIDDEN")
 	test.want(test.call(PUT, "/_matrix/media/v3/upload/elsewhere.test/x", alice, "x"), 404, "M_NOT_FOUND")
 	if w := test.raw(GET, "/_matrix/client/v1/media/download"+path, alice, "", nil); w.Body.String() != "x" {
 		t.Errorf("got %s", w.Body)

@@ -143,6 +143,9 @@ func (c *Config) checkLimits(to *checker) {
 			to.refuse(s.key, `is under 1KiB; write a size such as "50MiB"`)
 		}
 	}
+	if m := c.Media; m.CacheMax > 0 && m.CacheMax/10 < m.RemoteMax {
+		to.refuse("media.cache_max", "is less than ten times media.remote_max: hardly anything would be found in it again; or write 0 for no bound")
+	}
 	if c.Media.MaxPixels < 1 {
 		to.refuse("media.max_pixels", "must be at least 1")
 	}

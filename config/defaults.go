@@ -35,7 +35,7 @@ func Default() *Config {
 			Other:        Class{PerUser: Rate{1000, time.Minute}},
 			Federation:   Rate{1000, 10 * time.Second},
 		},
-		Media: Media{MaxUpload: 50 * MiB, MaxPixels: 32_000_000, RemoteMax: 100 * MiB, KeepFree: 512 * MiB, Previews: true},
+		Media: Media{MaxUpload: 50 * MiB, MaxPixels: 32_000_000, RemoteMax: 100 * MiB, KeepFree: 512 * MiB, UserQuota: 10 << 30, CacheMax: 20 << 30, Previews: true},
 		Log:   Log{Level: "info", Format: "text"},
 	}
 }

@@ -80,7 +80,7 @@ func TestValuesOfEveryKind(t *testing.T) {
 	got, err := Load(Options{
 		File: write(t, `
 federation: {allow_networks: [10.1.2.3/8, "fd00::1"], trusted_notaries: [one.example, "two.example:8448"]}
-media: {max_upload: 1024, max_pixels: 5, remote_max: 2GB, keep_free: 2GiB, unauthenticated: true, previews: false, preview_networks: [10.0.0.0/8]}
+media: {max_upload: 1024, max_pixels: 5, remote_max: 2GB, keep_free: 2GiB, user_quota: 3GiB, cache_max: 0, unauthenticated: true, previews: false, preview_networks: [10.0.0.0/8]}
 session: {access_token_lifetime: 7d}
 limits: {message: {per_user: 5/s, per_address: 7/1m30s}, login: {per_user: off}}
 server: {old_keys: ["ed25519:old AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAE 1700000000000"]}
@@ -95,7 +95,7 @@ registration: {shared_secret: "12345678"}
 	want.Federation.AllowNetworks = append(prefixes("10.0.0.0/8"), prefixes("fd00::1/128")...)
 	want.Federation.TrustedNotaries = append(want.Federation.TrustedNotaries, "one.example", "two.example:8448")
 	want.Federation.DenyServers = []string{"bad.example", "*.worse.example"}
-	want.Media = Media{MaxUpload: 1024, MaxPixels: 5, RemoteMax: 2e9, KeepFree: 2 << 30, Unauthenticated: true, PreviewNetworks: prefixes("10.0.0.0/8")}
+	want.Media = Media{MaxUpload: 1024, MaxPixels: 5, RemoteMax: 2e9, KeepFree: 2 << 30, UserQuota: 3 << 30, Unauthenticated: true, PreviewNetworks: prefixes("10.0.0.0/8")}
 	want.Session.AccessTokenLifetime = 7 * 24 * time.Hour
 	want.Limits.Message = Class{PerUser: Rate{5, time.Second}, PerAddress: Rate{7, 90 * time.Second}}
 	want.Limits.Login.PerUser = Rate{}
@@ -119,6 +119,7 @@ func TestRefusals(t *testing.T) {
 		{"number with a fraction", "database: {readers: 1.5}", "", "database.readers"},
 		{"duration without unit", "session: {access_token_lifetime: 30}", "", "not a duration"},
 		{"duration too long", "session: {access_token_lifetime: 999999999d}", "", "not a duration"},
+		{"cache", "media: {cache_max: 999MiB}", "", "media.cache_max"},
 		{"size", "media: {max_upload: 5 potatoes}", "", "not a size"},
 		{"size too large", "media: {max_upload: 9999999999GiB}", "", "not a size"},
 		{"rate", "limits: {join: {per_user: often}}", "", "not a rate"},

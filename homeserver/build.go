@@ -37,6 +37,7 @@ func (s *Server) build() error {
 	s.Media = &media.Service{
 		Server: name, Store: s.Store, Dir: c.MediaDir(), Log: s.Log,
 		MaxUpload: int64(c.Media.MaxUpload), MaxRemote: int64(c.Media.RemoteMax), KeepFree: int64(c.Media.KeepFree), MaxPixels: c.Media.MaxPixels,
+		UserQuota: int64(c.Media.UserQuota), CacheMax: int64(c.Media.CacheMax),
 		Unauthenticated: c.Media.Unauthenticated,
 	}
 	if c.Media.Previews {

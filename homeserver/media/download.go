@@ -160,15 +160,20 @@ func (s *Service) download(ctx context.Context, w Wanted) (store.MediaRow, error
 	case err != nil:
 		return store.MediaRow{}, err // a fault of our own disk
 	}
+	defer s.described(f)
 	now := time.Now().UnixMilli()
 	m := store.MediaRow{
 		Origin: w.Origin, ID: w.ID, Hash: f.hash, Size: f.size, ContentType: cleanType(remote.ContentType),
 		Name: nameIn(remote.ContentDisposition), Cached: true, CreatedAt: now, UsedAt: now,
 	}
-	err = s.Store.Update(ctx, func(tx *store.Tx) error {
-		_, err := tx.Media.Insert(m) // another process may have been faster
+	fresh := false
+	err = s.Store.Update(context.WithoutCancel(ctx), func(tx *store.Tx) (err error) {
+		fresh, err = tx.Media.Insert(m) // another process may have been faster
 		return err
 	})
+	if err == nil && fresh {
+		s.grown(ctx, m.Size)
+	}
 	return m, err
 }
 

@@ -39,7 +39,7 @@ func Any(dir string) (bool, error) {
 }
 
 // write keeps at most limit bytes, unless the disk is nearly full. What it returned survives a crash. The file is put in its place even if it is there
-// already, so that sweep sees that it was wanted just now.
+// already, so that sweep sees that it was wanted just now. Without an error, call described once the file is described.
 func (s *Service) write(r io.Reader, limit int64) (file, error) {
 	f, err := s.writeFile(r, limit)
 	err = store.Disk(err)
@@ -76,11 +76,12 @@ func (s *Service) writeFile(r io.Reader, limit int64) (file, error) {
 	}
 	out := file{hex.EncodeToString(hash.Sum(nil)), size}
 	path := s.path(out.hash)
-	if err := errors.Join(f.Sync(), f.Close(), os.MkdirAll(filepath.Dir(path), dirMode), s.place(f.Name(), path)); err != nil {
+	if err := errors.Join(f.Sync(), f.Close(), os.MkdirAll(filepath.Dir(path), dirMode), s.place(f.Name(), out.hash)); err != nil {
 		return file{}, fmt.Errorf("keep media: %w", err)
 	}
 	for dir := filepath.Dir(path); ; dir = filepath.Dir(dir) {
 		if err := syncDir(dir); err != nil {
+			s.described(out)
 			return file{}, fmt.Errorf("keep media: %w", err)
 		}
 		if dir == filepath.Clean(s.Dir) {
@@ -89,10 +90,18 @@ func (s *Service) writeFile(r io.Reader, limit int64) (file, error) {
 	}
 }
 
-func (s *Service) place(from, to string) error {
+// place puts a file in its place, where it stays until described is called.
+func (s *Service) place(from, hash string) error {
 	s.placing.Lock()
 	defer s.placing.Unlock()
-	return os.Rename(from, to)
+	if err := os.Rename(from, s.path(hash)); err != nil {
+		return err
+	}
+	if s.describing == nil {
+		s.describing = map[string]int{}
+	}
+	s.describing[hash]++
+	return nil
 }
 
 func syncDir(path string) error {

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/maypok86/otter/v2"
@@ -28,6 +29,7 @@ var (
 	ErrOverwrite      = errors.New("media cannot be overwritten")
 	ErrNotYours       = errors.New("the media ID was made for another user")
 	ErrTooManyPending = errors.New("too many media IDs wait for their upload")
+	ErrQuota          = errors.New("you have uploaded as much as one user can on this server")
 	ErrNoThumbnail    = errors.New("there are no thumbnails of this kind of content")
 	ErrNoPreviews     = errors.New("this server makes no link previews")
 	ErrBadAddress     = errors.New("not an address that can be previewed")
@@ -74,6 +76,8 @@ type Service struct {
 	MaxUpload int64 // bytes
 	MaxRemote int64 // bytes
 	KeepFree  int64 // bytes of the disk that media leaves to others; what is under way may take some of them
+	UserQuota int64 // bytes that one user can upload in all; 0: no bound
+	CacheMax  int64 // bytes of what was fetched from elsewhere; 0: no bound
 	MaxPixels int   // of images that thumbnails are made of; it bounds their memory, too
 	// Retention is how long cached media is kept after its last use; 30 days if zero.
 	Retention time.Duration
@@ -88,9 +92,14 @@ type Service struct {
 	memory   *semaphore.Weighted // bytes for the images that are being decoded
 	pages    *otter.Cache[string, *Preview]
 
-	placing sync.Mutex // held while a file is put in its place or removed
-	mu      sync.Mutex
-	waiting map[string]chan struct{} // by media ID: closed once it is uploaded
+	placing    sync.Mutex     // held while a file is put in its place or removed
+	describing map[string]int // files that are in their place and are about to be described, by hash; guarded by placing
+	evicting   sync.Mutex     // held by who makes room in the cache
+	cached     atomic.Int64   // bytes of what is cached, as far as this process knows
+
+	mu       sync.Mutex
+	waiting  map[string]chan struct{} // by media ID: closed once it is uploaded
+	arriving map[id.UserID]int64      // bytes of a user's uploads that are under way
 }
 
 const (
@@ -107,7 +116,7 @@ func (s *Service) start() {
 		s.pages = otter.Must(&otter.Options[string, *Preview]{
 			MaximumSize: cachedPages, ExpiryCalculator: otter.ExpiryWriting[string, *Preview](pageLife),
 		})
-		s.waiting = map[string]chan struct{}{}
+		s.waiting, s.arriving = map[string]chan struct{}{}, map[id.UserID]int64{}
 	})
 }
 
@@ -121,21 +130,39 @@ type Upload struct {
 }
 
 // Save keeps uploaded content and returns its media ID.
-func (s *Service) Save(ctx context.Context, u Upload) (string, error) {
-	f, err := s.receive(u)
-	if err != nil {
-		return "", err
-	}
-	return s.insert(ctx, store.MediaRow{
-		Hash: f.hash, Size: f.size, ContentType: cleanType(u.ContentType), Name: cleanName(u.Name), Uploader: u.User,
+func (s *Service) Save(ctx context.Context, u Upload) (mediaID string, err error) {
+	err = s.receive(ctx, u, func(ctx context.Context, m store.MediaRow) error {
+		mediaID, err = s.insert(ctx, m)
+		return err
 	})
+	return mediaID, err
 }
 
-func (s *Service) receive(u Upload) (file, error) {
+// receive keeps uploaded content and has it described, even if its user has gone: else nobody would be charged for it. What
+// cannot be described is not kept.
+func (s *Service) receive(ctx context.Context, u Upload, describe func(context.Context, store.MediaRow) error) error {
+	s.start()
 	if u.Size > s.MaxUpload {
-		return file{}, ErrTooLarge
+		return ErrTooLarge
 	}
-	return s.write(u.Body, s.MaxUpload)
+	b, err := s.admit(ctx, u)
+	if err != nil {
+		return err
+	}
+	defer b.end()
+	f, err := s.write(b, s.MaxUpload)
+	if err != nil {
+		return err
+	}
+	ctx = context.WithoutCancel(ctx)
+	err = describe(ctx, store.MediaRow{
+		Hash: f.hash, Size: f.size, ContentType: cleanType(u.ContentType), Name: cleanName(u.Name), Uploader: u.User,
+	})
+	s.described(f)
+	if err != nil {
+		return errors.Join(err, s.removeUnused(ctx, f.hash))
+	}
+	return nil
 }
 
 // insert describes media of this server under a new name.
@@ -143,11 +170,17 @@ func (s *Service) insert(ctx context.Context, m store.MediaRow) (string, error) 
 	m.Origin, m.ID, m.CreatedAt = s.Server, rand.Text(), time.Now().UnixMilli()
 	m.UsedAt = m.CreatedAt
 	err := s.Store.Update(ctx, func(tx *store.Tx) error {
+		if err := s.withinQuota(tx, m); err != nil {
+			return err
+		}
 		if ok, err := tx.Media.Insert(m); err != nil || !ok {
 			return fmt.Errorf("describe new media: %w", errors.Join(err, errIf(!ok, ErrOverwrite)))
 		}
 		return nil
 	})
+	if err == nil && m.Cached {
+		s.grown(ctx, m.Size)
+	}
 	return m.ID, err
 }
 
@@ -190,16 +223,17 @@ func (s *Service) Fill(ctx context.Context, mediaID string, u Upload) error {
 	case m.CreatedAt <= time.Now().Add(-pendingLife).UnixMilli():
 		return fmt.Errorf("%w: its time is over", ErrNotFound)
 	}
-	f, err := s.receive(u)
-	if err != nil {
-		return err
-	}
-	m.Hash, m.Size, m.ContentType, m.Name = f.hash, f.size, cleanType(u.ContentType), cleanName(u.Name)
-	err = s.Store.Update(ctx, func(tx *store.Tx) error {
-		if ok, err := tx.Media.Fill(m); err != nil || !ok {
-			return errors.Join(err, errIf(!ok, ErrOverwrite))
-		}
-		return nil
+	err = s.receive(ctx, u, func(ctx context.Context, f store.MediaRow) error {
+		m.Hash, m.Size, m.ContentType, m.Name = f.Hash, f.Size, f.ContentType, f.Name
+		return s.Store.Update(ctx, func(tx *store.Tx) error {
+			if err := s.withinQuota(tx, m); err != nil {
+				return err
+			}
+			if ok, err := tx.Media.Fill(m); err != nil || !ok {
+				return errors.Join(err, errIf(!ok, ErrOverwrite))
+			}
+			return nil
+		})
 	})
 	if err == nil {
 		s.wake(mediaID)

@@ -158,6 +158,7 @@ func (s *Service) addImage(ctx context.Context, p *Preview, body io.Reader) erro
 	if err != nil {
 		return err
 	}
+	defer s.described(kept)
 	mediaID, err := s.insert(ctx, store.MediaRow{Hash: kept.hash, Size: kept.size, ContentType: f.contentType, Cached: true})
 	if err != nil {
 		return err

@@ -147,6 +147,7 @@ func (s *Service) draw(ctx context.Context, source string, size Size) (store.Thu
 		if err != nil {
 			return t, err
 		}
+		defer s.described(kept)
 		t.Hash, t.Size = kept.hash, kept.size
 	}
 	// Now that it is drawn, it is kept even if nobody waits for it any more.

@@ -37,19 +37,26 @@ type Thumbnail struct {
 // Media are the descriptions of media.
 type Media struct{ tx *Tx }
 
-// Insert adds a piece of media; false if there is one of that name.
+// Insert adds a piece of media, and counts it for who uploaded it; false if there is one of that name.
 func (s Media) Insert(m MediaRow) (bool, error) {
 	n, err := s.tx.exec(`INSERT INTO media (origin, media_id, hash, size, content_type, name, uploader, cached, created_at, used_at)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
 		string(m.Origin), m.ID, m.Hash, m.Size, m.ContentType, m.Name, string(m.Uploader), m.Cached, m.CreatedAt, m.UsedAt)
-	return n == 1, err
+	return n == 1, s.count(m, n, err)
 }
 
-// Fill describes what was uploaded for a name that was handed out; false if that has been done before.
+func (s Media) count(m MediaRow, rows int64, err error) error {
+	if err != nil || rows == 0 || m.Uploader == "" {
+		return err
+	}
+	return s.tx.Stored.add(m.Uploader, StoredMedia, int(m.Size))
+}
+
+// Fill describes what its uploader has uploaded for a name that was handed out, and counts it; false if that has been done before.
 func (s Media) Fill(m MediaRow) (bool, error) {
 	n, err := s.tx.exec(`UPDATE media SET hash = ?, size = ?, content_type = ?, name = ? WHERE origin = ? AND media_id = ? AND hash = ''`,
 		m.Hash, m.Size, m.ContentType, m.Name, string(m.Origin), m.ID)
-	return n == 1, err
+	return n == 1, s.count(m, n, err)
 }
 
 // Get finds a piece of media; false if it is not known.
@@ -71,6 +78,37 @@ func (s Media) CountPending(user id.UserID, after time.Time) (int, error) {
 func (s Media) SetUsed(origin id.ServerName, mediaID string, at time.Time) error {
 	_, err := s.tx.exec(`UPDATE media SET used_at = ? WHERE origin = ? AND media_id = ?`, at.UnixMilli(), string(origin), mediaID)
 	return err
+}
+
+// CachedBytes is how much is cached. It looks at all of it: use it in a View.
+func (s Media) CachedBytes() (int64, error) {
+	var n int64
+	_, err := s.tx.row([]any{&n}, `SELECT coalesce(SUM(size), 0) FROM media WHERE cached`)
+	return n, err
+}
+
+// Oldest lists what is cached and was not used for longest.
+func (s Media) Oldest(limit int) ([]MediaRow, error) {
+	var out []MediaRow
+	err := s.tx.query(func(rows *sql.Rows) error {
+		var m MediaRow
+		if err := rows.Scan(&m.Origin, &m.ID, &m.Hash, &m.Size); err != nil {
+			return err
+		}
+		out = append(out, m)
+		return nil
+	}, `SELECT origin, media_id, hash, size FROM media WHERE cached ORDER BY used_at, size LIMIT ?`, limit)
+	return out, err
+}
+
+// DeleteCached forgets pieces of media that are cached.
+func (s Media) DeleteCached(list []MediaRow) error {
+	for _, m := range list {
+		if _, err := s.tx.exec(`DELETE FROM media WHERE origin = ? AND media_id = ? AND cached`, string(m.Origin), m.ID); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Prune forgets what is cached and has not been used since a time, and uploads that did not come for names handed out
@@ -97,6 +135,20 @@ func (s Media) Orphans(limit int) ([]string, error) {
 		out = append(out, source)
 		return nil
 	}, `SELECT DISTINCT source FROM thumbnails WHERE `+withoutImage+` LIMIT ?`, limit)
+	return out, err
+}
+
+// ThumbnailsOf lists the files of the thumbnails of some images.
+func (s Media) ThumbnailsOf(sources []string) ([]string, error) {
+	var out []string
+	err := s.tx.query(func(rows *sql.Rows) error {
+		var hash string
+		if err := rows.Scan(&hash); err != nil {
+			return err
+		}
+		out = append(out, hash)
+		return nil
+	}, `SELECT hash FROM thumbnails WHERE source IN (?)`, bun.In(sources))
 	return out, err
 }
 

@@ -6,6 +6,7 @@ import "github.com/securecomm/securecomm/homeserver/id"
 const (
 	StoredAccountData = "account_data"
 	StoredKeyBackup   = "key_backup"
+	StoredMedia       = "media" // that the user has uploaded
 )
 
 // Stored is how many bytes are kept for each user, so that a quota costs no look at all that is kept.
