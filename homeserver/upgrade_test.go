@@ -169,7 +169,7 @@ func TestUpgradeManyBans(t *testing.T) {
 // TestUpgradesReadBoundedBytes: what an upgrade takes along while the room waits has a bound in bytes.
 func TestUpgradesReadBoundedBytes(t *testing.T) {
 	hstest.Each(t, func(t *testing.T, s *hstest.Server) {
-		const bans, fit = 160, 120 // of 60 KB each
+		const bans, fit = 60, 30 // of 60 KB each
 		alice := s.Register("alice")
 		room := alice.CreateRoom(content{"preset": "public_chat"})
 		reason := strings.Repeat("x", 60_000)

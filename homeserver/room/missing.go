@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 
 	"github.com/securecomm/securecomm/homeserver/event"
@@ -220,8 +221,8 @@ func (e *Engine) keepOutliers(ctx context.Context, room *store.Room, events []ev
 		known[ev.ID] = out
 		fresh = append(fresh, out)
 	}
-	for chunk := range slices.Chunk(fresh, 1000) {
-		err := e.Store.Update(ctx, func(tx *store.Tx) error { return insertOutliers(tx, room, chunk) })
+	for some := range portions(fresh) {
+		err := e.Store.Update(ctx, func(tx *store.Tx) error { return insertOutliers(tx, room, some) })
 		if err != nil {
 			return nil, fmt.Errorf("store outliers: %w", err)
 		}
@@ -231,6 +232,31 @@ func (e *Engine) keepOutliers(ctx context.Context, room *store.Room, events []ev
 	}
 	// Another process may have stored some of them first, under other numbers.
 	return e.knownAround(ctx, room, events)
+}
+
+// Limits of what is written of many events at a time, in events and in bytes: all others who write wait meanwhile.
+const (
+	writtenAtOnce = 1000
+	writtenSize   = 1 << 20
+)
+
+// portions cuts events into what is written at a time.
+func portions(events []*store.Event) iter.Seq[[]*store.Event] {
+	return func(yield func([]*store.Event) bool) {
+		from, size := 0, 0
+		for i, ev := range events {
+			if i > from && (i-from == writtenAtOnce || size+len(ev.JSON) > writtenSize) {
+				if !yield(events[from:i]) {
+					return
+				}
+				from, size = i, 0
+			}
+			size += len(ev.JSON)
+		}
+		if from < len(events) {
+			yield(events[from:])
+		}
+	}
 }
 
 // insertOutliers stores events without a place, redacted if a redaction waited for them.

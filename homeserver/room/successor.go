@@ -34,8 +34,9 @@ func isSetting(t event.StateKeyTuple) bool {
 const (
 	// maxTransferred is how many bans, and how many children of a space, are transferred.
 	maxTransferred = 1000
-	// maxTransferredSize bounds the bans that are looked at in bytes, and the children. They are read transferredAtOnce.
-	maxTransferredSize = 8 << 20
+	// maxTransferredSize bounds the bans that are looked at in bytes, and the children: while they are written, in one
+	// transaction, all others who write wait. They are read transferredAtOnce.
+	maxTransferredSize = 2 << 20
 	transferredAtOnce  = 50
 )
 
