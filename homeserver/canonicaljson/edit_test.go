@@ -40,3 +40,26 @@ func TestWithKeepsTheForm(t *testing.T) {
 		}
 	})
 }
+
+func TestMerge(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		keys := rapid.SliceOfN(rapid.String(), 0, 8)
+		a, b, want := []byte("{}"), []byte("{}"), []byte("{}")
+		for _, key := range keys.Draw(t, "a") {
+			a, want = With(a, key, []byte("1")), With(want, key, []byte("1"))
+		}
+		for _, key := range keys.Draw(t, "b") {
+			b = With(b, key, []byte("2"))
+			quoted := AppendString(nil, key)
+			if Get(a, string(quoted[1:len(quoted)-1])) != nil {
+				want = With(want, key, []byte("[1,2]"))
+			} else {
+				want = With(want, key, []byte("2"))
+			}
+		}
+		got := Merge(a, b, func(a, b []byte) []byte { return []byte("[" + string(a) + "," + string(b) + "]") })
+		if string(got) != string(want) {
+			t.Fatalf("merged %s and %s to %s, want %s", a, b, got, want)
+		}
+	})
+}

@@ -275,3 +275,21 @@ func TestThirdPartyInviteChecks(t *testing.T) {
 	b := room(versionOf(t, "12"), roomtest.Event{Type: event.TypeThirdPartyInvite, StateKey: roomtest.Key("t"), Sender: bob, Content: string(content)})
 	expect(t, eventauth.Authorize(b.Make(thirdParty(dave, string(signed))), b.State, b.Room.Create), "5.4.1.8")
 }
+
+// TestThirdPartyInviteSigners has many signers without a signature that counts: what is signed is not read anew for each.
+func TestThirdPartyInviteSigners(t *testing.T) {
+	signatures := map[string]map[string]string{}
+	for i := range 3000 {
+		signatures[fmt.Sprint("s", i)] = map[string]string{}
+	}
+	signed, err := json.Marshal(map[string]any{"mxid": dave, "token": "t", "signatures": signatures})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := room(versionOf(t, "12"), roomtest.Event{Type: event.TypeThirdPartyInvite, StateKey: roomtest.Key("t"), Sender: bob, Content: `{"public_keys":[]}`})
+	e := b.Make(thirdParty(dave, string(signed)))
+	made := testing.AllocsPerRun(2, func() { expect(t, eventauth.Authorize(e, b.State, b.Room.Create), "5.4.1.8") })
+	if made > 1000 {
+		t.Errorf("%v allocations were made for 3,000 signers", made)
+	}
+}

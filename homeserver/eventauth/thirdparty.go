@@ -3,6 +3,7 @@ package eventauth
 import (
 	"encoding/json"
 
+	"github.com/securecomm/securecomm/homeserver/canonicaljson"
 	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/sign"
@@ -37,7 +38,7 @@ func authorizeThirdParty(e *event.Event, state State, raw json.RawMessage) error
 	if promise.Sender != e.Sender {
 		return no("the third-party invite is another user's", 6)
 	}
-	if !signedByAny(invite["signed"], signed["signatures"], publicKeys(promise.Content)) {
+	if !signedByAny(invite["signed"], publicKeys(promise.Content)) {
 		return no("no signature is by a key of the third-party invite", 8)
 	}
 	return nil
@@ -70,19 +71,23 @@ func publicKeys(content json.RawMessage) []sign.PublicKey {
 	return keys
 }
 
-func signedByAny(signed, signatures json.RawMessage, keys []sign.PublicKey) bool {
-	var servers map[string]json.RawMessage
-	if json.Unmarshal(signatures, &servers) != nil {
+func signedByAny(signed json.RawMessage, keys []sign.PublicKey) bool {
+	canonical, err := canonicaljson.CanonicalizeLenient(signed)
+	if err != nil {
 		return false
 	}
-	checks := 0
-	for server := range servers {
-		for _, keyID := range sign.KeyIDs(signed, server) {
+	message, checks := sign.Message(canonical), 0
+	for _, signatures := range canonicaljson.Members(canonicaljson.Get(canonical, "signatures")) {
+		for name, value := range canonicaljson.Members(signatures) {
+			signature, ok := canonicaljson.String(value)
+			if keyID := id.KeyID(name); !ok || keyID.Algorithm() != "ed25519" || keyID.Name() == "" {
+				continue
+			}
 			for _, key := range keys {
 				if checks++; checks > maxThirdPartyChecks {
 					return false
 				}
-				if sign.VerifyJSON(signed, server, keyID, key) == nil {
+				if sign.Verify(key, message, signature) == nil {
 					return true
 				}
 			}

@@ -17,35 +17,36 @@ import (
 
 // Limits of what is accepted.
 const (
-	maxName           = 255       // bytes of a device ID, an algorithm or a key's name
-	maxIdentity       = 32 << 10  // bytes of a device's identity keys or of a cross-signing key
-	maxOneTimeKey     = 4 << 10   // bytes of a one-time or fallback key
-	maxOneTimeKeys    = 1000      // one-time keys of a device
-	maxFallbackKeys   = 16        // fallback keys of a device
-	maxClaimed        = 10_000    // claimed keys of a device that are remembered
-	maxRemoteDevices  = 200       // devices of a remote user that are taken
-	lookStep          = 500       // devices that are looked up at a time
-	claimStep         = 100       // devices of which one update claims keys
-	maxSignatures     = 500       // signed objects in one request
-	signatureStep     = 20        // of these, that one update takes; fewer if many servers hear of it
-	maxServers        = 1000      // other servers that one message is sent to
-	maxMessages       = 4000      // devices that one message is sent to: no more that are encrypted fit into a request
-	maxMessage        = 64 << 10  // bytes of the content of one message
-	maxDelivery       = 8 << 20   // bytes that one request puts into inboxes
-	maxInbox          = 20_000    // messages that wait for one device
-	maxInboxBytes     = 32 << 20  // bytes of these messages
-	pruneInboxesAfter = 64 << 20  // bytes that are delivered, if it is not time for it anyway
-	messageOverhead   = 2 << 10   // bytes that a message counts as then, beside its own
-	maxBackupKeys     = 1_000_000 // keys in a backup
-	maxBackupSize     = 256 << 20 // bytes of the keys in all backups of a user
-	maxBackupVersions = 10_000    // that a user may ever make
-	maxBackupsKept    = 100       // of these, that are not deleted
-	maxSessionData    = 64 << 10  // bytes of a key in a backup
-	backupStep        = 200       // keys that are written, read or deleted at a time
-	maxUserKeys       = 4 << 20   // bytes of the one-time and fallback keys of all devices of a user
-	maxUserIdentity   = 2 << 20   // bytes of the identity keys of all devices of a user; of a remote one they are taken up to that
-	maxAnswer         = 8 << 20   // bytes of the keys of all users in one answer
-	cacheStep         = 1 << 20   // bytes of lists that one update caches, unless it is a single one
+	maxName             = 255       // bytes of a device ID, an algorithm or a key's name
+	maxIdentity         = 32 << 10  // bytes of a device's identity keys or of a cross-signing key
+	maxObjectSignatures = 64        // signatures that identity keys or a cross-signing key come with
+	maxOneTimeKey       = 4 << 10   // bytes of a one-time or fallback key
+	maxOneTimeKeys      = 1000      // one-time keys of a device
+	maxFallbackKeys     = 16        // fallback keys of a device
+	maxClaimed          = 10_000    // claimed keys of a device that are remembered
+	maxRemoteDevices    = 200       // devices of a remote user that are taken
+	lookStep            = 500       // devices that are looked up at a time
+	claimStep           = 100       // devices of which one update claims keys
+	maxSignatures       = 500       // signed objects in one request
+	signatureStep       = 20        // of these, that one update takes; fewer if many servers hear of it
+	maxServers          = 1000      // other servers that one message is sent to
+	maxMessages         = 4000      // devices that one message is sent to: no more that are encrypted fit into a request
+	maxMessage          = 64 << 10  // bytes of the content of one message
+	maxDelivery         = 8 << 20   // bytes that one request puts into inboxes
+	maxInbox            = 20_000    // messages that wait for one device
+	maxInboxBytes       = 32 << 20  // bytes of these messages
+	pruneInboxesAfter   = 64 << 20  // bytes that are delivered, if it is not time for it anyway
+	messageOverhead     = 2 << 10   // bytes that a message counts as then, beside its own
+	maxBackupKeys       = 1_000_000 // keys in a backup
+	maxBackupSize       = 256 << 20 // bytes of the keys in all backups of a user
+	maxBackupVersions   = 10_000    // that a user may ever make
+	maxBackupsKept      = 100       // of these, that are not deleted
+	maxSessionData      = 64 << 10  // bytes of a key in a backup
+	backupStep          = 200       // keys that are written, read or deleted at a time
+	maxUserKeys         = 4 << 20   // bytes of the one-time and fallback keys of all devices of a user
+	maxUserIdentity     = 2 << 20   // bytes of the identity keys of all devices of a user; of a remote one they are taken up to that
+	maxAnswer           = 8 << 20   // bytes of the keys of all users in one answer
+	cacheStep           = 1 << 20   // bytes of lists that one update caches, unless it is a single one
 )
 
 // The refusals of this package.
@@ -149,7 +150,7 @@ func checkName(name, what string) error {
 	return nil
 }
 
-// canonicalObject brings an object that is to be stored into canonical form, without "unsigned".
+// canonicalObject brings an object that is to be stored, with not too many signatures, into canonical form without "unsigned".
 func canonicalObject(raw json.RawMessage, limit int, what string) ([]byte, error) {
 	if len(raw) > limit {
 		return nil, fmt.Errorf("%s: %w: at most %d bytes", what, ErrTooLarge, limit)
@@ -157,6 +158,17 @@ func canonicalObject(raw json.RawMessage, limit int, what string) ([]byte, error
 	canonical, err := canonicaljson.Canonicalize(raw)
 	if err != nil || canonical[0] != '{' {
 		return nil, fmt.Errorf("%s: %w: not an object of canonical JSON", what, ErrInvalid)
+	}
+	n := 0
+	for _, signatures := range canonicaljson.Members(canonicaljson.Get(canonical, "signatures")) {
+		of := 0
+		for range canonicaljson.Members(signatures) {
+			of++
+		}
+		n += max(1, of) // a signer without any counts, too
+	}
+	if n > maxObjectSignatures {
+		return nil, fmt.Errorf("%s: %w: at most %d signatures", what, ErrTooLarge, maxObjectSignatures)
 	}
 	return canonicaljson.Without(canonical, "unsigned"), nil
 }

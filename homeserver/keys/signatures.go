@@ -221,30 +221,18 @@ func member(obj []byte, name string) []byte {
 // signMaster adds the signatures of the user's devices to the own master key.
 func (u *signatureUpload) signMaster(object []byte) error {
 	there := u.own[master]
-	merged := there.JSON
-	for key := range canonicaljson.Members(member(canonicaljson.Get(object, "signatures"), string(u.user))) {
-		text, _ := canonicaljson.String(quoted(key))
-		name := id.KeyID(text)
-		keys, err := u.tx.DeviceKeys.Get(u.user, id.DeviceID(name.Name()))
-		if err != nil {
-			return err
-		}
-		public, _ := canonicaljson.String(member(canonicaljson.Get(keys, "keys"), text))
-		decoded, err := decodeKey(public)
-		if keys == nil || err != nil {
-			continue // not a device of this user, such as the master key itself
-		}
-		if sign.VerifyJSON(object, string(u.user), name, decoded) != nil {
-			return ErrInvalidSignature
-		}
-		if merged, err = merge(merged, object, u.user, text); err != nil {
-			return err
-		}
-	}
 	if !sameSigned(there.JSON, object) {
 		return fmt.Errorf("%w: what was signed is not what is published", ErrInvalidSignature)
 	}
-	if bytes.Equal(merged, there.JSON) {
+	mine, err := u.byDevices(object)
+	if err != nil || mine == nil {
+		return err
+	}
+	merged, _ := mergeSignatures(there.JSON, canonicaljson.With(object, "signatures", canonicaljson.With(nil, string(u.user), mine)))
+	switch {
+	case len(merged) > maxIdentity:
+		return fmt.Errorf("signatures: %w", ErrTooLarge)
+	case bytes.Equal(merged, there.JSON):
 		return nil
 	}
 	there.JSON = merged
@@ -253,6 +241,39 @@ func (u *signatureUpload) signMaster(object []byte) error {
 		return err
 	}
 	return u.s.signingKeysChanged(u.tx, u.user, u.who)
+}
+
+// byDevices are those signatures of an object that the user's devices made; nil if there are none. All of them must be valid.
+func (u *signatureUpload) byDevices(object []byte) ([]byte, error) {
+	all := member(canonicaljson.Get(object, "signatures"), string(u.user))
+	var devices []id.DeviceID
+	for key := range canonicaljson.Members(all) {
+		text, _ := canonicaljson.String(quoted(key))
+		devices = append(devices, id.DeviceID(id.KeyID(text).Name()))
+	}
+	known, err := u.tx.DeviceKeys.Named(u.user, devices)
+	if err != nil {
+		return nil, err
+	}
+	message := sign.Message(object)
+	var others []string
+	for key, value := range canonicaljson.Members(all) {
+		text, _ := canonicaljson.String(quoted(key))
+		public, _ := canonicaljson.String(member(canonicaljson.Get(known[id.DeviceID(id.KeyID(text).Name())], "keys"), text))
+		decoded, err := decodeKey(public)
+		if err != nil {
+			others = append(others, string(key)) // not a device of this user, such as the master key itself
+			continue
+		}
+		signature, _ := canonicaljson.String(value)
+		if sign.Verify(decoded, message, signature) != nil {
+			return nil, ErrInvalidSignature
+		}
+	}
+	if len(others) == len(devices) {
+		return nil, nil
+	}
+	return canonicaljson.Without(all, others...), nil
 }
 
 // signOther keeps the user-signing key's signature of another user's master key.

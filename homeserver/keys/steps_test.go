@@ -2,6 +2,7 @@ package keys_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"testing"
 
@@ -112,6 +113,91 @@ func TestSignaturesAreTakenInSteps(t *testing.T) {
 		there[bob] = map[string]json.RawMessage{"B": json.RawMessage(`{}`)}
 		_, err := f.UploadSignatures(f.Context(), alice, there)
 		f.wants(err, keys.ErrTooLarge)
+	})
+}
+
+// TestSignaturesOfAnObjectAreBounded: an object with more of them is refused before any update.
+func TestSignaturesOfAnObjectAreBounded(t *testing.T) {
+	each(t, func(f *fixture) {
+		i := newIdentity(f.T, alice)
+		f.must(f.UploadSigningKeys(f.Context(), alice, i.published(), false))
+		signedBy := func(signers, each int, object json.RawMessage) json.RawMessage {
+			var o map[string]any
+			f.must(json.Unmarshal(object, &o))
+			all := map[string]map[string]string{}
+			for s := range signers {
+				of := map[string]string{}
+				for k := range each {
+					of[fmt.Sprint("k", k)] = "x"
+				}
+				all[fmt.Sprint("s", s)] = of
+			}
+			o["signatures"] = all
+			return encode(o)
+		}
+		for _, c := range []struct{ signers, each, updates int }{{64, 1, 1}, {1, 64, 1}, {65, 0, 0}, {65, 1, 0}, {1, 65, 0}} {
+			var want error
+			if c.updates == 0 {
+				want = keys.ErrTooLarge
+			}
+			made := f.updates(func() {
+				_, err := f.Upload(f.Context(), alice, "A", keys.Upload{DeviceKeys: signedBy(c.signers, c.each, identity(alice, "A", "x"))})
+				if !errors.Is(err, want) {
+					f.Errorf("device keys: got %v, want %v", err, want)
+				}
+			})
+			if made != int64(c.updates) {
+				f.Errorf("%d updates were made for %v", made, c)
+			}
+			if want != nil {
+				f.wants(f.UploadSigningKeys(f.Context(), alice, keys.SigningKeys{Master: signedBy(c.signers, c.each, i.master.published("master"))}, true), want)
+				failures, err := f.UploadSignatures(f.Context(), alice, keys.Signatures{alice: {i.master.public: signedBy(c.signers, c.each, i.master.published("master"))}})
+				f.must(err)
+				f.wants(failures[alice][i.master.public], want)
+			}
+		}
+	})
+}
+
+// TestMasterKeySignedByManyDevices takes the signatures of all of them, leaves others', and has none among them that is bad.
+func TestMasterKeySignedByManyDevices(t *testing.T) {
+	each(t, func(f *fixture) {
+		i := newIdentity(f.T, alice)
+		f.must(f.UploadSigningKeys(f.Context(), alice, i.published(), false))
+		signed := i.master.sign(i.master.published("master"))
+		var devices []signer
+		for n := range 40 {
+			name := fmt.Sprintf("D%02d", n)
+			d := newSigner(f.T, alice, name)
+			f.addDevice(alice, id.DeviceID(name))
+			own := encode(map[string]any{"user_id": alice, "device_id": name, "algorithms": []string{}, "signatures": map[string]any{}, "keys": map[string]string{"ed25519:" + name: d.public}})
+			_, err := f.Upload(f.Context(), alice, id.DeviceID(name), keys.Upload{DeviceKeys: own})
+			f.must(err)
+			signed, devices = d.sign(signed), append(devices, d)
+		}
+		upload := func(object json.RawMessage) error {
+			failures, err := f.UploadSignatures(f.Context(), alice, keys.Signatures{alice: {i.master.public: object}})
+			f.must(err)
+			return failures[alice][i.master.public]
+		}
+		var wrong map[string]any
+		f.must(json.Unmarshal(signed, &wrong))
+		ofAlice := wrong["signatures"].(map[string]any)[string(alice)].(map[string]any)
+		ofAlice["ed25519:D07"] = ofAlice["ed25519:D08"]
+		f.wants(upload(encode(wrong)), keys.ErrInvalidSignature)
+		f.must(upload(signed))
+		var master struct {
+			Signatures map[id.UserID]map[id.KeyID]string
+		}
+		f.must(json.Unmarshal(f.query(bob, alice).MasterKeys[alice], &master))
+		for _, d := range devices {
+			if master.Signatures[alice][d.key.ID] == "" {
+				f.Errorf("the signature of %s is missing", d.key.ID)
+			}
+		}
+		if len(master.Signatures[alice]) != len(devices) {
+			f.Errorf("there are %d signatures", len(master.Signatures[alice]))
+		}
 	})
 }
 

@@ -30,7 +30,8 @@ type checkedUpload struct {
 }
 
 // Upload publishes keys of a device, all of them or none, and returns how many one-time keys there are now
-// by algorithm (Client-Server API, POST /keys/upload). What is there already is left as it is.
+// by algorithm (Client-Server API, POST /keys/upload). What is there already is left as it is. Identity keys come with at
+// most maxObjectSignatures signatures.
 func (s *Service) Upload(ctx context.Context, user id.UserID, device id.DeviceID, u Upload) (map[string]int, error) {
 	checked, err := u.check(user, device)
 	if err != nil {
@@ -236,19 +237,12 @@ func mergeSignatures(old, signed []byte) ([]byte, bool) {
 	if old == nil || !sameSigned(old, signed) {
 		return nil, false
 	}
-	all := canonicaljson.Get(old, "signatures")
-	for signer, signatures := range canonicaljson.Members(canonicaljson.Get(signed, "signatures")) {
-		of := canonicaljson.Get(all, string(signer))
-		name, _ := canonicaljson.String(quoted(signer))
-		for key, signature := range canonicaljson.Members(signatures) {
-			plain, _ := canonicaljson.String(quoted(key))
-			of = canonicaljson.With(of, plain, signature)
-		}
-		all = canonicaljson.With(all, name, of)
-	}
-	if all == nil {
+	before, now := canonicaljson.Get(old, "signatures"), canonicaljson.Get(signed, "signatures")
+	if before == nil && now == nil {
 		return signed, true
 	}
+	newer := func(_, now []byte) []byte { return now }
+	all := canonicaljson.Merge(before, now, func(before, now []byte) []byte { return canonicaljson.Merge(before, now, newer) })
 	return canonicaljson.With(signed, "signatures", all), true
 }
 

@@ -79,6 +79,24 @@ func (s DeviceKeys) ByUsers(users []id.UserID) ([]IdentityKeys, error) {
 	return out, nil
 }
 
+// Named reads the identity keys of some devices of a user. Who has none is missing.
+func (s DeviceKeys) Named(user id.UserID, devices []id.DeviceID) (map[id.DeviceID][]byte, error) {
+	out := make(map[id.DeviceID][]byte, len(devices))
+	for chunk := range slices.Chunk(devices, 500) {
+		err := s.tx.query(func(rows *sql.Rows) error {
+			var device id.DeviceID
+			var keys []byte
+			err := rows.Scan(&device, &keys)
+			out[device] = keys
+			return err
+		}, `SELECT device_id, keys FROM device_keys WHERE user_id = ? AND device_id IN (?)`, string(user), bun.In(chunk))
+		if err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
 // Set writes the identity keys of a device.
 func (s DeviceKeys) Set(k IdentityKeys) error {
 	_, err := s.tx.exec(`INSERT INTO device_keys (user_id, device_id, display_name, keys) VALUES (?, ?, ?, ?)
