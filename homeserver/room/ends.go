@@ -22,9 +22,8 @@ import (
 const (
 	// maxPrev is how many ends one of our events ties together.
 	maxPrev = 10
-	// maxNear is how many ends stand in the row of a room's head, and maxFurther how many besides.
-	maxNear    = 20
-	maxFurther = 50000
+	// maxNear is how many ends stand in the row of a room's head.
+	maxNear = 20
 	// maxStates is how many different states the further ends may have before they are resolved into one.
 	maxStates = 40
 	// maxTogether is how many steps it may take to resolve the states of all ends before those of the older ones are
@@ -34,11 +33,15 @@ const (
 	maxMerged = 8
 )
 
+// maxFurther is how many ends a room has besides those in the row of its head.
+var maxFurther = 50000
+
 // endChanges are what is to be written of the ends that the head has no place for.
 type endChanges struct {
 	fold   store.StateNID // speaks for all that there were; 0 if each speaks for itself
 	added  []store.Extremity
 	gone   []store.EventNID
+	stays  []store.EventNID
 	unused []store.StateNID // that perhaps no end needs any longer
 }
 
@@ -57,6 +60,11 @@ func (c *endChanges) write(tx *store.Tx, room store.RoomNID) error {
 	}
 	if err := tx.Rooms.AddEnds(room, c.added); err != nil {
 		return err
+	}
+	for _, nid := range c.stays {
+		if err := tx.Rooms.StayEnd(room, nid); err != nil {
+			return err
+		}
 	}
 	if err := tx.Rooms.DeleteEnds(room, c.gone); err != nil {
 		return err
@@ -282,11 +290,12 @@ func (d *draft) addTie(ctx context.Context, a *addition) error {
 	if err := d.stateFor(ctx, a, before); err != nil {
 		return err
 	}
-	return d.follow(ctx, a)
+	return d.follow(ctx, a, true)
 }
 
-// follow puts an event in the place of the ends that it names, and resolves the current state anew.
-func (d *draft) follow(ctx context.Context, a *addition) error {
+// follow puts an event in the place of the ends that it names, and resolves the current state anew. Of what ends say for
+// others too, an event of ours knows, which has tied them.
+func (d *draft) follow(ctx context.Context, a *addition, tied bool) error {
 	ev := a.ev
 	end := store.Extremity{NID: ev.NID, ID: ev.ID, Depth: ev.Depth, State: ev.StateBefore}
 	if ev.StateKey != nil {
@@ -298,7 +307,7 @@ func (d *draft) follow(ctx context.Context, a *addition) error {
 	}
 	named := func(x store.Extremity) bool { return slices.Contains(ev.PrevEvents, x.ID) }
 	near := slices.DeleteFunc(slices.Clone(d.head.Extremities), named)
-	d.leaveOut(named, len(ev.PrevEvents)-(len(d.head.Extremities)-len(near)))
+	d.leaveOut(func(x store.Extremity) bool { return (tied || !x.Stays) && named(x) }, len(ev.PrevEvents)-(len(d.head.Extremities)-len(near)))
 	d.head.Extremities = append(near, end)
 	if n := len(d.head.Extremities) - maxNear; n > 0 {
 		d.further = append(d.further, d.head.Extremities[:n]...)
@@ -377,16 +386,32 @@ func (d *draft) bound(ctx context.Context) error {
 		}
 	}
 	if len(d.further) > maxFurther {
-		// Of more ends than states, one has no state of its own: what it says another one goes on to say.
-		oldest := d.further[:maxStates+1]
-		for i, x := range oldest {
-			if slices.ContainsFunc(oldest[i+1:], func(o store.Extremity) bool { return stateOfEnd(o) == stateOfEnd(x) }) {
-				d.leaveOut(func(o store.Extremity) bool { return o.NID == x.NID }, 1)
-				break
-			}
-		}
+		d.dropOldest()
 	}
 	return nil
+}
+
+// dropOldest leaves out one of the oldest ends. Of more ends than states, one has no state of its own: another one goes on
+// to say what it says.
+func (d *draft) dropOldest() {
+	speaks := map[endState]store.Extremity{}
+	for _, x := range d.further[:maxStates+1] {
+		first, ok := speaks[stateOfEnd(x)]
+		if !ok {
+			speaks[stateOfEnd(x)] = x
+			continue
+		}
+		if x.Stays {
+			first, x = x, first
+		}
+		if i := slices.IndexFunc(d.further, func(o store.Extremity) bool { return o.NID == first.NID }); !first.Stays {
+			d.further = slices.Clone(d.further)
+			d.further[i].Stays = true
+			d.ends.stays = append(d.ends.stays, first.NID)
+		}
+		d.leaveOut(func(o store.Extremity) bool { return o.NID == x.NID }, 1)
+		return
+	}
 }
 
 // foldOlder lets one state speak for all ends but the newest, so that the resolutions to come are of few states.
@@ -415,7 +440,7 @@ func (d *draft) fold(ctx context.Context, m store.StateMap) error {
 		out := make([]store.Extremity, len(ends))
 		for i, x := range ends {
 			d.ends.left(x.State)
-			out[i] = store.Extremity{NID: x.NID, ID: x.ID, Depth: x.Depth, State: nid}
+			out[i] = store.Extremity{NID: x.NID, ID: x.ID, Depth: x.Depth, State: nid, Stays: x.Stays}
 		}
 		return out
 	}

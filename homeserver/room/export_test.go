@@ -5,6 +5,13 @@ import (
 	"github.com/securecomm/securecomm/homeserver/store"
 )
 
+// LimitFurther has rooms keep fewer ends than usual, until it is undone.
+func LimitFurther(n int) (undo func()) {
+	was := maxFurther
+	maxFurther = n
+	return func() { maxFurther = was }
+}
+
 // Walk is a walk that may look at less than usual; it tells how many events it looked at.
 func Walk(tx *store.Tx, room *store.Room, from []id.EventID, events, size int) (found []*store.Event, looked int, err error) {
 	w := newWalk(tx, room, nil, 0)

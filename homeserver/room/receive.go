@@ -445,7 +445,7 @@ func createID(room *store.Room) id.EventID {
 // merge makes an accepted event one of the ends of the room and resolves the current state anew.
 func (d *draft) merge(ctx context.Context, a *addition) error {
 	a.came, a.wake = true, d.local
-	if err := d.follow(ctx, a); err != nil {
+	if err := d.follow(ctx, a, false); err != nil {
 		return err
 	}
 	return d.handleRedactions(ctx, a)

@@ -384,7 +384,24 @@ func (e *Engine) enter(ctx context.Context, server id.ServerName, room *store.Ro
 	if err != nil {
 		return fmt.Errorf("%w: the room as described does not allow the join: %w", ErrForbidden, err)
 	}
-	return e.change(ctx, room.ID, func(d *draft) error { return d.enter(ctx, join, around, before, shown) })
+	// Where others of this server are in the room, what is known here of what the join follows is not for the other server to say.
+	var told []store.StateMap
+	if len(around.missing) > 0 {
+		told = []store.StateMap{before}
+	}
+	own, err := e.stateAfterAll(ctx, room, around.prev, told)
+	if err != nil {
+		return err
+	}
+	return e.change(ctx, room.ID, func(d *draft) error {
+		if around.known != nil && !around.known.Outlier() {
+			return nil
+		}
+		if len(d.local) > 0 {
+			return d.enterBeside(ctx, arrival{v: join, around: around, before: own}, shown)
+		}
+		return d.enter(ctx, join, around, before, shown)
+	})
 }
 
 // checkCreate checks that a room as another server describes it was made with the version that the server says it has.
@@ -404,15 +421,31 @@ func (e *Engine) checkCreate(ctx context.Context, room *store.Room, m store.Stat
 	})
 }
 
-// enter replaces what a draft's room is by a state and a join on top of it. If others of this server are in the room
-// already, the join is merged instead.
-func (d *draft) enter(ctx context.Context, join event.Verified, a around, before store.StateMap, shown *Profile) error {
-	if a.known != nil && !a.known.Outlier() {
-		return nil
-	}
-	nid, err := d.e.Store.NextNumber(ctx)
+// enterBeside takes in a join of a user of this server where others of it are in the room already, as it would any event.
+func (d *draft) enterBeside(ctx context.Context, a arrival, shown *Profile) error {
+	refused, softFailure, err := d.judge(ctx, a)
 	if err != nil {
 		return err
+	}
+	if err := cmp.Or(refused, softFailure); err != nil {
+		return fmt.Errorf("%w: the room does not allow the join: %w", ErrForbidden, err)
+	}
+	add, err := d.joining(ctx, a.v, a.around, shown)
+	if err != nil {
+		return err
+	}
+	if err := d.stateFor(ctx, add, a.before); err != nil {
+		return err
+	}
+	d.additions = append(d.additions, add)
+	return d.merge(ctx, add)
+}
+
+// joining is the addition of a join to a room.
+func (d *draft) joining(ctx context.Context, join event.Verified, a around, shown *Profile) (*addition, error) {
+	nid, err := d.e.Store.NextNumber(ctx)
+	if err != nil {
+		return nil, err
 	}
 	ev := &store.Event{Event: join.Event(), NID: store.EventNID(nid), Room: d.room.NID}
 	if a.known != nil {
@@ -420,13 +453,16 @@ func (d *draft) enter(ctx context.Context, join event.Verified, a around, before
 	}
 	add := &addition{ev: ev, verified: join, missing: a.missing, shown: shown}
 	add.keepRedacted(a.known)
-	if len(d.local) > 0 {
-		if err := d.stateFor(ctx, add, before); err != nil {
-			return err
-		}
-		d.additions = append(d.additions, add)
-		return d.merge(ctx, add)
+	return add, nil
+}
+
+// enter replaces what a draft's room is by a state and a join on top of it.
+func (d *draft) enter(ctx context.Context, join event.Verified, a around, before store.StateMap, shown *Profile) error {
+	add, err := d.joining(ctx, join, a, shown)
+	if err != nil {
+		return err
 	}
+	ev := add.ev
 	d.additions = append(d.additions, add)
 	sets, err := d.moveTo(ctx, before)
 	if err != nil {

@@ -31,6 +31,7 @@ type Extremity struct {
 	State StateNID // before the event, or resolved from it and other ends
 	Key   int64    // the piece of state that the event sets on top of State; 0: none
 	Old   bool     // in the row of the head State and Key are missing
+	Stays bool     // it speaks for others too, until an event of this server names it; only of further ends
 }
 
 // Head is where a room stands. Seq grows by one with every change. State is the current state, which all ends have a say in;
@@ -164,20 +165,20 @@ func (r Rooms) Ends(nid RoomNID) ([]Extremity, error) {
 	var out []Extremity
 	err := r.tx.query(func(rows *sql.Rows) error {
 		var x Extremity
-		if err := rows.Scan(&x.NID, &x.ID, &x.Depth, &x.State, &x.Key); err != nil {
+		if err := rows.Scan(&x.NID, &x.ID, &x.Depth, &x.State, &x.Key, &x.Stays); err != nil {
 			return err
 		}
 		out = append(out, x)
 		return nil
-	}, `SELECT event_nid, event_id, depth, state, state_key FROM further_ends WHERE room_nid = ? ORDER BY event_nid`, int64(nid))
+	}, `SELECT event_nid, event_id, depth, state, state_key, stays FROM further_ends WHERE room_nid = ? ORDER BY event_nid`, int64(nid))
 	return out, err
 }
 
 // AddEnds writes ends that the head has no place for.
 func (r Rooms) AddEnds(nid RoomNID, ends []Extremity) error {
 	for _, x := range ends {
-		_, err := r.tx.exec(`INSERT INTO further_ends (room_nid, event_nid, event_id, depth, state, state_key) VALUES (?, ?, ?, ?, ?, ?)`,
-			int64(nid), int64(x.NID), string(x.ID), x.Depth, int64(x.State), x.Key)
+		_, err := r.tx.exec(`INSERT INTO further_ends (room_nid, event_nid, event_id, depth, state, state_key, stays) VALUES (?, ?, ?, ?, ?, ?, ?)`,
+			int64(nid), int64(x.NID), string(x.ID), x.Depth, int64(x.State), x.Key, x.Stays)
 		if err != nil {
 			return err
 		}
@@ -197,6 +198,12 @@ func (r Rooms) DeleteEnds(nid RoomNID, ends []EventNID) error {
 		}
 	}
 	return nil
+}
+
+// StayEnd has an end stay, whoever names it, until it is deleted.
+func (r Rooms) StayEnd(nid RoomNID, end EventNID) error {
+	_, err := r.tx.exec(`UPDATE further_ends SET stays = TRUE WHERE room_nid = ? AND event_nid = ?`, int64(nid), int64(end))
+	return err
 }
 
 // FoldEnds lets one state speak for all that AddEnds wrote.
