@@ -203,7 +203,7 @@ func TestStrangersPushNothingOut(t *testing.T) {
 		if left[carol] != 5 || left[alice] != 5 || left["@eve:evil3"] != 10 || left["@eve:evil0"] > 2 || size > 32<<20 {
 			f.Errorf("left are %v, %d bytes", left, size)
 		}
-		for range 8 { // many small ones
+		for range 5 { // many small ones
 			put("@eve:evil4", 5001, 1)
 		}
 		f.must(f.Prune(f.Context()))

@@ -39,7 +39,7 @@ func TestLargeResolutionsHoldNobodyUp(t *testing.T) {
 		}
 		states := large.apart()
 		var wg sync.WaitGroup
-		outcomes := make([]store.StateMap, 40)
+		outcomes := make([]store.StateMap, 12)
 		for i := range outcomes {
 			wg.Go(func() {
 				err := db.View(ctx, func(tx *store.Tx) (err error) {
