@@ -184,9 +184,10 @@ func TestUnreadCountsLookAtBoundedBytes(t *testing.T) {
 // TestLargeStateIsNotHeld: an answer holds only some megabytes of state. The rest of it is read while it goes out, some at a
 // time, and all of it arrives, as far as the filter lets it through.
 func TestLargeStateIsNotHeld(t *testing.T) {
-	const n, large = 300, 60_000
+	const n, large, hold = 100, 60_000, 4 << 20
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w, ctx := newWorld(t, db), context.Background()
+		w.sync.HoldState(hold)
 		text := fmt.Sprintf(`{"x":%q}`, strings.Repeat("x", large))
 		first, last := w.create("alice", room.Creation{}), w.create("alice", room.Creation{})
 		next := w.client("alice", `{"room":{"timeline":{"limit":1}}}`)
@@ -201,7 +202,7 @@ func TestLargeStateIsNotHeld(t *testing.T) {
 		w.say(first, "alice", "last")
 		w.say(last, "alice", "last")
 		for name, c := range map[string]*client{
-			"next": next, "first": w.client("alice", ""), "limited": w.client("alice", fmt.Sprintf(`{"room":{"state":{"limit":%d}}}`, n-100)),
+			"next": next, "first": w.client("alice", ""), "limited": w.client("alice", fmt.Sprintf(`{"room":{"state":{"limit":%d}}}`, n-30)),
 		} {
 			got, err := w.sync.Sync(ctx, c.r)
 			w.must(err)
@@ -215,13 +216,13 @@ func TestLargeStateIsNotHeld(t *testing.T) {
 				return nil
 			}))
 			got.Close()
-			if len(got.Body) > 16<<20+3<<20+2<<20 || largest > 4<<20 || got.Whole() {
+			if len(got.Body) > hold+3<<20+2<<20 || largest > 4<<20 || got.Whole() {
 				t.Errorf("%s: %d bytes are held, and then up to %d", name, len(got.Body), largest)
 			}
 			var a answer
 			w.must(json.Unmarshal(out.Bytes(), &a))
 			for r, j := range a.Rooms.Join {
-				if told := len(j.State.Events); name == "limited" && told != n-100 || name != "limited" && told < n-20 {
+				if told := len(j.State.Events); name == "limited" && told != n-30 || name != "limited" && told < n-20 {
 					t.Errorf("%s: %d of %d events of the state are told of %s", name, told, n, r)
 				}
 			}
