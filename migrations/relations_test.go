@@ -41,10 +41,12 @@ func TestRelationsGetTheirPlaces(t *testing.T) {
 		must(migrations.ApplyUpTo(ctx, db, 23))
 		for _, statement := range []string{
 			`INSERT INTO events (nid, event_id, room_nid, position, state_before, status, redacted_by, json) VALUES
-				(1, '$1', 9, 11, 0, 0, 0, ''), (2, '$2', 9, -12, 0, 0, 0, ''), (3, '$3', 9, 13, 0, 4, 0, ''), (4, '$4', 9, NULL, 0, 0, 0, '')`,
+				(1, '$1', 9, 11, 0, 0, 0, ''), (2, '$2', 9, -12, 0, 0, 0, ''), (3, '$3', 9, 13, 0, 4, 0, ''), (4, '$4', 9, NULL, 0, 0, 0, ''),
+				(5, '$5', 9, 15, 0, 0, 0, '')`,
 			`INSERT INTO relations (event_nid, room_nid, parent, rel_type, type, sender, key) VALUES
 				(1, 9, '$p', 'm.annotation', 'm.reaction', '@a', '+'), (2, 9, '$p', 'm.thread', 'm.room.message', '@b', '+'),
-				(3, 9, '$p', 'm.thread', 'm.room.message', '@b', ''), (4, 9, '$p', 'm.thread', 'm.room.message', '@a', '')`,
+				(3, 9, '$p', 'm.thread', 'm.room.message', '@b', ''), (4, 9, '$p', 'm.thread', 'm.room.message', '@a', ''),
+				(5, 9, '$p', 'm.thread', 'm.room.message', '@b', '')`,
 		} {
 			_, err := db.ExecContext(ctx, statement)
 			must(err)
@@ -53,9 +55,15 @@ func TestRelationsGetTheirPlaces(t *testing.T) {
 		var got []string
 		must(db.NewRaw(`SELECT event_nid || ' ' || room_nid || ' ' || coalesce(position, 0) || ' ' || parent || ' ' || rel_type || ' ' || type || ' ' || sender || ' ' || key
 			FROM relations ORDER BY event_nid`).Scan(ctx, &got))
-		want := "1 9 11 $p m.annotation m.reaction @a +; 2 9 -12 $p m.thread m.room.message @b ; 3 9 0 $p m.thread m.room.message @b ; 4 9 0 $p m.thread m.room.message @a "
+		want := "1 9 11 $p m.annotation m.reaction @a +; 2 9 -12 $p m.thread m.room.message @b ; 3 9 0 $p m.thread m.room.message @b ; 4 9 0 $p m.thread m.room.message @a ; 5 9 15 $p m.thread m.room.message @b "
 		if s := strings.Join(got, "; "); s != want {
 			t.Errorf("relations are\n%s\nnot\n%s", s, want)
+		}
+		got = nil
+		must(db.NewRaw(`SELECT room_nid || ' ' || parent || ' ' || rel_type || ' ' || count || ' ' || last FROM relation_groups
+			UNION ALL SELECT room_nid || ' ' || root || ' ' || sender || ' ' || count FROM thread_senders`).Scan(ctx, &got))
+		if want, s := "9 $p m.thread 2 15; 9 $p @b 2", strings.Join(got, "; "); s != want {
+			t.Errorf("sums are\n%s\nnot\n%s", s, want)
 		}
 	})
 }

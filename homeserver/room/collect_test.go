@@ -363,7 +363,7 @@ func TestForgottenRoomGoes(t *testing.T) {
 		kept, roomID := joinedThere(t, one, two), joinedThere(t, one, two)
 		keptEvents, keptStates := len(timeline(t, db, kept)), len(statesOf(t, db, kept))
 		nid := leaveForGood(t, one, roomID, false)
-		for _, table := range []string{"events", "state_snapshots", "memberships", "membership_log", "relations", "receipts", "missing_events", "pending_redactions"} {
+		for _, table := range []string{"events", "state_snapshots", "memberships", "membership_log", "relations", "relation_groups", "thread_senders", "receipts", "missing_events", "pending_redactions"} {
 			if rowsOf(t, address, nid)[table] == 0 {
 				t.Errorf("the test has nothing in %s", table)
 			}

@@ -13,6 +13,7 @@ import (
 	"github.com/securecomm/securecomm/homeserver/room"
 	"github.com/securecomm/securecomm/homeserver/store"
 	"github.com/securecomm/securecomm/homeserver/store/storetest"
+	"github.com/securecomm/securecomm/homeserver/stream"
 )
 
 // TestRelationsStandWhereTheirEventsDo relates to an event in a room's past and at its end, by what is redacted before it
@@ -37,6 +38,7 @@ func TestRelationsStandWhereTheirEventsDo(t *testing.T) {
 		check := func(when string, atLeast int) {
 			t.Helper()
 			var shown, related []string
+			var last stream.Position
 			err := db.View(ctx, func(tx *store.Tx) error {
 				r, err := tx.Rooms.ByID(roomID)
 				if err != nil {
@@ -54,6 +56,14 @@ func TestRelationsStandWhereTheirEventsDo(t *testing.T) {
 				list, err := tx.Relations.Children(r.NID, root.ID, "m.thread", "", math.MinInt64, math.MaxInt64, math.MaxInt32, false)
 				for _, c := range list {
 					related = append(related, fmt.Sprint(c.Event, " ", c.Position))
+					last = c.Position
+				}
+				if err != nil {
+					return err
+				}
+				groups, err := tx.Relations.Groups(r.NID, []id.EventID{root.ID})
+				if want := (store.RelationGroup{Parent: root.ID, RelType: "m.thread", Count: int64(len(list)), Last: last}); len(groups) != 1 || groups[0] != want {
+					t.Errorf("%s: summed up it is %v, not %v", when, groups, want)
 				}
 				return err
 			})

@@ -33,10 +33,13 @@ func (s Relations) Insert(room RoomNID, r Relation) error {
 	if r.Position != 0 {
 		position = int64(r.Position)
 	}
-	_, err := s.tx.exec(`INSERT INTO relations (event_nid, room_nid, position, parent, rel_type, type, sender, key) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+	n, err := s.tx.exec(`INSERT INTO relations (event_nid, room_nid, position, parent, rel_type, type, sender, key) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 		ON CONFLICT (event_nid) DO UPDATE SET position = excluded.position WHERE relations.position IS NULL`,
 		int64(r.Event), int64(room), position, string(r.Parent), r.RelType, r.Type, string(r.Sender), r.Key)
-	return err
+	if err != nil || n == 0 || r.Position == 0 {
+		return err
+	}
+	return s.count(room, r)
 }
 
 // bySender are the relations of one sender to an event, of one kind: sender, room, parent, relation type, type and key.
@@ -78,8 +81,14 @@ func (s Relations) Of(room RoomNID, ids []id.EventID) (map[id.EventID]Relation, 
 
 // Delete removes the relation of an event that was redacted.
 func (s Relations) Delete(e EventNID) error {
-	_, err := s.tx.exec(`DELETE FROM relations WHERE event_nid = ?`, int64(e))
-	return err
+	var room RoomNID
+	r := Relation{Event: e}
+	found, err := s.tx.row([]any{&room, &r.Parent, &r.RelType, &r.Sender, &r.Position},
+		`DELETE FROM relations WHERE event_nid = ? RETURNING room_nid, parent, rel_type, sender, coalesce(position, 0)`, int64(e))
+	if err != nil || !found || r.Position == 0 {
+		return err
+	}
+	return s.discount(room, r)
 }
 
 // relatedTo are the relations to an event, of one relation type and event type if these are not empty: a type alone is

@@ -76,7 +76,9 @@ func statistics(t *testing.T, address string) (analyze func()) {
 		}
 	}
 	if driver == "pgx" {
-		run(`ALTER TABLE relations SET (autovacuum_enabled = off)`)
+		for _, table := range []string{"relations", "relation_groups", "thread_senders"} {
+			run(`ALTER TABLE ` + table + ` SET (autovacuum_enabled = off)`)
+		}
 	}
 	return func() { run(`ANALYZE`) }
 }
@@ -89,7 +91,7 @@ func bounded(plan store.Plan, index string, most int) string {
 	if !strings.Contains(all, index) {
 		return "not by " + index
 	}
-	for _, bad := range []string{"SCAN relations", "TEMP B-TREE", "Seq Scan on relations", "Bitmap", "Rows Removed"} {
+	for _, bad := range []string{"SCAN relation", "SCAN thread_senders", "TEMP B-TREE", "Seq Scan on relation", "Seq Scan on thread_senders", "Bitmap", "Rows Removed by Filter"} {
 		if strings.Contains(all, bad) {
 			return bad
 		}
@@ -139,13 +141,41 @@ func TestRelationPlans(t *testing.T) {
 		}
 	}
 	newest := func(tx *store.Tx) error {
-		var groups []store.RelationGroup
+		var like []store.Relation
 		for _, p := range []id.EventID{"$few", parent, "$less"} {
-			groups = append(groups, store.RelationGroup{Parent: p, RelType: "m.replace", Type: "m.room.message", Sender: "@author:one.test"})
+			like = append(like, store.Relation{Parent: p, RelType: "m.replace", Type: "m.room.message", Sender: "@author:one.test"})
 		}
-		got, err := tx.Relations.Newest(room, groups, 2)
+		got, err := tx.Relations.Newest(room, like, 2)
 		if err == nil && len(got) != 6 {
 			err = fmt.Errorf("%d newest", len(got))
+		}
+		return err
+	}
+	groups := func(tx *store.Tx) error {
+		got, err := tx.Relations.Groups(room, []id.EventID{parent})
+		if err == nil && len(got) != 3 {
+			err = fmt.Errorf("groups %v", got)
+		}
+		return err
+	}
+	threads := func(tx *store.Tx) error {
+		got, err := tx.Relations.Threads(room, to, 2)
+		if err == nil && len(got) != 2 {
+			err = fmt.Errorf("threads %v", got)
+		}
+		return err
+	}
+	answered := func(tx *store.Tx) error {
+		got, err := tx.Relations.Answered(room, []id.EventID{parent, "$few"}, []id.UserID{"@1:one.test", "@nobody:one.test"})
+		if err == nil && len(got) != 2 {
+			err = fmt.Errorf("answered %v", got)
+		}
+		return err
+	}
+	lastAnswers := func(tx *store.Tx) error {
+		got, err := tx.Relations.LastAnswers(room, []id.EventID{parent, "$few"}, 2)
+		if err == nil && (len(got) != 4 || got[0].Parent != parent) {
+			err = fmt.Errorf("the last answers are %v", got)
 		}
 		return err
 	}
@@ -166,6 +196,10 @@ func TestRelationPlans(t *testing.T) {
 		"of many":          {"relations_any", limit, of("", "")},
 		"one way of many":  {"relations_way", limit, of("m.annotation", "")},
 		"one type of many": {"relations_type", limit, of("m.annotation", "m.reaction")},
+		"groups":           {"relation_groups_", 3, groups},
+		"threads":          {"relation_groups_threads", 2, threads},
+		"answered":         {"thread_senders_", 4, answered},
+		"last answers":     {"relations_way", 4, lastAnswers},
 	}
 	storetest.EachURL(t, func(t *testing.T, address string) {
 		db := storetest.Open(t, address)

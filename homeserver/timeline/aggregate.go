@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/securecomm/securecomm/homeserver/canonicaljson"
@@ -21,6 +22,13 @@ const (
 	maxReferences     = 1000
 	maxReferencesSize = 4 << 20
 	referencesAtOnce  = 50
+	// maxIgnored bounds whose answers in threads are left out of account, maxIgnoredAnswers these users by the threads of an
+	// answer. maxLastAnswers bounds the newest answers that are looked at for one by somebody else, in all threads together,
+	// or leastLastAnswers of each.
+	maxIgnored        = 2000
+	maxIgnoredAnswers = 20_000
+	maxLastAnswers    = 2000
+	leastLastAnswers  = 5
 	// maxEdits is how many edits of one event, the newest that came, are looked at for the one that counts.
 	maxEdits = 10
 	// maxEditsSize bounds the edits that are looked at for an answer, in bytes; they are read editsAtOnce.
@@ -120,17 +128,12 @@ func Bundle(tx *store.Tx, name id.RoomID, room store.RoomNID, r Reader, budget *
 	return out, nil
 }
 
-// sumUp brings together what several users did to each event.
+// sumUp brings together what was done to each event.
 func (v *View) sumUp(groups []store.RelationGroup, parents map[id.EventID]*store.Event) (map[id.EventID]*summary, error) {
 	sums := map[id.EventID]*summary{}
-	var referred []id.EventID
-	var edited []store.RelationGroup
+	var referred, threads []id.EventID
+	var edited []store.Relation
 	for _, g := range groups {
-		if ignored, err := v.ignores(g.Sender); err != nil {
-			return nil, err
-		} else if ignored {
-			continue
-		}
 		s, parent := sums[g.Parent], parents[g.Parent]
 		if s == nil {
 			s = &summary{}
@@ -138,23 +141,72 @@ func (v *View) sumUp(groups []store.RelationGroup, parents map[id.EventID]*store
 		}
 		switch g.RelType {
 		case "m.replace":
-			if g.Sender == parent.Sender && g.Type == parent.Type && editable(parent) {
-				edited = append(edited, g)
+			if ignored, err := v.ignores(parent.Sender); err != nil {
+				return nil, err
+			} else if !ignored && editable(parent) {
+				edited = append(edited, store.Relation{Parent: g.Parent, RelType: g.RelType, Type: parent.Type, Sender: parent.Sender})
 			}
 		case "m.thread":
-			if s.threadCount == 0 || g.Last > s.threadLast {
-				s.threadLast = g.Last
-			}
-			s.threadCount += g.Count
-			s.participated = s.participated || g.Sender == v.reader.User || parent.Sender == v.reader.User
+			s.threadCount, s.threadLast, s.participated = g.Count, g.Last, parent.Sender == v.reader.User
+			threads = append(threads, g.Parent)
 		case "m.reference":
 			referred = append(referred, g.Parent)
 		}
+	}
+	if err := v.addThreads(sums, threads); err != nil {
+		return nil, err
 	}
 	if err := v.addEdits(sums, edited); err != nil {
 		return nil, err
 	}
 	return sums, v.addReferences(sums, referred)
+}
+
+// addThreads finds in which threads the reader took part, and leaves the answers of users that the reader ignores out of
+// account. Of a thread whose newest answers that are looked at are all by these nothing is told.
+func (v *View) addThreads(sums map[id.EventID]*summary, roots []id.EventID) error {
+	if len(roots) == 0 {
+		return nil
+	}
+	if _, err := v.ignores(v.reader.User); err != nil { // and knows whom
+		return err
+	}
+	users := slices.Sorted(maps.Keys(v.ignored))
+	users = slices.DeleteFunc(users, func(u id.UserID) bool { return u == v.reader.User })
+	users = append(users[:min(len(users), maxIgnored, maxIgnoredAnswers/len(roots))], v.reader.User)
+	answered, err := v.tx.Relations.Answered(v.room.NID, roots, users)
+	if err != nil {
+		return err
+	}
+	without := map[id.EventID]bool{}
+	for _, a := range answered {
+		s := sums[a.Root]
+		if a.Sender == v.reader.User {
+			s.participated = true
+			continue
+		}
+		s.threadCount -= a.Count
+		without[a.Root] = true
+	}
+	if len(without) == 0 {
+		return nil
+	}
+	last, err := v.tx.Relations.LastAnswers(v.room.NID, slices.Sorted(maps.Keys(without)), max(maxLastAnswers/len(without), leastLastAnswers))
+	if err != nil {
+		return err
+	}
+	found := map[id.EventID]bool{}
+	for _, r := range last {
+		if !found[r.Parent] && (r.Sender == v.reader.User || !v.ignored[r.Sender]) {
+			found[r.Parent], sums[r.Parent].threadLast = true, r.Position
+		}
+	}
+	for root := range without {
+		if !found[root] {
+			sums[root].threadCount = 0
+		}
+	}
+	return nil
 }
 
 // editable says whether an event can be replaced by others: only who wrote it may do so, and not by one of another type
@@ -174,7 +226,7 @@ func replaces(ev *store.Event) bool {
 
 // addEdits finds the most recent valid edit of events: by origin_server_ts, then by the ID. Of an event whose edits are not
 // all looked at, since the answer's budget is spent, none is taken.
-func (v *View) addEdits(sums map[id.EventID]*summary, edited []store.RelationGroup) error {
+func (v *View) addEdits(sums map[id.EventID]*summary, edited []store.Relation) error {
 	edits, err := v.tx.Relations.Newest(v.room.NID, edited, maxEdits)
 	if err != nil {
 		return err
@@ -229,8 +281,7 @@ func (v *View) addReferences(sums map[id.EventID]*summary, referred []id.EventID
 	if v.budget.references >= maxReferencesSize {
 		return nil
 	}
-	slices.Sort(referred) // a parent stands there once for each sender
-	references, err := v.tx.Relations.ChildrenOf(v.room.NID, slices.Compact(referred), "m.reference", "", maxReferences)
+	references, err := v.tx.Relations.ChildrenOf(v.room.NID, referred, "m.reference", "", maxReferences)
 	if err != nil {
 		return err
 	}

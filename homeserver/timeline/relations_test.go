@@ -108,6 +108,35 @@ func TestAggregations(t *testing.T) {
 	})
 }
 
+// TestThreadsWithoutThoseIgnored has the last answers of a thread, or all, be by users that a reader ignores, herself among
+// them.
+func TestThreadsWithoutThoseIgnored(t *testing.T) {
+	each(t, func(w *world) {
+		roomID := w.create("shared")
+		for _, who := range []string{"bob", "carol", "dora"} {
+			w.member(roomID, who, who, "join")
+		}
+		root, other := w.say(roomID, "alice", "root"), w.say(roomID, "alice", "other")
+		answers := map[string]id.EventID{}
+		for _, who := range []string{"bob", "carol", "bob", "dora", "carol", "bob", "bob"} {
+			answers[who] = w.relate(roomID, who, "m.thread", root)
+		}
+		w.relate(roomID, "bob", "m.thread", other)
+		thread := func(who string, ev id.EventID) string {
+			m, _ := w.bundled(roomID, who, ev)["m.thread"].(map[string]any)
+			last, _ := m["latest_event"].(map[string]any)
+			return fmt.Sprint(m["count"], last["event_id"], m["current_user_participated"])
+		}
+		w.equal("to alice", thread("alice", root), fmt.Sprint(7, answers["bob"], true))
+		w.ignore("dora", "bob", "dora", "nobody")
+		w.equal("without bob", thread("dora", root), fmt.Sprint(3, answers["carol"], true))
+		w.equal("with bob alone", thread("dora", other), fmt.Sprint(nil, nil, nil))
+		w.ignore("carol", "bob", "dora")
+		w.equal("with carol alone", thread("carol", root), fmt.Sprint(2, answers["carol"], true))
+		w.equal("to bob", thread("bob", root), fmt.Sprint(7, answers["bob"], true))
+	})
+}
+
 // bundled is what is bundled with an event for a reader.
 func (w *world) bundled(roomID id.RoomID, who string, ev id.EventID) map[string]any {
 	w.Helper()
@@ -186,10 +215,14 @@ func TestRedactedRootsKeepThreads(t *testing.T) {
 	})
 }
 
-func (w *world) ignore(who, whom string) {
+func (w *world) ignore(who string, whom ...string) {
 	w.Helper()
+	users := map[id.UserID]struct{}{}
+	for _, name := range whom {
+		users[user(name)] = struct{}{}
+	}
 	w.must(w.Store.Update(context.Background(), func(tx *store.Tx) error {
-		tx.AccountData.Set(user(who), "", "m.ignored_user_list", content(map[string]any{"ignored_users": map[string]any{string(user(whom)): map[string]any{}}}))
+		tx.AccountData.Set(user(who), "", "m.ignored_user_list", content(map[string]any{"ignored_users": users}))
 		return nil
 	}))
 }

@@ -156,11 +156,9 @@ func (v *View) participated(roots []*store.Event) (map[id.EventID]bool, error) {
 		ids[i] = ev.ID
 		out[ev.ID] = ev.Sender == v.reader.User
 	}
-	groups, err := v.tx.Relations.Groups(v.room.NID, ids)
-	for _, g := range groups {
-		if g.RelType == "m.thread" && g.Sender == v.reader.User {
-			out[g.Parent] = true
-		}
+	answered, err := v.tx.Relations.Answered(v.room.NID, ids, []id.UserID{v.reader.User})
+	for _, a := range answered {
+		out[a.Root] = true
 	}
 	return out, err
 }
