@@ -41,7 +41,11 @@ func Check(ctx context.Context, c *config.Config) (soon []string, err error) {
 		}
 		note("the signing key", err)
 		if err == nil {
-			note("database.url", checkDatabase(ctx, c, is))
+			owner, known, err := checkDatabase(ctx, c)
+			note("database.url", err)
+			if err == nil {
+				note("the database and the signing key", is.refuse(owner, known))
+			}
 		}
 	}
 	return soon, errors.Join(errs...)
@@ -76,18 +80,15 @@ func checkFolder(path string) error {
 }
 
 // checkDatabase says what keeps the server from its database.
-func checkDatabase(ctx context.Context, c *config.Config, is identity) error {
+func checkDatabase(ctx context.Context, c *config.Config) (owner, known string, err error) {
 	path, embedded := strings.CutPrefix(c.DatabaseURL(), "sqlite://")
 	if embedded {
 		if err := checkPath(c, path); err != nil {
-			return err
+			return "", "", err
 		}
 	}
 	facts, err := store.Check(ctx, path, nameFact, keyFact)
-	if err != nil {
-		return err
-	}
-	return is.refuse(facts[nameFact], facts[keyFact])
+	return facts[nameFact], facts[keyFact], err
 }
 
 // checkPath says what keeps an embedded database from being opened or made.

@@ -50,8 +50,12 @@ func (s *Server) reasons() []string {
 		return p.reasons
 	}
 	p.reasons = nil
-	if !s.Store.Owned.Load() {
-		p.reasons = append(p.reasons, "another process may be using the database")
+	switch {
+	case s.Store.Owned.Load():
+	case s.Store.Taken.Load():
+		p.reasons = append(p.reasons, "another process uses the database")
+	default:
+		p.reasons = append(p.reasons, "the lock on the database is lost, and not there again yet")
 	}
 	inTime(s.checkDamage)
 	if s.Store.Damaged() {

@@ -42,9 +42,39 @@ func Any(dir string) (bool, error) {
 // already, so that sweep sees that it was wanted just now. Without an error, call described once the file is described.
 func (s *Service) write(r io.Reader, limit int64) (file, error) {
 	f, err := s.writeFile(r, limit)
-	err = store.Disk(err)
-	s.Store.Note("writing media files", err)
+	if err = store.Disk(err); err != nil || s.enough(s.KeepFree+limit) == nil { // what still fits does not end the fault for others
+		s.Store.Note("writing media files", err)
+	}
 	return f, err
+}
+
+// enough says whether so many bytes of the disk are left.
+func (s *Service) enough(least int64) error {
+	left, err := space(s.Dir)
+	if err != nil {
+		return fmt.Errorf("look how much room is left: %w", err)
+	}
+	if left < least {
+		return fmt.Errorf("%w: %d bytes are left, and media leaves %d for the rest", syscall.ENOSPC, left, s.KeepFree)
+	}
+	return nil
+}
+
+// lookEvery is after how many bytes of a file it is looked again how much room is left: others arrive beside it.
+const lookEvery = 1 << 20
+
+// spare refuses to write on once the disk is nearly full.
+type spare struct {
+	s       *Service
+	written int
+}
+
+func (r *spare) Write(b []byte) (int, error) {
+	before := r.written / lookEvery
+	if r.written += len(b); r.written/lookEvery == before {
+		return len(b), nil
+	}
+	return len(b), r.s.enough(r.s.KeepFree)
 }
 
 func (s *Service) writeFile(r io.Reader, limit int64) (file, error) {
@@ -52,11 +82,8 @@ func (s *Service) writeFile(r io.Reader, limit int64) (file, error) {
 	if err := os.MkdirAll(tmp, dirMode); err != nil {
 		return file{}, fmt.Errorf("make the media folder: %w", err)
 	}
-	switch left, err := space(tmp); {
-	case err != nil:
-		return file{}, fmt.Errorf("look how much room is left: %w", err)
-	case left < s.KeepFree:
-		return file{}, fmt.Errorf("%w: %d bytes are left, and media leaves %d for the rest", syscall.ENOSPC, left, s.KeepFree)
+	if err := s.enough(s.KeepFree); err != nil {
+		return file{}, err
 	}
 	f, err := os.CreateTemp(tmp, "upload-") // of mode 0600
 	if err != nil {
@@ -67,7 +94,7 @@ func (s *Service) writeFile(r io.Reader, limit int64) (file, error) {
 		_ = os.Remove(f.Name()) // it is gone if all went well
 	}()
 	hash := sha256.New()
-	size, err := io.CopyBuffer(io.MultiWriter(f, hash), io.LimitReader(r, limit+1), make([]byte, copyBuffer))
+	size, err := io.CopyBuffer(io.MultiWriter(f, hash, &spare{s: s}), io.LimitReader(r, limit+1), make([]byte, copyBuffer))
 	if err != nil {
 		return file{}, fmt.Errorf("receive media: %w", err)
 	}

@@ -159,6 +159,20 @@ func TestNearlyFullDisksTakeNothing(t *testing.T) {
 	}
 	s.KeepFree = 1
 	save(t, s, upload("x"))
+	s.MaxUpload = 50 << 20
+	late := upload("")
+	late.Body = io.MultiReader(strings.NewReader(strings.Repeat("x", 3<<20)), filling{s}, strings.NewReader(strings.Repeat("x", 3<<20)))
+	if _, err := s.Save(context.Background(), late); !errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("taken to the end on a disk that others filled meanwhile: %v", err)
+	}
+}
+
+// filling is read as nothing, and leaves no room on the disk from then on.
+type filling struct{ s *media.Service }
+
+func (f filling) Read([]byte) (int, error) {
+	f.s.KeepFree = math.MaxInt64 / 2
+	return 0, io.EOF
 }
 
 func TestUploadLater(t *testing.T) {

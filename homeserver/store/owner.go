@@ -105,8 +105,10 @@ func (db *DB) keepOwner() {
 				db.disown()
 				db.log.Error("the lock on the database is lost: nothing is served until it is there again", "err", err)
 			}
-		} else if db.lockOwner(ctx) == nil {
-			if db.stale() {
+		} else {
+			err := db.lockOwner(ctx)
+			db.Taken.Store(errors.Is(err, ErrOwned))
+			if err == nil && db.stale() {
 				cancel()
 				return
 			}

@@ -34,6 +34,8 @@ type DB struct {
 	Hub *stream.Hub
 	// Owned says whether this process has the database for itself, if Options.Alone asks for that; else it is set.
 	Owned atomic.Bool
+	// Taken says whether, last time it was asked for, another process had it.
+	Taken atomic.Bool
 
 	log      *slog.Logger
 	postgres bool
@@ -69,7 +71,7 @@ var (
 	// ErrClosed is returned by calls after Close.
 	ErrClosed = errors.New("the database is closed")
 	// ErrUnavailable says that the database can't be reached, or has no room or no time: the same call may succeed later.
-	ErrUnavailable = errors.New("the database is not available")
+	ErrUnavailable = errors.New("the database or a disk is not available")
 	// ErrDamaged is an ErrUnavailable that hardly passes by itself: what is in the database's file is not as it was written.
 	ErrDamaged = fmt.Errorf("%w: it is damaged", ErrUnavailable)
 	// ErrText refuses text with a NUL character, or that is not UTF-8: no identifier of ours has such a thing. Names of
