@@ -41,8 +41,10 @@ type call struct {
 	// /sync what it sent, since many clients could not tell that it is their own.
 	answered chan struct{}
 
-	bodies *load.Stage  // nil where nothing is read
-	charge *load.Charge // of the body, unless it is small
+	bodies  *load.Stage  // nil where nothing is read
+	charge  *load.Charge // of the body, unless it is small
+	answers *load.Stage  // nil where answers are not charged
+	answer  *load.Charge // of the answer, unless it is small
 
 	values   url.Values
 	unstable []*unstableParameter // those that came
@@ -72,13 +74,9 @@ func (c *call) body(limit int64) ([]byte, error) {
 // largeBody reads a body that is charged: while it arrives, by what has come, and it may have to make room for those who
 // have less; then, with what it takes up when it is decoded, until it is answered.
 func (c *call) largeBody(limit int64) ([]byte, error) {
-	who := string(c.Requester.User)
-	if who == "" {
-		who = network(c.RealIP())
-	}
 	deadline := func(t time.Time) { _ = http.NewResponseController(c.Response()).SetReadDeadline(t) } // tests have no connection
 	if c.charge == nil {                                                                              // else this is the second time, and nothing more comes
-		c.charge = c.bodies.Charge(who, func() { deadline(time.Now()) })
+		c.charge = c.bodies.Charge(c.who(), func() { deadline(time.Now()) })
 	}
 	data, err := load.Read(c.Request().Body, limit, c.charge, deadline)
 	if errors.Is(err, load.ErrBusy) || errors.Is(err, load.ErrTooLarge) {
@@ -96,17 +94,24 @@ func (c *call) largeBody(limit int64) ([]byte, error) {
 	return data, nil
 }
 
-// answering charges an answer that is held while it goes out, with what it takes up. From then on it makes room for those who
-// have less.
+// who is the one that what the request takes up is charged to.
+func (c *call) who() string {
+	if c.Requester.User == "" {
+		return network(c.RealIP())
+	}
+	return string(c.Requester.User)
+}
+
+// answering charges an answer with what it takes up until it is read. From then on it makes room for those who have less.
 func (c *call) answering(size int64) error {
-	if c.bodies == nil {
+	if c.answers == nil || size <= load.Free {
 		return nil
 	}
-	if c.charge == nil {
-		c.charge = c.bodies.Charge(string(c.Requester.User), nil)
+	if c.answer == nil {
+		c.answer = c.answers.Charge(c.who(), func() { _ = http.NewResponseController(c.Response()).SetWriteDeadline(time.Now()) })
+		c.Response().Writer = &losable{c.Response().Writer, c.answer.Over}
 	}
-	c.charge.Losable(func() { _ = http.NewResponseController(c.Response()).SetWriteDeadline(time.Now()) })
-	return c.charge.Grow(size)
+	return c.answer.Grow(size)
 }
 
 // decode reads the body, a JSON object, into a struct or map. No body is an empty object.

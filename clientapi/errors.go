@@ -276,5 +276,5 @@ func (a *API) answerError(err error, c echo.Context) {
 		a.Log.Error("an error cannot be encoded", "err", err)
 		raw = []byte(`{"errcode":"M_UNKNOWN"}`)
 	}
-	_ = writeAnswer(c, status{f.status, json.RawMessage(raw)}) // always nil
+	_ = writeAnswer(&call{Context: c}, status{f.status, json.RawMessage(raw)}) // always nil
 }

@@ -199,7 +199,9 @@ type backupWriter struct {
 
 func (w *backupWriter) write(list []store.BackupKey) error {
 	if !w.c.Response().Committed {
-		w.begin()
+		if err := w.begin(); err != nil {
+			return err
+		}
 		w.buf = append(w.buf, `{"sessions":{`...)
 		if w.all {
 			w.buf = append(w.buf[:0], `{"rooms":{`...)

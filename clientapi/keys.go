@@ -72,10 +72,10 @@ func (a *API) queryKeys(c *call) (any, error) {
 	if err := c.answering(int64(2 * found.Size())); err != nil { // what is found, and what goes out
 		return nil, err
 	}
-	return nil, writeAnswer(c, struct {
+	return struct {
 		*keys.Published
 		Failures map[id.ServerName]any `json:"failures"`
-	}{found, describeFailures(failures)})
+	}{found, describeFailures(failures)}, nil
 }
 
 // milliseconds is a time as clients give it.

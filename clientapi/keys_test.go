@@ -7,8 +7,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/securecomm/securecomm/homeserver/clientsync"
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/keys"
+	"github.com/securecomm/securecomm/homeserver/load"
 	"github.com/securecomm/securecomm/homeserver/store"
 	"github.com/securecomm/securecomm/homeserver/store/storetest"
 	"github.com/securecomm/securecomm/homeserver/stream"
@@ -241,7 +243,8 @@ func TestAnswersToKeyQueriesAreCharged(t *testing.T) {
 			test.want(test.call(POST, prefix+"/v3/keys/query", token, map[string]any{"device_keys": map[string]any{user: []any{}}}), code, errcode)
 		}
 		query(200, "")
-		stage := &test.api.bodies
+		test.api.Sync = &clientsync.Engine{Answers: load.Stage{Each: userLoad, All: allLoad}}
+		stage := &test.api.Sync.Answers
 		all := stage.All
 		stage.All = 200 << 10
 		query(429, "M_LIMIT_EXCEEDED")

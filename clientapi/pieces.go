@@ -12,6 +12,8 @@ const (
 	// maxHeld is how many bytes of an answer are held before it begins to go out in pieces, as they are: smaller ones have
 	// a length and are compressed.
 	maxHeld = 1 << 20
+	// heldLoad is what an answer in pieces counts as while it goes out: a piece, and what is read for the next one.
+	heldLoad = 8 << 20
 	// largeAnswers is how many answers in pieces a user gets at a time.
 	largeAnswers = 4
 )
@@ -22,7 +24,16 @@ type outgoing struct {
 	buf []byte
 }
 
-func (s *outgoing) begin() {
+// begin charges the answer and sends its head.
+func (s *outgoing) begin() error {
+	if err := s.c.answering(heldLoad); err != nil {
+		return err
+	}
+	s.head()
+	return nil
+}
+
+func (s *outgoing) head() {
 	s.c.Response().Header()["Content-Type"] = jsonType
 	s.c.Response().WriteHeader(http.StatusOK)
 }
@@ -105,7 +116,9 @@ func (w *pieces) written() (err error) {
 		if w.leave, err = w.a.wholes.enter(w.c.Requester.User, largeAnswers); err != nil {
 			return err
 		}
-		w.begin()
+		if err = w.begin(); err != nil {
+			return err
+		}
 	}
 	return w.flush()
 }

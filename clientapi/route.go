@@ -15,6 +15,7 @@ import (
 
 	"github.com/labstack/echo/v4"
 
+	"github.com/securecomm/securecomm/homeserver/load"
 	"github.com/securecomm/securecomm/homeserver/store"
 )
 
@@ -95,9 +96,15 @@ func (a *API) around(next echo.HandlerFunc) echo.HandlerFunc {
 func (a *API) serve(r route) echo.HandlerFunc {
 	return func(c echo.Context) (err error) {
 		k := &call{Context: c, bodies: &a.bodies}
+		if a.Sync != nil {
+			k.answers = &a.Sync.Answers
+		}
 		defer func() {
 			if k.charge != nil {
 				k.charge.End()
+			}
+			if k.answer != nil {
+				k.answer.End()
 			}
 			if p := recover(); p != nil {
 				if p == http.ErrAbortHandler {
@@ -122,7 +129,7 @@ func (a *API) serve(r route) echo.HandlerFunc {
 		if err != nil {
 			return err
 		}
-		return writeAnswer(c, answer)
+		return writeAnswer(k, answer)
 	}
 }
 
@@ -165,8 +172,9 @@ func accessToken(c *call) string {
 	return c.query("access_token")
 }
 
-// writeAnswer writes what a handler returned, unless the handler has written its answer itself.
-func writeAnswer(c echo.Context, answer any) error {
+// writeAnswer writes what a handler returned, unless the handler has written its answer itself. A large one is charged, with
+// what was returned and what goes out, until it is read.
+func writeAnswer(c *call, answer any) error {
 	w, code := c.Response(), http.StatusOK
 	if w.Committed {
 		return nil
@@ -191,6 +199,11 @@ func writeAnswer(c echo.Context, answer any) error {
 		}
 		body = bytes.TrimSuffix(buffer.Bytes(), []byte("\n"))
 	}
+	if size := 2 * int64(len(body)); size > load.Free {
+		if err := c.answering(size); err != nil {
+			return err
+		}
+	}
 	h := w.Header()
 	if len(body) >= compressFrom {
 		zipped := buffers.Get().(*bytes.Buffer)
@@ -202,6 +215,9 @@ func writeAnswer(c echo.Context, answer any) error {
 	w.WriteHeader(code)
 	if c.Request().Method != http.MethodHead {
 		_, _ = w.Write(body) // the client has gone: there is nobody to tell
+	}
+	if c.answer != nil && c.answer.Over() {
+		panic(http.ErrAbortHandler) // what went out of it may not pass for the whole
 	}
 	return nil
 }

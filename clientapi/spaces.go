@@ -41,5 +41,10 @@ func (a *API) hierarchy(c *call) (any, error) {
 		}
 		q.SuggestedOnly = &suggested
 	}
+	leave, err := a.spaces.await(c.Request().Context(), c.Requester.User, maxGathers)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	return a.Directory.Hierarchy(c.Request().Context(), c.Requester.User, roomID, q)
 }

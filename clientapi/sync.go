@@ -75,7 +75,7 @@ func writeSync(c *call, answer *clientsync.Answer) error {
 		c.Response().Writer = &losable{c.Response().Writer, answer.Lost}
 	}
 	if answer.Whole() {
-		err := writeAnswer(c, json.RawMessage(answer.Body))
+		err := writeAnswer(&call{Context: c.Context}, json.RawMessage(answer.Body)) // it is charged already
 		if answer.Large() && answer.Lost() {
 			err = load.ErrBusy
 		}
@@ -84,7 +84,7 @@ func writeSync(c *call, answer *clientsync.Answer) error {
 	out := outgoing{c: c}
 	return out.whole(answer.Each(c.Request().Context(), func(piece []byte) error {
 		if !c.Response().Committed {
-			out.begin()
+			out.head()
 		}
 		out.buf = piece
 		return out.flush()

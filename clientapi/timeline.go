@@ -7,6 +7,12 @@ import (
 	"github.com/securecomm/securecomm/homeserver/timeline"
 )
 
+const (
+	// maxGathers is how many answers that may be as large as a room are gathered for a user at a time, before they are charged.
+	maxGathers    = 4
+	gathersInLine = 20 // clients ask for several places of a room at once
+)
+
 // timelineRoutes read rooms' histories (Client-Server API, "Getting events for a room", module "Event Context").
 func (a *API) timelineRoutes() []route {
 	return []route{
@@ -87,6 +93,11 @@ func (a *API) eventContext(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	leave, err := a.rooms.await(c.Request().Context(), c.Requester.User, maxGathers)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	return a.Timeline.Context(c.Request().Context(), roomID, c.reader(), eventID, limit, f)
 }
 
@@ -100,5 +111,10 @@ func (a *API) roomSnapshot(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	leave, err := a.rooms.await(c.Request().Context(), c.Requester.User, maxGathers)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	return a.Timeline.Snapshot(c.Request().Context(), roomID, c.reader(), limit)
 }
