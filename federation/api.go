@@ -70,6 +70,7 @@ type API struct {
 
 	meetings turns // requests that wait for the keys of their servers, by address or IPv6 network
 	costly   turns // requests that take much work, by server
+	sending  turns // transactions that are worked on, by server
 
 	flights singleflight.Group // transactions under way
 	kept    chan struct{}      // has something while a unit waits that retry has not looked at
@@ -127,6 +128,7 @@ func (a *API) start() {
 		a.inWork.Each, a.inWork.All = senderLoad, allLoad
 		a.meetings.most, a.meetings.each = meetingsAll, meetingsFor
 		a.costly.most, a.costly.each, a.costly.queue = costlyAll, costlyFor, costlyWaiting
+		a.sending.most, a.sending.each, a.sending.queue = sendingAll, sendingFor, sendingWaiting
 	})
 }
 

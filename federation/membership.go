@@ -15,10 +15,10 @@ func (a *API) membershipRoutes() []route {
 		{PUT, "/v1/send_join/:roomId/:eventId", signed, small, inPair(a.inTurn(a.sendJoin))},
 		{PUT, "/v2/send_join/:roomId/:eventId", signed, small, a.inTurn(a.sendJoin)},
 		{GET, "/v1/make_knock/:roomId/:userId", signed, none, a.make("knock")},
-		{PUT, "/v1/send_knock/:roomId/:eventId", signed, small, a.sendKnock},
+		{PUT, "/v1/send_knock/:roomId/:eventId", signed, small, a.inTurn(a.sendKnock)},
 		{GET, "/v1/make_leave/:roomId/:userId", signed, none, a.make("leave")},
-		{PUT, "/v1/send_leave/:roomId/:eventId", signed, small, inPair(a.sendLeave)},
-		{PUT, "/v2/send_leave/:roomId/:eventId", signed, small, a.sendLeave},
+		{PUT, "/v1/send_leave/:roomId/:eventId", signed, small, inPair(a.inTurn(a.sendLeave))},
+		{PUT, "/v2/send_leave/:roomId/:eventId", signed, small, a.inTurn(a.sendLeave)},
 	}
 }
 

@@ -168,11 +168,16 @@ const (
 // inTurn is for handlers whose answers take much work, as of what describes a whole room: a server has few of them at a time.
 func (a *API) inTurn(handle func(*call) (any, error)) func(*call) (any, error) {
 	return func(c *call) (any, error) {
-		leave, err := a.costly.enter(c.Request().Context(), string(c.Origin))
+		r := c.Request()
+		ctx, lose := context.WithCancel(r.Context())
+		defer lose()
+		leave, err := a.costly.enterLosable(ctx, string(c.Origin), lose)
 		if err != nil {
 			return nil, err
 		}
 		defer leave()
+		c.SetRequest(r.WithContext(ctx))
+		defer c.SetRequest(r)
 		return handle(c)
 	}
 }

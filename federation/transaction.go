@@ -29,6 +29,11 @@ const (
 	parallelRooms = 4
 	// maxUnits bounds the members of a transaction and the entries of its lists in all, before they are decoded.
 	maxUnits = 1000
+	// Transactions that are worked on at a time: of all servers, of one, and how many more of one may wait for that. Servers
+	// send one at a time (Server-Server API, "Transactions"), but may have given one up that is still worked on.
+	sendingAll     = 256
+	sendingFor     = 4
+	sendingWaiting = 8
 )
 
 var errTooMany = fail(http.StatusBadRequest, "M_INVALID_PARAM", fmt.Sprintf("a transaction has at most %d PDUs and %d EDUs", client.MaxPDUs, client.MaxEDUs))
@@ -46,7 +51,8 @@ type delivery struct {
 }
 
 // send takes in a transaction. One that comes again while it is worked on waits for the same answer, and one
-// that was answered is answered by heart. The work goes on if the other server stops waiting.
+// that was answered is answered by heart. The work goes on if the other server stops waiting, so that it is not the
+// connections that bound how much of it there is.
 func (a *API) send(c *call) (any, error) {
 	txnID := c.path("txnId")
 	if txnID == "" || len(txnID) > id.MaxLength {
@@ -62,6 +68,13 @@ func (a *API) send(c *call) (any, error) {
 	ctx, origin := c.Request().Context(), c.Origin
 	shared := a.flights.DoChan(string(origin)+" "+txnID, func() (answer any, err error) {
 		defer guard(&err)
+		work, cancel := context.WithTimeout(a.readingFor(origin), transactionTimeout)
+		defer cancel()
+		leave, err := a.sending.enterLosable(ctx, string(origin), cancel)
+		if err != nil {
+			return nil, err
+		}
+		defer leave()
 		if !c.work.Claim() {
 			return nil, context.Canceled // the other server has gone already
 		}
@@ -70,9 +83,7 @@ func (a *API) send(c *call) (any, error) {
 			return nil, context.Canceled // the server ends: it comes again
 		}
 		defer a.working.Done()
-		ctx, cancel := context.WithTimeout(a.readingFor(origin), transactionTimeout)
-		defer cancel()
-		return a.receive(ctx, origin, txnID, d)
+		return a.receive(work, origin, txnID, d)
 	})
 	select {
 	case <-ctx.Done():

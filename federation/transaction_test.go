@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -27,6 +28,60 @@ func TestPanicsEndNoProcess(t *testing.T) {
 	if late := a.receiveEDUs(t.Context(), "them.test", edus); len(late) != 1 {
 		t.Errorf("data units: %v", late)
 	}
+}
+
+// TestTransactionsAreTakenInTurn: one server has only some transactions worked on, whether it waits for them or not, and some
+// more that wait.
+func TestTransactionsAreTakenInTurn(t *testing.T) {
+	pair(t, func(t *testing.T, us, them *peer) {
+		sending := &us.api.sending
+		var leaves []func()
+		for range sendingFor {
+			leave, err := sending.enter(t.Context(), string(them.name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			leaves = append(leaves, leave)
+		}
+		wait := func(n int) {
+			sending.mu.Lock()
+			defer sending.mu.Unlock()
+			sending.waiting[string(them.name)] += n
+		}
+		send := func(txn string, want int) {
+			t.Helper()
+			if status, answer := them.request(us, http.MethodPut, "/_matrix/federation/v1/send/"+txn, `{"pdus":[],"edus":[]}`, nil); status != want {
+				t.Errorf("%s: %d %v, want %d", txn, status, answer, want)
+			}
+		}
+		wait(sendingWaiting)
+		send("1", http.StatusTooManyRequests)
+		wait(-sendingWaiting)
+		for _, leave := range leaves {
+			leave()
+		}
+		send("1", http.StatusOK)
+		send("2", http.StatusOK)
+		if sending.all != 0 {
+			t.Errorf("%d turns are not given back", sending.all)
+		}
+	})
+}
+
+// TestWhoSendsMostMakesRoom: the oldest transaction of who has most worked on ends once others have no turn.
+func TestWhoSendsMostMakesRoom(t *testing.T) {
+	pair(t, func(t *testing.T, us, them *peer) {
+		sending := &us.api.sending
+		lost := 0
+		for i := range sendingAll {
+			if _, err := sending.enterLosable(t.Context(), fmt.Sprint(i/sendingFor), func() { lost++ }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if status, answer := them.request(us, http.MethodPut, "/_matrix/federation/v1/send/1", `{"pdus":[],"edus":[]}`, nil); status != http.StatusOK || lost != 1 {
+			t.Errorf("%d %v, and %d were lost", status, answer, lost)
+		}
+	})
 }
 
 func TestEventsWithoutARoomAreNamed(t *testing.T) {

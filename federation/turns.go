@@ -15,8 +15,15 @@ type turns struct {
 	all     int
 	by      map[string]int
 	waiting map[string]int
-	freed   chan struct{}
-	losable []*turn // the oldest first
+	line    []*waiter // the oldest first
+	losable []*turn   // the oldest first
+}
+
+// waiter waits for a turn.
+type waiter struct {
+	who   string
+	ready chan struct{} // closed once it has one
+	has   bool
 }
 
 // turn is one that can be lost.
@@ -37,27 +44,13 @@ func (t *turns) enterLosable(ctx context.Context, who string, lose func()) (leav
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.by == nil {
-		t.by, t.waiting, t.freed = map[string]int{}, map[string]int{}, make(chan struct{})
+		t.by, t.waiting = map[string]int{}, map[string]int{}
 	}
-	for t.by[who] >= t.each || t.all >= t.most && !t.makeRoom(who) {
-		if t.waiting[who] >= t.queue {
-			return nil, tooBusy()
-		}
-		t.waiting[who]++
-		freed := t.freed
-		t.mu.Unlock()
-		select {
-		case <-freed:
-		case <-ctx.Done():
-		}
-		t.mu.Lock()
-		less(t.waiting, who)
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
+	if t.by[who] < t.each && (t.all < t.most || t.makeRoom(who)) {
+		t.take(who)
+	} else if err := t.await(ctx, who); err != nil {
+		return nil, err
 	}
-	t.all++
-	t.by[who]++
 	own := &turn{who: who, lose: lose}
 	if lose != nil {
 		t.losable = append(t.losable, own)
@@ -67,8 +60,50 @@ func (t *turns) enterLosable(ctx context.Context, who string, lose func()) (leav
 		defer t.mu.Unlock()
 		if !own.lost {
 			t.free(own)
+			t.next()
 		}
 	}, nil
+}
+
+func (t *turns) take(who string) {
+	t.all++
+	t.by[who]++
+}
+
+// await waits until next has taken a turn. The caller holds the lock.
+func (t *turns) await(ctx context.Context, who string) error {
+	if t.waiting[who] >= t.queue {
+		return tooBusy()
+	}
+	t.waiting[who]++
+	w := &waiter{who: who, ready: make(chan struct{})}
+	t.line = append(t.line, w)
+	t.mu.Unlock()
+	select {
+	case <-w.ready:
+	case <-ctx.Done():
+	}
+	t.mu.Lock()
+	if w.has {
+		return nil
+	}
+	t.line = slices.DeleteFunc(t.line, func(other *waiter) bool { return other == w })
+	less(t.waiting, who)
+	return ctx.Err()
+}
+
+// next gives turns that are free to those who have waited longest and may have them. The caller holds the lock.
+func (t *turns) next() {
+	t.line = slices.DeleteFunc(t.line, func(w *waiter) bool {
+		if t.all >= t.most || t.by[w.who] >= t.each {
+			return false
+		}
+		t.take(w.who)
+		less(t.waiting, w.who)
+		w.has = true
+		close(w.ready)
+		return true
+	})
 }
 
 // makeRoom ends a turn of who has the most, and more than somebody would. The caller holds the lock.
@@ -93,8 +128,6 @@ func (t *turns) free(own *turn) {
 	t.all--
 	less(t.by, own.who)
 	t.losable = slices.DeleteFunc(t.losable, func(other *turn) bool { return other == own })
-	close(t.freed)
-	t.freed = make(chan struct{})
 }
 
 func less(counts map[string]int, who string) {

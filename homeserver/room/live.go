@@ -3,6 +3,7 @@ package room
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,8 +17,9 @@ import (
 type live struct {
 	room *store.Room
 
-	// turns has a token for each server that events are being received from, which may wait for that server.
-	turns map[id.ServerName]chan struct{}
+	// turns has each server that events are being received from, which may wait for that server, with those who wait for
+	// the next turn of that server, the oldest first.
+	turns map[id.ServerName][]chan struct{}
 	// placing is held while a received event is placed: from the look whether it is here until its commit.
 	placing sync.Mutex
 
@@ -107,30 +109,48 @@ const maxKnown = 256
 // turn waits until nothing else that came from a server is being received in the room, so that a server which does
 // not explain its events holds up none but its own. The function returned ends the turn.
 func (l *live) turn(ctx context.Context, origin id.ServerName) (func(), error) {
-	mine := make(chan struct{})
-	for {
-		l.mu.Lock()
-		taken := l.turns[origin]
-		if taken == nil {
-			if l.turns == nil {
-				l.turns = map[id.ServerName]chan struct{}{}
-			}
-			l.turns[origin] = mine
-			l.mu.Unlock()
-			return func() {
-				l.mu.Lock()
-				delete(l.turns, origin)
-				l.mu.Unlock()
-				close(mine)
-			}, nil
+	done := func() { l.passTurn(origin) }
+	l.mu.Lock()
+	waiting, taken := l.turns[origin]
+	if !taken {
+		if l.turns == nil {
+			l.turns = map[id.ServerName][]chan struct{}{}
 		}
+		l.turns[origin] = nil
 		l.mu.Unlock()
-		select {
-		case <-taken:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
+		return done, nil
 	}
+	mine := make(chan struct{})
+	l.turns[origin] = append(waiting, mine)
+	l.mu.Unlock()
+	select {
+	case <-mine:
+		return done, nil
+	case <-ctx.Done():
+	}
+	l.mu.Lock()
+	i := slices.Index(l.turns[origin], mine)
+	if i >= 0 {
+		l.turns[origin] = slices.Delete(l.turns[origin], i, i+1)
+	}
+	l.mu.Unlock()
+	if i < 0 { // it has come meanwhile
+		done()
+	}
+	return nil, ctx.Err()
+}
+
+// passTurn gives a server's turn to the one who has waited longest: were all woken, they would be in each other's way.
+func (l *live) passTurn(origin id.ServerName) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	waiting := l.turns[origin]
+	if len(waiting) == 0 {
+		delete(l.turns, origin)
+		return
+	}
+	close(waiting[0])
+	l.turns[origin] = slices.Delete(waiting, 0, 1)
 }
 
 // forget makes room in known. The caller holds the lock.
