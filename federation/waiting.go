@@ -12,6 +12,7 @@ import (
 
 	"github.com/securecomm/securecomm/federation/keyring"
 	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/load"
 	"github.com/securecomm/securecomm/homeserver/room"
 	"github.com/securecomm/securecomm/homeserver/store"
 )
@@ -49,7 +50,7 @@ func ours(err error) bool {
 		return false
 	}
 	for _, passing := range []error{
-		store.ErrClosed, store.ErrUnavailable, room.ErrBusy, room.ErrEntering, keyring.ErrUnreachable, context.Canceled, context.DeadlineExceeded,
+		store.ErrClosed, store.ErrUnavailable, room.ErrBusy, room.ErrEntering, load.ErrBusy, keyring.ErrUnreachable, context.Canceled, context.DeadlineExceeded,
 	} {
 		if errors.Is(err, passing) {
 			return true

@@ -41,7 +41,7 @@ var layers = []layer{
 	{path: "homeserver/clientsync"},
 	{path: "federation/xmatrix", only: signing},
 	{path: "federation/discovery", only: signing},
-	{path: "federation/client", only: append(signing, "homeserver/event", "federation/")},
+	{path: "federation/client", only: append(signing, "homeserver/event", "homeserver/load", "federation/")},
 	{path: "federation/keyring", only: append(signing, "homeserver/event", "homeserver/store", "federation/")},
 	{path: "federation/sender", only: append(signing, "homeserver/event", "homeserver/load", "homeserver/store", "homeserver/stream", "federation/")},
 	{path: "federation"},

@@ -13,6 +13,7 @@ import (
 
 	"github.com/securecomm/securecomm/federation/xmatrix"
 	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/load"
 )
 
 const (
@@ -106,9 +107,18 @@ func (c *Client) read(ctx context.Context, to id.ServerName, request call, decod
 	paced := c.paced(response.Body, cancel)
 	defer paced.stop()
 	body := &answer{Reader: paced, body: paced, server: to, client: c, limit: request.limit, until: request.limit + 1, counted: request.counted || request.limit > limitLists}
-	defer body.done()
+	hold := load.HoldOf(ctx)
+	if hold != nil {
+		body.who = hold.Who
+	}
 	if err := decode(body); err != nil {
+		body.done()
 		return fmt.Errorf("reading what %s answers to %s %s: %w", to, request.method, request.path, err)
+	}
+	if hold != nil && body.counted {
+		c.decoding.hold(body, hold)
+	} else {
+		body.done()
 	}
 	if c.Answered != nil {
 		c.Answered(to)

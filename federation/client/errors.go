@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/load"
 )
 
 var (
@@ -17,8 +18,8 @@ var (
 	ErrSelf = errors.New("a server does not call itself over the federation")
 	// ErrTooLarge says that an answer is larger than its limit.
 	ErrTooLarge = errors.New("answer too large")
-	// ErrBusy says that too many large answers are being read already.
-	ErrBusy = errors.New("too many large answers at once")
+	// ErrBusy says that too many large answers are being read already, or worked on.
+	ErrBusy = fmt.Errorf("%w: other servers' large answers are still worked on; try again later", load.ErrBusy)
 	// ErrMalformed says that an answer of success is not what the specification has there.
 	ErrMalformed = errors.New("malformed answer")
 )

@@ -152,7 +152,9 @@ func (c *Client) Backfill(ctx context.Context, to id.ServerName, room id.RoomID,
 	for _, event := range from {
 		query.Add("v", string(event))
 	}
-	return c.pdus(ctx, to, get(limitLists, join(federation1+"/backfill", string(room)), query))
+	request := get(limitLists, join(federation1+"/backfill", string(room)), query)
+	request.counted = true
+	return c.pdus(ctx, to, request)
 }
 
 // MissingEvents is the question for events between those that we have and newer ones.
@@ -172,6 +174,7 @@ func (c *Client) MissingEvents(ctx context.Context, to id.ServerName, room id.Ro
 	if err != nil {
 		return nil, err
 	}
+	request.counted = true
 	var events []json.RawMessage
 	err = c.doMembers(ctx, to, request, map[string]member{"events": each(&events, maxPage, maxEntry)})
 	return events, err

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/load"
 )
 
 const (
@@ -71,8 +72,8 @@ func (p *paced) Read(b []byte) (int, error) {
 
 func (p *paced) stop() { p.timer.Stop() }
 
-// decoding counts the bytes of large answers that are being read. If there are too many, the largest answer of the server
-// that sent the most is given up.
+// decoding counts the bytes of large answers that are being read, or held: worked on. If there are too many, the largest
+// answer of the server that sent the most is given up, unless it is held.
 type decoding struct {
 	mu   sync.Mutex
 	all  int64
@@ -87,7 +88,10 @@ func (d *decoding) add(a *answer, n int64) bool {
 		d.open = map[*answer]int64{}
 	}
 	d.open[a] += n
-	if d.all += n; d.all <= maxDecoding {
+	if d.all += n; !d.mayHold(a) {
+		return false
+	}
+	if d.all <= maxDecoding {
 		return true
 	}
 	sent := map[id.ServerName]int64{}
@@ -96,6 +100,9 @@ func (d *decoding) add(a *answer, n int64) bool {
 	}
 	loser := a
 	for other, size := range d.open {
+		if other.held {
+			continue
+		}
 		if most, now := sent[loser.server], sent[other.server]; now > most || now == most && size > d.open[loser] {
 			loser = other
 		}
@@ -107,6 +114,28 @@ func (d *decoding) add(a *answer, n int64) bool {
 	delete(d.open, loser)
 	loser.body.fail(ErrBusy)
 	return true
+}
+
+// mayHold says whether who asked for an answer may have it, beside what is held and read for the same. The caller holds the lock.
+func (d *decoding) mayHold(a *answer) bool {
+	if a.who == "" {
+		return true
+	}
+	others := int64(0)
+	for other, size := range d.open {
+		if other != a && other.who == a.who {
+			others += size
+		}
+	}
+	return others == 0 || others+d.open[a] <= maxHolding
+}
+
+// hold has an answer that was read go on counting until it was worked on.
+func (d *decoding) hold(a *answer, h *load.Hold) {
+	d.mu.Lock()
+	a.held = true
+	d.mu.Unlock()
+	h.Until(func() { d.done(a) })
 }
 
 func (d *decoding) done(a *answer) {

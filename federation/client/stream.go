@@ -20,8 +20,10 @@ const (
 	maxSkipped = limitSmall
 	// maxValues bounds what is decoded as a whole: small values take up much more memory decoded than encoded.
 	maxValues = 500000
-	// maxDecoding bounds the bytes of large answers that are being read at a time, in all.
+	// maxDecoding bounds the bytes of large answers that are being read and worked on at a time, in all; maxHolding those
+	// of one for whom they are, unless it is a single one.
 	maxDecoding = limitStates + limitStates/4
+	maxHolding  = maxDecoding / 2
 )
 
 // answer is the body of a response while it is read. It ends in an error where a limit is exceeded.
@@ -31,9 +33,11 @@ type answer struct {
 	server  id.ServerName
 	client  *Client
 	read    int64
-	limit   int64 // of the whole
-	until   int64 // how far the value that is being decoded may reach
-	counted bool  // towards maxDecoding
+	limit   int64  // of the whole
+	until   int64  // how far the value that is being decoded may reach
+	counted bool   // towards maxDecoding
+	who     string // for whom it is held while it is worked on; empty for nobody
+	held    bool   // it has been read; guarded by decoding.mu
 }
 
 // Read reads on, not beyond the limits.

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/load"
 )
 
 type described struct {
@@ -107,6 +108,41 @@ func FuzzMembers(f *testing.F) {
 			t.Errorf("%s: got %s", raw, d.said)
 		}
 	})
+}
+
+// TestWhoHoldsMuchGetsNoMore: what is worked on is not given up for others, and what one holds bounds what the same reads, but
+// not what others do.
+func TestWhoHoldsMuchGetsNoMore(t *testing.T) {
+	c := &Client{}
+	ctx, release := load.WithHold(t.Context(), "@alice:us.test")
+	open := func(who string) *answer {
+		body := c.paced(strings.NewReader(""), func() {})
+		t.Cleanup(body.stop)
+		return &answer{client: c, server: "full.test", body: body, counted: true, who: who}
+	}
+	first, second, other := open("@alice:us.test"), open("@alice:us.test"), open("@bob:us.test")
+	if !c.decoding.add(first, maxHolding+1) {
+		t.Fatal("a single one may be larger")
+	}
+	c.decoding.hold(first, load.HoldOf(ctx))
+	if c.decoding.add(second, 1) {
+		t.Error("one who holds much reads more")
+	}
+	second.done()
+	if !c.decoding.add(other, maxHolding-10) {
+		t.Error("another is kept from reading")
+	}
+	if c.decoding.add(other, 100) || first.body.failed != nil {
+		t.Error("there is room for more than there is, or what is worked on is given up")
+	}
+	other.done()
+	release()
+	if !c.decoding.add(second, 1) {
+		t.Error("what was worked on goes on counting")
+	}
+	if second.done(); c.decoding.all != 0 || len(c.decoding.open) != 0 {
+		t.Errorf("in the end there are %d bytes", c.decoding.all)
+	}
 }
 
 // TestTheFullestServerLoses: answers of one server do not keep those of others from being read.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/load"
 	"github.com/securecomm/securecomm/homeserver/peers"
 	"github.com/securecomm/securecomm/homeserver/store"
 )
@@ -135,6 +136,8 @@ func named(missing []store.Missing) (ids []id.EventID) {
 // backfillFrom fetches what comes before some gaps from one server. Error: errNothingOlder.
 func (e *Engine) backfillFrom(ctx context.Context, l *live, server id.ServerName, missing []store.Missing, limit int) (int, error) {
 	from := named(missing)
+	ctx, release := load.WithHold(ctx, string(server))
+	defer release()
 	raw, err := e.Remote.Backfill(ctx, server, l.room.ID, from, min(max(limit, 10), maxBackfill))
 	if err != nil {
 		return 0, err

@@ -12,6 +12,7 @@ import (
 	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/eventauth"
 	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/load"
 	"github.com/securecomm/securecomm/homeserver/sign"
 	"github.com/securecomm/securecomm/homeserver/store"
 )
@@ -89,6 +90,8 @@ func (e *Engine) fetchMissing(ctx context.Context, origin id.ServerName, l *live
 	for i, x := range ends {
 		earliest[i] = x.ID
 	}
+	ctx, release := load.WithHold(ctx, string(origin))
+	defer release()
 	raw, err := e.Remote.MissingEvents(ctx, origin, l.room.ID, earliest, []id.EventID{ev.ID}, maxMissing)
 	if err != nil {
 		return err
@@ -123,6 +126,8 @@ func (e *Engine) fetchMissing(ctx context.Context, origin id.ServerName, l *live
 
 // fetchAuth fetches the events that authorize an event, and keeps them as outliers.
 func (e *Engine) fetchAuth(ctx context.Context, origin id.ServerName, room *store.Room, ev *event.Event, missing []id.EventID) error {
+	ctx, release := load.WithHold(ctx, string(origin))
+	defer release()
 	raw, err := e.Remote.EventAuth(ctx, origin, room.ID, ev.ID)
 	if err != nil {
 		// Some servers have no answer for an event that they have not accepted themselves.
@@ -227,11 +232,31 @@ func (e *Engine) keepOutliers(ctx context.Context, room *store.Room, events []ev
 			return nil, fmt.Errorf("store outliers: %w", err)
 		}
 	}
-	if len(fresh) == 0 {
-		return known, nil
+	return known, e.asStored(ctx, known, fresh)
+}
+
+// asStored replaces, among what is known, events that were just written by what is there: another process may have stored
+// some of them first, under other numbers, and some are redacted. The others are held once.
+func (e *Engine) asStored(ctx context.Context, known map[id.EventID]*store.Event, written []*store.Event) error {
+	for some := range slices.Chunk(written, readAtOnce) {
+		ids := make([]id.EventID, len(some))
+		for i, ev := range some {
+			ids[i] = ev.ID
+		}
+		err := e.Store.View(ctx, func(tx *store.Tx) error {
+			list, err := tx.Events.ByID(ids...)
+			for _, ev := range list {
+				if ev.NID != known[ev.ID].NID || ev.RedactedBy != 0 {
+					known[ev.ID] = ev
+				}
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
 	}
-	// Another process may have stored some of them first, under other numbers.
-	return e.knownAround(ctx, room, events)
+	return nil
 }
 
 // Limits of what is written of many events at a time, in events and in bytes: all others who write wait meanwhile.
@@ -360,6 +385,8 @@ func (e *Engine) fetchState(ctx context.Context, origin id.ServerName, room *sto
 // room's m.room.create is an error. What else of it can't be had is left out: rooms have members of servers that are gone,
 // whose keys nobody tells any more. What may be had later is told of.
 func (e *Engine) askState(ctx context.Context, origin id.ServerName, room *store.Room, at id.EventID) (m store.StateMap, left []unproven, err error) {
+	ctx, release := load.WithHold(ctx, string(origin))
+	defer release()
 	stateIDs, authIDs, err := e.Remote.StateIDs(ctx, origin, room.ID, at)
 	if err != nil {
 		return m, nil, err
@@ -424,7 +451,7 @@ func (e *Engine) fetchMany(ctx context.Context, origin id.ServerName, room *stor
 func (e *Engine) stateOf(ctx context.Context, room *store.Room, ids []id.EventID) (m store.StateMap, err error) {
 	var events []*store.Event
 	err = e.Store.View(ctx, func(tx *store.Tx) error {
-		events, err = tx.Events.ByID(ids...)
+		events, err = outlines(tx.Events.ByID, ids)
 		return err
 	})
 	if err != nil {

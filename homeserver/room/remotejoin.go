@@ -13,6 +13,7 @@ import (
 
 	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/load"
 	"github.com/securecomm/securecomm/homeserver/peers"
 	"github.com/securecomm/securecomm/homeserver/store"
 )
@@ -226,6 +227,8 @@ func (e *Engine) joinThrough(ctx context.Context, made offered, c Change) error 
 	// Once the other server has the join, this one has to come to know of it too, whether the client still waits or not.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), maxEnter)
 	defer cancel()
+	ctx, release := load.WithHold(ctx, string(c.Sender))
+	defer release()
 	joined, err := e.Remote.SendJoin(ctx, server, join.Event())
 	if err != nil {
 		return err
@@ -336,7 +339,10 @@ func (e *Engine) ensureRoom(ctx context.Context, roomID id.RoomID, v *event.Vers
 
 // enter takes over a room as another server describes it, with a join on top that shows a profile.
 func (e *Engine) enter(ctx context.Context, server id.ServerName, room *store.Room, join event.Verified, joined *Joined, shown *Profile) error {
-	described, left := e.check(ctx, room, server, append(slices.Clone(joined.AuthChain), joined.State...))
+	parsed, ids := e.parse(room, append(slices.Clone(joined.AuthChain), joined.State...))
+	ids = ids[min(len(ids), len(joined.AuthChain)):]
+	joined.AuthChain, joined.State = nil, nil // it may be very much, and is held once
+	described, left := e.verify(ctx, room, server, parsed)
 	known, err := e.keepOutliers(ctx, room, described)
 	if err != nil {
 		return err
@@ -345,10 +351,9 @@ func (e *Engine) enter(ctx context.Context, server id.ServerName, room *store.Ro
 		return err
 	}
 	var stateIDs []id.EventID
-	for _, raw := range joined.State {
-		ev, err := event.Parse(room.Version, raw)
-		if err == nil && known[ev.ID] != nil {
-			stateIDs = append(stateIDs, ev.ID)
+	for _, i := range ids {
+		if known[i] != nil {
+			stateIDs = append(stateIDs, i)
 		}
 	}
 	before, err := e.stateOf(ctx, room, stateIDs)

@@ -54,12 +54,18 @@ func passing(left []unproven) error {
 // check parses and verifies events of a room of which a server tells. What is malformed, of another room or badly signed is
 // left out and logged. So is, but told of, what can't be verified.
 func (e *Engine) check(ctx context.Context, room *store.Room, server id.ServerName, raw []json.RawMessage) (out []event.Verified, left []unproven) {
+	events, _ := e.parse(room, raw)
+	return e.verify(ctx, room, server, events)
+}
+
+// parse is the first part of check. It also returns the ID of each event that it was given; empty for those left out.
+func (e *Engine) parse(room *store.Room, raw []json.RawMessage) (events []*event.Event, ids []id.EventID) {
 	if len(raw) > maxDescribe {
 		raw = raw[:maxDescribe]
 	}
 	seen := map[id.EventID]bool{}
-	var events []*event.Event
-	for _, r := range raw {
+	ids = make([]id.EventID, len(raw))
+	for i, r := range raw {
 		ev, err := event.Parse(room.Version, r)
 		if err == nil && ev.RoomID != room.ID {
 			err = errors.New("it is of another room")
@@ -68,11 +74,16 @@ func (e *Engine) check(ctx context.Context, room *store.Room, server id.ServerNa
 			e.Log.Info("an event is set aside", "room", room.ID, "err", err)
 			continue
 		}
-		if !seen[ev.ID] {
+		if ids[i] = ev.ID; !seen[ev.ID] {
 			seen[ev.ID] = true
 			events = append(events, ev)
 		}
 	}
+	return events, ids
+}
+
+// verify is the second part of check.
+func (e *Engine) verify(ctx context.Context, room *store.Room, server id.ServerName, events []*event.Event) (out []event.Verified, left []unproven) {
 	for i, result := range e.Remote.Verify(ctx, server, events) {
 		if result.Err == nil {
 			out = append(out, result.Verified)
