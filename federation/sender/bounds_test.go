@@ -13,6 +13,7 @@ import (
 	"github.com/securecomm/securecomm/homeserver/sign"
 	"github.com/securecomm/securecomm/homeserver/store"
 	"github.com/securecomm/securecomm/homeserver/store/storetest"
+	"github.com/securecomm/securecomm/homeserver/waittest"
 )
 
 // waits is what waits of a sender, by destination; of nobody, it is what has no sender.
@@ -80,7 +81,7 @@ func TestWhoFillsTheOutboxLoses(t *testing.T) {
 		begin(sender.Bounds{User: sender.Share{Count: 1000, Bytes: 20_000}, Server: many, All: many, Every: 50_000})
 		put(mallory, gone[:1], numbered(0, 100)...)
 		var at map[id.ServerName][]string
-		await(t, func() bool {
+		waittest.Until(t, "of who fills, only so much waits", func() bool {
 			var size int
 			at, size = waits(t, db, mallory)
 			return size <= 20_000
@@ -97,7 +98,7 @@ func TestWhoFillsTheOutboxLoses(t *testing.T) {
 			put(id.UserID(fmt.Sprintf("@mallory%d:us.test", i)), gone[:1], numbered(0, 10)...)
 		}
 		begin(sender.Bounds{User: many, Server: sender.Share{Count: 52, Bytes: 1 << 30}, All: many, Every: 1 << 30})
-		await(t, func() bool { at, _ := waits(t, db, "@mallory9:us.test"); return len(at["gone0.test"]) == 4 })
+		waittest.Until(t, "for one server, only so much waits", func() bool { at, _ := waits(t, db, "@mallory9:us.test"); return len(at["gone0.test"]) == 4 })
 		if at, _ := waits(t, db, alice); len(at["gone0.test"]) != 2 || len(at["gone1.test"]) != 2 {
 			t.Errorf("of who sends little to a server for which much waits, what waits is %v", at)
 		}
@@ -105,7 +106,7 @@ func TestWhoFillsTheOutboxLoses(t *testing.T) {
 		// In all.
 		put(mallory, gone[:1], numbered(100, 120)...)
 		begin(sender.Bounds{User: many, Server: many, All: sender.Share{Count: 1 << 20, Bytes: 50_000}, Every: 1 << 30})
-		await(t, func() bool { _, size := waits(t, db, mallory); return size == 6000 })
+		waittest.Until(t, "in all, only so much waits", func() bool { _, size := waits(t, db, mallory); return size == 6000 })
 		if at, _ := waits(t, db, "@mallory9:us.test"); len(at["gone0.test"]) != 4 {
 			t.Errorf("of one of those who have less than the fullest, what waits is %v", at)
 		}
