@@ -15,23 +15,30 @@ import (
 	"github.com/securecomm/securecomm/migrations"
 )
 
+// open opens a database as it is.
+func open(t *testing.T, address string) *bun.DB {
+	t.Helper()
+	var driver string
+	var d schema.Dialect
+	if strings.HasPrefix(address, "postgres") {
+		driver, d = "pgx", pgdialect.New()
+	} else {
+		driver, d = "sqlite", sqlitedialect.New()
+	}
+	raw, err := sql.Open(driver, address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	db := bun.NewDB(raw, d)
+	t.Cleanup(func() { db.Close() })
+	return db
+}
+
 // TestRelationsGetTheirPlaces has relations from before they had a position: of events that are shown, that are not, that
 // have no place, and that came from the past.
 func TestRelationsGetTheirPlaces(t *testing.T) {
 	storetest.EachURL(t, func(t *testing.T, address string) {
-		var driver string
-		var d schema.Dialect
-		if strings.HasPrefix(address, "postgres") {
-			driver, d = "pgx", pgdialect.New()
-		} else {
-			driver, d = "sqlite", sqlitedialect.New()
-		}
-		raw, err := sql.Open(driver, address)
-		if err != nil {
-			t.Fatal(err)
-		}
-		db, ctx := bun.NewDB(raw, d), context.Background()
-		t.Cleanup(func() { db.Close() })
+		db, ctx := open(t, address), context.Background()
 		must := func(err error) {
 			t.Helper()
 			if err != nil {

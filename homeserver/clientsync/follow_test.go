@@ -7,6 +7,7 @@ import (
 	"maps"
 	"strings"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -118,24 +119,29 @@ var followFilters = []string{
 }
 
 // TestFollowing: whoever takes over the state and the timelines of answers in order has the state of the room, as far as
-// they may see it: with any filter, from any token, through leaving and coming back.
+// they may see it: with any filter, from any token, through leaving and coming back, whatever forks.
 func TestFollowing(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := newWorld(t, db)
+		other := w.forker()
 		round := 0
 		rapid.Check(t, func(rt *rapid.T) {
 			round++
 			w.sync.HoldState(round % 2 * clientsync.MaxWholeState) // or it is read while the answer goes out
-			follow(rt, w, fmt.Sprint(round))
+			follow(rt, w, other, fmt.Sprint(round))
 		})
 	})
 }
 
-// follow is one story of a room: of its creator, of two who come and go, and of one who comes and goes and whose clients look.
-func follow(rt *rapid.T, w *world, suffix string) {
+// follow is one story of a room: of its creator, of two who come and go, of one who comes and goes and whose clients look, and
+// of two of another server.
+func follow(rt *rapid.T, w *world, other *forker, suffix string) {
 	alice, bob, carol, reader := "alice"+suffix, "bob"+suffix, "carol"+suffix, "reader"+suffix
 	r := w.create(alice, room.Creation{})
-	w.state(r, alice, "m.room.power_levels", "", fmt.Sprintf(`{"users":{%q:90},"state_default":0}`, user(bob)))
+	eve, frank := id.UserID("@eve:"+otherServer), id.UserID("@frank:"+otherServer)
+	levels := `{"users":{%q:90,%q:90,%q:%d},"state_default":%d}`
+	w.state(r, alice, "m.room.power_levels", "", fmt.Sprintf(levels, user(bob), eve, frank, 0, 0))
+	forked := rapid.Bool().Draw(rt, "forked")
 	var clients []*follower
 	newClient := func() {
 		text := rapid.SampledFrom(followFilters).Draw(rt, "filter")
@@ -167,7 +173,11 @@ func follow(rt *rapid.T, w *world, suffix string) {
 		}
 		f.r.FullState = rapid.IntRange(0, 9).Draw(rt, "full") == 0
 		a := f.sync()
-		if problem := f.check(a); members[reader] == "join" && problem != "" {
+		problem := f.check(a)
+		if problem != "" && forked {
+			problem = f.check(f.sync()) // an answer may leave it to the next to say who lost
+		}
+		if members[reader] == "join" && problem != "" {
 			rt.Fatalf("device %s: %s", f.r.Device, problem)
 		}
 		pasts = append(pasts, past{f, f.r.Since, maps.Clone(f.known)})
@@ -204,12 +214,63 @@ func follow(rt *rapid.T, w *world, suffix string) {
 			member(alice, who, rapid.SampledFrom([]string{"invite", "ban", "leave"}).Draw(rt, "by force"))
 		},
 	}
+	if forked {
+		for _, u := range []id.UserID{eve, frank} {
+			key := string(u)
+			list := other.timeline(r)
+			w.must(other.send(list[len(list)-1], event.Proto{Type: event.TypeMember, StateKey: &key, Sender: u, Content: json.RawMessage(`{"membership":"join"}`)}, 0))
+		}
+		actions = append(actions, func() {
+			n++
+			list := other.timeline(r)
+			prev := list[max(len(list)-1-rapid.IntRange(0, 8).Draw(rt, "back by"), 0)]
+			p := foreign(rt, eve, frank, n, func(l, all int) string { return fmt.Sprintf(levels, user(bob), eve, frank, l, all) }, user(carol), user(bob), user(reader))
+			_ = other.send(prev, p, time.Duration(rapid.IntRange(0, 2).Draw(rt, "age"))*time.Hour)
+			for _, who := range []string{bob, carol, reader} {
+				m, _, err := w.rooms.MembershipOf(context.Background(), r, user(who))
+				w.must(err)
+				members[who] = m
+			}
+		})
+		actions = append(actions, actions[len(actions)-1], actions[len(actions)-1])
+		// What was set last loses once the branch before it goes on.
+		actions = append(actions, func() {
+			n++
+			none := ""
+			topic := event.Proto{Type: "m.room.topic", StateKey: &none, Sender: eve, Content: json.RawMessage(fmt.Sprintf(`{"topic":"kept %d"}`, n))}
+			end := func() *store.Event { list := other.timeline(r); return list[len(list)-1] }
+			_ = other.send(end(), topic, 0)
+			kept := end()
+			topic.Content = json.RawMessage(fmt.Sprintf(`{"topic":"lost %d"}`, n))
+			_ = other.send(kept, topic, 3*time.Hour)
+			look()
+			_ = other.send(kept, event.Proto{Type: "m.room.message", Sender: eve, Content: json.RawMessage(`{"body":"on"}`)}, 0)
+		})
+	}
 	for range rapid.IntRange(5, 40).Draw(rt, "steps") {
 		rapid.SampledFrom(actions).Draw(rt, "action")()
 	}
 	member(alice, reader, "leave")
 	member(reader, reader, "join")
 	look()
+}
+
+// foreign is something that another server's users do.
+func foreign(rt *rapid.T, eve, frank id.UserID, n int, levels func(frank, all int) string, targets ...id.UserID) event.Proto {
+	sender := rapid.SampledFrom([]id.UserID{eve, frank}).Draw(rt, "foreigner")
+	none, self, target := "", string(sender), string(rapid.SampledFrom(targets).Draw(rt, "target"))
+	p := rapid.SampledFrom([]event.Proto{
+		{Type: "m.room.message", Content: json.RawMessage(`{"body":"hey"}`)},
+		{Type: "m.room.message", Content: json.RawMessage(`{"body":"hey"}`)},
+		{Type: "m.room.topic", StateKey: &none, Content: json.RawMessage(fmt.Sprintf(`{"topic":"theirs %d"}`, n))},
+		{Type: "m.room.name", StateKey: &none, Content: json.RawMessage(fmt.Sprintf(`{"name":"theirs %d"}`, n))},
+		{Type: event.TypeMember, StateKey: &self, Content: json.RawMessage(fmt.Sprintf(`{"membership":"join","displayname":"%d"}`, n))},
+		{Type: event.TypeMember, StateKey: &target, Content: json.RawMessage(`{"membership":"leave"}`)},
+		{Type: event.TypeMember, StateKey: &target, Content: json.RawMessage(`{"membership":"ban"}`)},
+		{Type: event.TypePowerLevels, StateKey: &none, Content: json.RawMessage(levels(n%2*60, n%3*25))},
+	}).Draw(rt, "foreign")
+	p.Sender = sender
+	return p
 }
 
 // TestStateOfWhileAway: what others set while a user was away reaches them when they come back, wherever the timeline

@@ -3,7 +3,6 @@ package clientsync
 import (
 	"cmp"
 	"maps"
-	"math"
 	"slices"
 
 	"github.com/securecomm/securecomm/homeserver/event"
@@ -11,19 +10,6 @@ import (
 	"github.com/securecomm/securecomm/homeserver/store"
 	"github.com/securecomm/securecomm/homeserver/stream"
 )
-
-// stateBehind is the state behind an event.
-func (b *builder) stateBehind(ev *store.Event) (store.StateMap, error) {
-	m, err := b.tx.States.Map(ev.StateBefore)
-	if err != nil || ev.StateKey == nil {
-		return m, err
-	}
-	key, err := b.tx.States.FindKey(ev.Tuple())
-	if err != nil || key == 0 {
-		return m, err
-	}
-	return m.Set(key, ev.NID), nil
-}
 
 // moment is a room at a position of the log.
 type moment struct {
@@ -36,34 +22,11 @@ func (b *builder) stateAt(room store.RoomNID, p stream.Position) (store.StateMap
 	if m, ok := b.e.states.GetIfPresent(moment{room, p}); ok {
 		return m, nil
 	}
-	m, err := b.findState(room, p)
+	m, err := b.tx.States.At(room, p)
 	if err == nil {
 		b.e.states.Set(moment{room, p}, m)
 	}
 	return m, err
-}
-
-func (b *builder) findState(room store.RoomNID, p stream.Position) (store.StateMap, error) {
-	last, err := b.tx.Events.RangeOfState(room, beginning, p, 1, true)
-	if err != nil || len(last) == 0 {
-		return store.StateMap{}, err
-	}
-	newer, err := b.tx.Events.RangeOfState(room, p, math.MaxInt64, 1, false)
-	switch {
-	case err != nil:
-		return store.StateMap{}, err
-	case len(newer) == 0:
-		// What several ends of the room agree upon stands nowhere but in its head.
-		head, err := b.tx.Rooms.Head(room)
-		if err != nil {
-			return store.StateMap{}, err
-		}
-		return b.tx.States.Map(head.State)
-	case newer[0].Sender.Server() == b.e.Server && last[0].Sender.Server() != b.e.Server:
-		// An event of ours follows all ends that there were.
-		return b.tx.States.Map(newer[0].StateBefore)
-	}
-	return b.stateBehind(last[0])
 }
 
 // stateNeeded is what a state section has to be made of.
@@ -120,7 +83,7 @@ func (b *builder) stateNeeded(v *visit, t *timeline) (*stateNeeded, error) {
 	var end store.StateMap
 	var err error
 	if changed {
-		if end, err = b.stateBy(v, t); err != nil {
+		if end, err = b.stateAt(v.room, v.stateTo); err != nil {
 			return nil, err
 		}
 		if !b.r.UseStateAfter {
@@ -149,20 +112,18 @@ func (b *builder) stateNeeded(v *visit, t *timeline) (*stateNeeded, error) {
 }
 
 // mayChangeState says whether a client cannot know the state behind an event by itself: it takes no state from the
-// timeline, or the event comes from another server, and may tie branches of the room together.
+// timeline, or the event moves the state by more than it sets.
 func (b *builder) mayChangeState(ev *store.Event) bool {
-	return b.r.UseStateAfter && ev.StateKey != nil || ev.Sender.Server() != b.e.Server
+	return b.r.UseStateAfter && ev.StateKey != nil || b.ties(ev)
 }
 
-// stateBy is the state that a visit ends with.
-func (b *builder) stateBy(v *visit, t *timeline) (store.StateMap, error) {
-	if last := len(t.events) - 1; last >= 0 && v.left && t.events[last].Position == v.stateTo {
-		return b.stateBehind(t.events[last])
-	}
-	return b.stateAt(v.room, v.stateTo)
+// ties says whether an event may tie branches of the room together, or begin another one: then the room's state is resolved
+// anew, and may change though the event is no state event, or in more than it sets.
+func (b *builder) ties(ev *store.Event) bool {
+	return ev.Sender.Server() != b.e.Server || len(ev.PrevEvents) > 1
 }
 
-// stateKnown is stateBy where nothing has changed but by the events of the timeline.
+// stateKnown is the state that a visit ends with where nothing has changed but by the events of the timeline.
 func (b *builder) stateKnown(v *visit, t *timeline) (store.StateMap, error) {
 	if len(t.events) > 0 {
 		return b.tx.States.Map(t.events[0].StateBefore)

@@ -37,7 +37,7 @@ type timeline struct {
 	events  []*store.Event
 	limited bool
 	prev    stream.Position // where older history ends
-	hid     bool            // state events were left out
+	hid     bool            // events were left out that may have changed the state
 	named   bool            // what the room is called may have changed
 }
 
@@ -143,7 +143,7 @@ func (p *picker) take(ev *store.Event) (bool, error) {
 	}
 	p.t.named = p.t.named || names(ev)
 	if !p.unfiltered && !p.b.passes(ev) {
-		p.t.hid = p.t.hid || ev.StateKey != nil
+		p.t.hid = p.t.hid || ev.StateKey != nil || p.b.ties(ev)
 		return true, nil
 	}
 	if len(p.t.events) >= p.limit {

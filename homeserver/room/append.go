@@ -26,7 +26,7 @@ func (r *repeated) Error() string { return "the request was answered before" }
 
 // write is the one place where events enter a room, local and remote alike. In order: the head, states (those that
 // nothing refers to any longer are noted), ends that the head has no place for, each event
-// with its memberships, its place in other servers' queues, its relations, redactions and the client's request;
+// with the room's state from then on where that is not the one behind it, its memberships, its place in other servers' queues, its relations, redactions and the client's request;
 // last the room's summary.
 func (d *draft) write(tx *store.Tx) error {
 	if d.base == nil {
@@ -87,7 +87,7 @@ func (d *draft) writeStates(tx *store.Tx) error {
 func (d *draft) unused() []store.StateNID {
 	needed := map[store.StateNID]bool{0: true, d.head.State: true, d.ends.fold: true}
 	for _, a := range d.additions {
-		needed[a.ev.StateBefore] = true
+		needed[a.ev.StateBefore], needed[a.resolved] = true, true
 	}
 	states := make([]store.StateNID, 0, len(d.snapshots)+1)
 	if d.base != nil {
@@ -112,7 +112,9 @@ func (a *addition) write(tx *store.Tx) error {
 	var then func(stream.Position) error
 	if len(a.members) > 0 {
 		change.Members, change.Moved = true, a.moved()
-		then = func(p stream.Position) error { return a.writeMembers(tx, p) }
+	}
+	if len(a.members) > 0 || a.resolved != 0 {
+		then = func(p stream.Position) error { return a.writeAt(tx, p) }
 	}
 	switch {
 	case a.uncovers:
@@ -219,8 +221,13 @@ func (a *addition) moved() (users []id.UserID) {
 	return users
 }
 
-// writeMembers writes the changes of memberships, now that their position is known.
-func (a *addition) writeMembers(tx *store.Tx, p stream.Position) error {
+// writeAt writes the room's state and the changes of memberships, now that their position is known.
+func (a *addition) writeAt(tx *store.Tx, p stream.Position) error {
+	if a.resolved != 0 {
+		if err := tx.States.SetAt(a.ev.Room, p, a.resolved); err != nil {
+			return fmt.Errorf("resolved state: %w", err)
+		}
+	}
 	for _, m := range a.members {
 		m.Position = p
 		if err := tx.Memberships.Set(m.Membership, m.former, m.local); err != nil {

@@ -274,6 +274,9 @@ func joinedThere(t *testing.T, one, two *room.Engine) id.RoomID {
 		if err := tx.Relations.AwaitTarget(root.Room, "$nosuch", "", root.NID); err != nil {
 			return err
 		}
+		if err := tx.States.SetAt(root.Room, root.Position, root.StateBefore); err != nil {
+			return err
+		}
 		return tx.Relations.AddMissing(root.Room, store.Missing{ID: "$older", Child: root.NID})
 	})
 	if err != nil {
@@ -363,7 +366,7 @@ func TestForgottenRoomGoes(t *testing.T) {
 		kept, roomID := joinedThere(t, one, two), joinedThere(t, one, two)
 		keptEvents, keptStates := len(timeline(t, db, kept)), len(statesOf(t, db, kept))
 		nid := leaveForGood(t, one, roomID, false)
-		for _, table := range []string{"events", "state_snapshots", "memberships", "membership_log", "relations", "relation_groups", "thread_senders", "receipts", "missing_events", "pending_redactions"} {
+		for _, table := range []string{"events", "state_snapshots", "memberships", "membership_log", "relations", "relation_groups", "thread_senders", "receipts", "missing_events", "pending_redactions", "resolved_states"} {
 			if rowsOf(t, address, nid)[table] == 0 {
 				t.Errorf("the test has nothing in %s", table)
 			}

@@ -65,12 +65,13 @@ type addition struct {
 	request  *store.RequestKey // the client's request that it answers
 	ours     bool              // a user of this server sends it: its relation has to make sense
 	redacts  *redaction
-	shown    *Profile     // of a join: the user's, as read before; nil if the content is the client's choice
-	missing  []id.EventID // predecessors that are not here
-	holds    bool         // the state before it is one that was there before
-	came     bool         // from another server: it may have been missed
-	awaited  bool         // by redactions that came before it
-	past     bool         // it belongs behind what is known of the room's history, not to its end
+	shown    *Profile       // of a join: the user's, as read before; nil if the content is the client's choice
+	missing  []id.EventID   // predecessors that are not here
+	holds    bool           // the state before it is one that was there before
+	came     bool           // from another server: it may have been missed
+	awaited  bool           // by redactions that came before it
+	past     bool           // it belongs behind what is known of the room's history, not to its end
+	resolved store.StateNID // the room's state from then on, if it may be another than the one behind the event; else 0
 }
 
 // memberChange is a change of somebody's current membership.

@@ -337,7 +337,24 @@ func (d *draft) follow(ctx context.Context, a *addition, tied bool) error {
 			sets[i].ev = ev
 		}
 	}
-	return d.setState(ctx, a, sets)
+	if err := d.setState(ctx, a, sets); err != nil {
+		return err
+	}
+	return d.noteResolved(ctx, a, end)
+}
+
+// noteResolved has the current state written with an addition, unless it is the one behind it.
+func (d *draft) noteResolved(ctx context.Context, a *addition, end store.Extremity) error {
+	if len(d.head.Extremities)+len(d.further) == 1 {
+		return nil
+	}
+	return d.view(ctx, func(tx *store.Tx) error {
+		own, err := behind(tx, end)
+		if err == nil && !own.Equal(d.state.Map) {
+			a.resolved = d.head.State
+		}
+		return err
+	})
 }
 
 // leaveOut takes ends off the further ones, at most so many.

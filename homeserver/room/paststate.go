@@ -52,7 +52,7 @@ func (p *past) stateBefore(ctx context.Context, tx *store.Tx, ev *event.Event) (
 		m, ok := p.behind[i]
 		if placed := p.placed[i]; !ok && placed != nil {
 			var err error
-			if m, err = stateAfter(tx, placed); err != nil {
+			if m, err = tx.States.Behind(placed); err != nil {
 				return m, false, err
 			}
 			ok = true

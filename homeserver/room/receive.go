@@ -307,7 +307,7 @@ func (e *Engine) stateAfterAll(ctx context.Context, room *store.Room, prev []*st
 	var out store.StateMap
 	err := e.Store.Glance(ctx, func(tx *store.Tx) error {
 		for _, p := range prev {
-			m, err := stateAfter(tx, p)
+			m, err := tx.States.Behind(p)
 			if err != nil {
 				return err
 			}

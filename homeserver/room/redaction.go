@@ -208,6 +208,7 @@ func (d *draft) redactedBefore(ctx context.Context, a *addition) error {
 			d.additions = append(d.additions, shown)
 			continue
 		}
+		shown.resolved = d.head.State // it stands where it was not the last to be known
 		if i := slices.Index(d.additions, a); a.past && i >= 0 {
 			d.additions = slices.Insert(d.additions, i, shown)
 		} else {

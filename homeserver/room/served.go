@@ -48,7 +48,7 @@ func (v *visibility) visible(ev *store.Event) (bool, error) {
 	case ev.Outlier():
 		return true, nil // state that was fetched to authorize what is visible
 	case ev.StateKeyIs(event.TypeHistoryVisibility, ""), ev.StateKey != nil && ev.Type == event.TypeMember && id.UserID(*ev.StateKey).Server() == v.server:
-		m, err := stateAfter(v.tx, ev)
+		m, err := v.tx.States.Behind(ev)
 		if err != nil {
 			return false, err
 		}

@@ -10,22 +10,6 @@ import (
 	"github.com/securecomm/securecomm/homeserver/store"
 )
 
-// stateAfter is the state behind an event: the one before it, and what it sets unless it was rejected.
-func stateAfter(tx *store.Tx, ev *store.Event) (store.StateMap, error) {
-	m, err := tx.States.Map(ev.StateBefore)
-	if err != nil || ev.StateKey == nil || ev.Rejected {
-		return m, err
-	}
-	key, err := tx.States.FindKey(ev.Tuple())
-	if err != nil {
-		return m, err
-	}
-	if key == 0 {
-		return m, fmt.Errorf("the state key of %s is not interned", ev.ID)
-	}
-	return m.Set(key, ev.NID), nil
-}
-
 // stateView shows a state in the database to the authorization rules.
 type stateView struct {
 	tx  *store.Tx

@@ -125,7 +125,7 @@ func (r Rooms) BeginPurge(nid RoomNID, marked time.Time) (bool, error) {
 }
 
 // purged are the tables that hold rows of rooms, each with an index by room_nid. Events and states are treated on their own.
-var purged = []string{"relations", "relation_groups", "thread_senders", "pending_redactions", "missing_events", "receipts", "membership_log", "memberships", "pending_invites"}
+var purged = []string{"relations", "relation_groups", "thread_senders", "pending_redactions", "missing_events", "receipts", "membership_log", "memberships", "pending_invites", "resolved_states"}
 
 // PurgeSome deletes some more of a room whose purge has begun, at most limit rows, and returns false once all is gone.
 func (r Rooms) PurgeSome(nid RoomNID, limit int) (more bool, err error) {

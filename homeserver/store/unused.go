@@ -9,7 +9,7 @@ import (
 	"github.com/uptrace/bun"
 )
 
-// Collection of states. Unused notes states that may be left without an event, head or child; MarkUnused, the first
+// Collection of states. Unused notes states that may be left without an event, position, head or child; MarkUnused, the first
 // phase, marks those that are; DeleteUnused, the second, deletes those that still are after a time. The time is for
 // readers who found a state's number before and look it up in another transaction.
 //
@@ -108,7 +108,7 @@ func (s States) unlistUsed(nids []StateNID) error {
 	return err
 }
 
-// used finds those of some states that an event, a head, an end or a child refers to.
+// used finds those of some states that an event, a position, a head, an end or a child refers to.
 func (s States) used(nids []StateNID) ([]StateNID, error) {
 	if len(nids) == 0 {
 		return nil, nil
@@ -116,6 +116,7 @@ func (s States) used(nids []StateNID) ([]StateNID, error) {
 	return s.numbers(`SELECT s.nid FROM state_snapshots s WHERE s.nid IN (?) AND (
 		EXISTS (SELECT 1 FROM room_heads h WHERE h.room_nid = s.room_nid AND h.state = s.nid)
 		OR EXISTS (SELECT 1 FROM further_ends f WHERE f.state = s.nid)
+		OR EXISTS (SELECT 1 FROM resolved_states r WHERE r.state = s.nid)
 		OR EXISTS (SELECT 1 FROM events e WHERE e.state_before = s.nid AND e.state_before <> 0)
 		OR EXISTS (SELECT 1 FROM state_snapshots c WHERE c.parent = s.nid AND c.parent <> 0))`, bun.In(plainStates(nids)))
 }

@@ -72,7 +72,7 @@ func (v *View) contextState(events []*store.Event, f *filter.RoomEvents) ([]json
 	state := v.state
 	if !newest.Outlier() {
 		var err error
-		if state, err = v.stateAfter(newest); err != nil {
+		if state, err = v.tx.States.Behind(newest); err != nil {
 			return nil, err
 		}
 	}

@@ -149,25 +149,21 @@ func (v *View) stateFor(at string) (store.StateMap, error) {
 	}
 	for _, c := range history {
 		if c.Membership == "join" && c.Former != "join" && c.Position > p {
-			return v.stateAt(c.Position)
+			return v.tx.States.At(v.room.NID, c.Position)
 		}
 	}
 	return v.state, nil
 }
 
-// visibleStateAt is the state behind the last event at or before a position; false if there is none, or the reader may
-// not see what was then.
+// visibleStateAt is the state of the room at a position; false if nothing is known of so long ago, or the reader may not see
+// what was then.
 func (v *View) visibleStateAt(p stream.Position) (store.StateMap, bool, error) {
-	events, err := v.tx.Events.Range(v.room.NID, first, p, 1, true)
-	if err != nil || len(events) == 0 {
-		return store.StateMap{}, false, err
+	state, err := v.tx.States.At(v.room.NID, p)
+	if err != nil || state.Len() == 0 {
+		return state, false, err
 	}
-	_, after, err := v.around(events[0])
-	if err != nil || !v.allowed(after, events[0].Position) {
-		return store.StateMap{}, false, err
-	}
-	state, err := v.stateAfter(events[0])
-	return state, true, err
+	then, err := v.momentIn(state)
+	return state, err == nil && v.allowed(then, p), err
 }
 
 // Member is how a joined member is shown. What is not set is null, as other servers send it: some clients need the names.

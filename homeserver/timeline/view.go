@@ -82,43 +82,30 @@ func (v *View) readHistory() error {
 		return nil
 	}
 	v.inside, v.upto = true, left
-	v.state, err = v.stateAt(left)
+	v.state, err = v.tx.States.At(v.room.NID, left)
 	return err
 }
 
 // Room is the room that is looked at.
 func (v *View) Room() *store.Room { return v.room }
 
-// stateAt is the room's state behind the last event at or before a position; empty if there is none.
-func (v *View) stateAt(p stream.Position) (store.StateMap, error) {
-	events, err := v.tx.Events.Range(v.room.NID, first, p, 1, true)
-	if err != nil || len(events) == 0 {
-		return store.StateMap{}, err
-	}
-	return v.stateAfter(events[0])
-}
-
-func (v *View) stateAfter(ev *store.Event) (store.StateMap, error) {
-	m, err := v.tx.States.Map(ev.StateBefore)
-	if err != nil || ev.StateKey == nil {
-		return m, err
-	}
-	key, err := v.tx.States.FindKey(ev.Tuple())
-	if err != nil || key == 0 {
-		return m, err
-	}
-	return m.Set(key, ev.NID), nil
-}
-
 func (v *View) momentOf(nid store.StateNID) (moment, error) {
 	if m, ok := v.moments[nid]; ok {
 		return m, nil
 	}
-	out := moment{"shared", ""}
 	state, err := v.tx.States.Map(nid)
 	if err != nil {
-		return out, err
+		return moment{}, err
 	}
+	out, err := v.momentIn(state)
+	if err == nil {
+		v.moments[nid] = out
+	}
+	return out, err
+}
+
+func (v *View) momentIn(state store.StateMap) (moment, error) {
+	out := moment{"shared", ""}
 	if e, err := v.eventIn(state, v.visibilityKey); err != nil {
 		return out, err
 	} else if e != nil {
@@ -129,7 +116,6 @@ func (v *View) momentOf(nid store.StateNID) (moment, error) {
 	} else if e != nil {
 		out.membership = e.Membership()
 	}
-	v.moments[nid] = out
 	return out, nil
 }
 

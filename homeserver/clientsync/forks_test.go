@@ -1,0 +1,97 @@
+package clientsync_test
+
+import (
+	"context"
+	"crypto/ed25519"
+	"encoding/json"
+	"time"
+
+	"github.com/securecomm/securecomm/homeserver/event"
+	"github.com/securecomm/securecomm/homeserver/eventauth"
+	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/room"
+	"github.com/securecomm/securecomm/homeserver/sign"
+	"github.com/securecomm/securecomm/homeserver/store"
+)
+
+const otherServer id.ServerName = "two.test"
+
+// forker is another server, which lets its events follow whichever it likes.
+type forker struct {
+	w   *world
+	key sign.Key
+}
+
+// keyring is a Remote that is asked for nothing but signatures.
+type keyring struct {
+	room.Remote
+	keys map[id.ServerName]sign.Key
+}
+
+func (k *keyring) Verify(_ context.Context, _ id.ServerName, events []*event.Event) []room.VerifyResult {
+	out := make([]room.VerifyResult, len(events))
+	for i, ev := range events {
+		out[i].Verified, out[i].Err = event.Verify(ev, func(s id.ServerName, keyID id.KeyID, _ int64) (ed25519.PublicKey, bool) {
+			key, ok := k.keys[s]
+			return ed25519.PublicKey(key.Public()), ok && key.ID == keyID
+		})
+	}
+	return out
+}
+
+func (w *world) forker() *forker {
+	w.t.Helper()
+	key, err := sign.NewKey()
+	w.must(err)
+	w.rooms.Remote = &keyring{keys: map[id.ServerName]sign.Key{server: w.rooms.Key, otherServer: key}}
+	return &forker{w, key}
+}
+
+// timeline are the events of a room, oldest first.
+func (f *forker) timeline(roomID id.RoomID) (list []*store.Event) {
+	f.w.t.Helper()
+	f.w.must(f.w.db.View(context.Background(), func(tx *store.Tx) error {
+		r, err := tx.Rooms.ByID(roomID)
+		if err != nil {
+			return err
+		}
+		upto, err := tx.Position()
+		if err == nil {
+			list, err = tx.Events.Range(r.NID, 0, upto, 10_000, false)
+		}
+		return err
+	}))
+	return list
+}
+
+// send sends an event that follows one of the room, as old as is said. It may be refused.
+func (f *forker) send(prev *store.Event, p event.Proto, age time.Duration) error {
+	f.w.t.Helper()
+	var ev *event.Event
+	f.w.must(f.w.db.View(context.Background(), func(tx *store.Tx) error {
+		r, err := tx.Rooms.ByNID(prev.Room)
+		if err != nil {
+			return err
+		}
+		state, err := tx.States.Behind(prev)
+		if err != nil {
+			return err
+		}
+		for _, t := range eventauth.AuthEventsNeeded(r.Version, p.Type, p.StateKey, p.Sender, p.Content) {
+			a, err := tx.States.Event(state, t)
+			if err != nil {
+				return err
+			}
+			if a != nil {
+				p.AuthEvents = append(p.AuthEvents, a.ID)
+			}
+		}
+		p.RoomID, p.PrevEvents, p.Depth, p.OriginServerTS = r.ID, []id.EventID{prev.ID}, prev.Depth+1, time.Now().Add(-age).UnixMilli()
+		v, err := event.Build(r.Version, p, otherServer, f.key)
+		if err == nil {
+			ev = v.Event()
+		}
+		return err
+	}))
+	return f.w.rooms.Receive(context.Background(), otherServer, ev.RoomID, []json.RawMessage{ev.JSON})[0].Err
+}
