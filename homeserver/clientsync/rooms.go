@@ -24,6 +24,7 @@ type visit struct {
 	w       *roomWindow
 	spans   *spans
 	summary *summary
+	counted *countedState // whose members were counted last
 
 	toldState bool // the answer has a state section
 }

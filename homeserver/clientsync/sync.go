@@ -39,7 +39,8 @@ type Engine struct {
 	messages *otter.Cache[store.EventNID, *sharedMessage]
 	states   *otter.Cache[moment, store.StateMap]
 
-	wholeState, mostNames int // maxWholeState and maxNames, but for tests
+	wholeState, mostNames  int // maxWholeState and maxNames, but for tests
+	mostUnread, unreadSize int // and maxUnread and maxUnreadSize
 }
 
 const (
@@ -66,7 +67,7 @@ func New(o Options) *Engine {
 		messages: otter.Must(&otter.Options[store.EventNID, *sharedMessage]{MaximumWeight: keptMessages, Weigher: weighMessage}),
 		states:   otter.Must(&otter.Options[moment, store.StateMap]{MaximumSize: keptMoments}),
 
-		wholeState: maxWholeState, mostNames: maxNames,
+		wholeState: maxWholeState, mostNames: maxNames, mostUnread: maxUnread, unreadSize: maxUnreadSize,
 	}
 }
 

@@ -118,7 +118,7 @@ func (p *picker) scan() error {
 // lookBack reads the newest events of from < p <= upto, at most so many and so many bytes as far as the answer has them left.
 // Withheld ones, which are not to be shown, are among them.
 func (b *builder) lookBack(room store.RoomNID, from, upto stream.Position, limit, size int) ([]*store.Event, bool, error) {
-	list, more, err := b.tx.Events.RangeOfStateWithin(room, from, upto, limit, max(min(size, maxScansSize-b.scannedSize), leastScanSize))
+	list, more, err := b.tx.Events.RangeOfStateWithin(room, from, upto, limit, min(size, max(maxScansSize-b.scannedSize, leastScanSize)))
 	b.scanned += len(list)
 	for _, ev := range list {
 		b.scannedSize += len(ev.JSON)

@@ -1,14 +1,14 @@
 package clientsync
 
 import (
-	"encoding/json"
+	"cmp"
 	"maps"
+	"math"
 	"slices"
 	"strconv"
 
 	"github.com/securecomm/securecomm/homeserver/ephemeral"
 	"github.com/securecomm/securecomm/homeserver/event"
-	"github.com/securecomm/securecomm/homeserver/eventauth"
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/pushrule"
 	"github.com/securecomm/securecomm/homeserver/store"
@@ -16,37 +16,41 @@ import (
 )
 
 const (
-	// maxUnread is how far unread notifications of a room are counted.
-	maxUnread = 1000
-	// maxUnreadScan bounds the events of a room that are looked at when counting begins anew, maxUnreadSize these in bytes.
-	// Beyond what may be looked at for one answer, the newest leastUnread of a room are.
-	maxUnreadScan = 1000
+	// What is unread is looked for among the newest maxUnread events of a room, and with these no further back than to the
+	// one by which maxUnreadSize bytes are reached. What is kept in memory forgets older ones too, so that it never differs
+	// from what counting anew finds. Beyond what may be looked at for one answer, only the newest leastUnread of a room are.
+	maxUnread     = 1000
 	maxUnreadSize = 4 << 20
 	leastUnread   = 20
 	main          = ephemeral.MainThread
 )
 
-// unread are the unread notifications of a user in a room, oldest first.
+// unread are the unread notifications of a user in a room.
 type unread struct {
 	upto    stream.Position
 	read    map[string]stream.Position // how far each thread was read; "" is all of them
-	notices []notice
-	pending []pending  // not yet judged
-	name    id.EventID // the member event that holds the user's name
-	shown   string     // that name
-	stale   bool       // what was counted before counts otherwise now
-	short   bool       // more would have been looked at in another answer
+	looked  []looked                   // the newest events of the room, oldest first, from the oldest unread notification on
+	size    int                        // of these, in bytes
+	pending []pending                  // not yet judged
+	name    id.EventID                 // the member event that holds the user's name
+	shown   string                     // that name
+	cut     bool                       // older ones would be looked at if those looked at were smaller
+	stale   bool                       // what was counted before counts otherwise now
+	short   bool                       // more would have been looked at in another answer
 }
 
-type notice struct {
-	at        stream.Position
-	thread    string
-	highlight bool
+// looked is an event that was looked at.
+type looked struct {
+	at                 stream.Position
+	size               uint32
+	unread, highlights bool
+	thread             string
 }
 
 // pending is an event that the user's own rules have still to be asked about.
 type pending struct {
 	at     stream.Position
+	thread string
 	shared *sharedMessage
 	name   string // of the user
 }
@@ -58,12 +62,6 @@ const (
 	// answerWork is what the rules of the user's own may cost in one answer.
 	answerWork = 64 * pushrule.MaxWork
 )
-
-// roomFacts are what push rules ask of a room, at one of its states.
-type roomFacts struct {
-	members int64
-	levels  *eventauth.Context
-}
 
 // roomUnread leaves a gap for the counts of a room that has just been placed; first says that the room has no other
 // member.
@@ -81,19 +79,61 @@ func (b *builder) judge() {
 			continue
 		}
 		for _, e := range g.unread.pending {
-			g.unread.note(e.at, e.shared, b.p.rules.Evaluate(&e.shared.message, e.name, &b.work))
+			g.unread.note(e.at, e.thread, b.p.rules.Evaluate(&e.shared.message, e.name, &b.work))
 		}
 		g.unread.pending = nil
+		g.unread.trim()
 	}
 }
 
-// note adds a notification, unless it was read.
-func (u *unread) note(at stream.Position, shared *sharedMessage, outcome pushrule.Outcome) {
-	if outcome.Notify && at > u.read[shared.thread] {
-		u.notices = append(u.notices, notice{at, shared.thread, outcome.Highlight})
+// at finds an event that was looked at; nil if it was not, or no longer counts.
+func (u *unread) at(p stream.Position) *looked {
+	i, found := slices.BinarySearchFunc(u.looked, p, func(l looked, p stream.Position) int { return cmp.Compare(l.at, p) })
+	if !found {
+		return nil
 	}
-	if over := len(u.notices) - maxUnread; over > 0 {
-		u.notices = slices.Delete(u.notices, 0, over)
+	return &u.looked[i]
+}
+
+// note makes an event a notification, unless it was read.
+func (u *unread) note(p stream.Position, thread string, outcome pushrule.Outcome) {
+	if l := u.at(p); l != nil && outcome.Notify && p > u.read[thread] {
+		l.unread, l.highlights, l.thread = true, outcome.Highlight, thread
+	}
+}
+
+// addLooked adds an event that is looked at, and drops those that are too far back from there.
+func (b *builder) addLooked(u *unread, ev *store.Event) {
+	u.looked = append(u.looked, looked{at: ev.Position, size: uint32(len(ev.JSON))})
+	u.size += len(ev.JSON)
+	for len(u.looked) > b.e.mostUnread || u.size-int(u.looked[0].size) >= b.e.unreadSize {
+		u.cut = u.cut || len(u.looked) <= b.e.mostUnread
+		u.drop(1)
+	}
+}
+
+func (u *unread) drop(n int) {
+	for _, l := range u.looked[:n] {
+		u.size -= int(l.size)
+	}
+	u.looked = u.looked[n:]
+}
+
+// trim drops what is older than the oldest notification: when that is too far back follows from what came after it.
+func (u *unread) trim() {
+	first := stream.Position(math.MaxInt64)
+	if i := slices.IndexFunc(u.looked, func(l looked) bool { return l.unread }); i >= 0 {
+		first = u.looked[i].at
+	}
+	if len(u.pending) > 0 {
+		first = min(first, u.pending[0].at)
+	}
+	n := slices.IndexFunc(u.looked, func(l looked) bool { return l.at >= first })
+	if n < 0 {
+		n = len(u.looked)
+	}
+	if u.drop(n); len(u.looked) == 0 {
+		u.looked = nil
 	}
 }
 
@@ -102,13 +142,16 @@ func (u *unread) write(s *section, byThread bool) {
 	type counts struct{ all, highlights int64 }
 	var whole counts
 	threads := map[string]counts{}
-	for _, n := range u.notices {
+	for _, n := range u.looked {
+		if !n.unread {
+			continue
+		}
 		c := whole
 		if byThread && n.thread != main {
 			c = threads[n.thread]
 		}
 		c.all++
-		if n.highlight {
+		if n.highlights {
 			c.highlights++
 		}
 		if byThread && n.thread != main {
@@ -148,31 +191,31 @@ func (b *builder) unread(v *visit) (*unread, error) {
 	if u.upto >= b.now {
 		return u, nil
 	}
-	if len(v.events) == 0 || len(v.events) > maxListed || u.upto < b.since {
-		if err := b.scanUnread(v, u); err != nil {
-			return nil, err
-		}
-		if u.short {
-			delete(b.p.unread, v.roomID)
-		}
-	} else {
-		events, err := b.tx.Events.ByNID(v.events...)
-		if err != nil {
-			return nil, err
-		}
-		if err := b.count(v, u, events); err != nil {
-			return nil, err
-		}
+	err := b.countOn(v, u)
+	if err != nil || u.short {
+		delete(b.p.unread, v.roomID) // it was counted in part
 	}
-	if u.stale {
+	if err == nil && u.stale {
 		return b.countAnew(v)
 	}
-	return u, nil
+	return u, err
+}
+
+// countOn goes on with what was counted before.
+func (b *builder) countOn(v *visit, u *unread) error {
+	if len(v.events) == 0 || len(v.events) > maxListed || u.upto < b.since {
+		return b.scanUnread(v, u)
+	}
+	events, err := b.tx.Events.ByNID(v.events...)
+	if err != nil {
+		return err
+	}
+	return b.count(v, u, events)
 }
 
 // countAnew counts the unread notifications of a room from where the user has read.
 func (b *builder) countAnew(v *visit) (*unread, error) {
-	u := &unread{read: map[string]stream.Position{}}
+	u := &unread{read: map[string]stream.Position{}, stale: true}
 	list, err := b.tx.Receipts.ByUser(v.room, b.p.user)
 	if err != nil {
 		return nil, err
@@ -209,13 +252,14 @@ func (b *builder) cameAt(v *visit) (stream.Position, error) {
 }
 
 func (b *builder) scanUnread(v *visit, u *unread) error {
-	short := b.scanned+maxUnreadScan > maxScans || b.scannedSize+maxUnreadSize > maxScansSize
-	limit := max(min(maxUnreadScan, maxScans-b.scanned), leastUnread)
-	events, more, err := b.lookBack(v.room, u.upto, b.now, limit, maxUnreadSize)
+	short := b.scanned+b.e.mostUnread > maxScans || b.scannedSize+b.e.unreadSize > maxScansSize
+	limit := min(b.e.mostUnread, max(maxScans-b.scanned, leastUnread))
+	events, more, err := b.lookBack(v.room, u.upto, b.now, limit, b.e.unreadSize)
 	if err != nil {
 		return err
 	}
 	u.short = short && more
+	u.cut = u.cut || more && len(events) < limit
 	slices.Reverse(events)
 	return b.count(v, u, events)
 }
@@ -227,7 +271,12 @@ func (b *builder) count(v *visit, u *unread, events []*store.Event) error {
 		return err
 	}
 	for _, ev := range events {
-		if ev.Position <= u.upto || ev.Position > b.now || ev.Rejected || ev.SoftFailed || ev.Withheld {
+		if ev.Position <= u.upto || ev.Position > b.now || ev.Rejected || ev.SoftFailed {
+			continue
+		}
+		u.upto = ev.Position
+		b.addLooked(u, ev)
+		if ev.Withheld {
 			continue
 		}
 		if ev.Type == event.TypeRedaction {
@@ -235,7 +284,6 @@ func (b *builder) count(v *visit, u *unread, events []*store.Event) error {
 				return err
 			}
 		}
-		u.upto = ev.Position
 		if ev.Sender == b.p.user {
 			// Who writes has read what stands above. What was redacted no longer says in which thread it was.
 			if ev.StateKey == nil && ev.RedactedBy == 0 {
@@ -248,49 +296,60 @@ func (b *builder) count(v *visit, u *unread, events []*store.Event) error {
 		}
 	}
 	u.upto = b.now
+	u.trim()
 	return nil
 }
 
 func (u *unread) readUpTo(thread string, p stream.Position) {
 	u.read[thread] = max(u.read[thread], p)
-	u.notices = slices.DeleteFunc(u.notices, func(n notice) bool { return n.thread == thread && n.at <= p })
+	for i := range u.looked {
+		if l := &u.looked[i]; l.thread == thread && l.at <= p {
+			l.unread = false
+		}
+	}
 }
 
-// uncount takes back what an event counted for that has been redacted.
+// uncount takes back what an event counted for that has been redacted, or has all be counted anew: if it told how far the
+// user had read, or in which thread others are, or if it made others too far back to be looked at.
 func (b *builder) uncount(v *visit, u *unread, redacted id.EventID) error {
 	target, err := b.tx.Events.Get(redacted)
 	if err != nil || target == nil || target.RedactedBy == 0 || target.Room != v.room {
 		return err
 	}
-	if target.Sender == b.p.user && target.Position <= u.upto {
-		u.stale = true
+	if target.Position <= u.upto && !u.stale {
+		u.stale = u.cut || target.Sender == b.p.user
+		if !u.stale {
+			related, err := b.tx.Relations.Children(v.room, redacted, "", "", 0, math.MaxInt64, 1, false)
+			if err != nil {
+				return err
+			}
+			u.stale = len(related) > 0
+		}
 	}
-	u.notices = slices.DeleteFunc(u.notices, func(n notice) bool { return n.at == target.Position })
+	if l := u.at(target.Position); l != nil {
+		u.size += len(target.JSON) - int(l.size)
+		l.unread, l.size = false, uint32(len(target.JSON))
+	}
 	u.pending = slices.DeleteFunc(u.pending, func(p pending) bool { return p.at == target.Position })
 	return nil
 }
 
 // threads are those that events are in which were not redacted.
 func (b *builder) threads(events []*store.Event) (map[store.EventNID]string, error) {
-	var open []*store.Event
-	known := make(map[store.EventNID]string, len(events))
+	open := make([]*store.Event, 0, len(events))
 	for _, ev := range events {
-		if m, ok := b.e.messages.GetIfPresent(ev.NID); ok && m.message.Event == ev.Event {
-			known[ev.NID] = m.thread
-		} else if ev.RedactedBy == 0 {
+		if ev.RedactedBy == 0 {
 			open = append(open, ev)
 		}
 	}
-	threads, err := ephemeral.ThreadsOf(b.tx, open)
-	maps.Copy(known, threads)
-	return known, err
+	return ephemeral.ThreadsOf(b.tx, open)
 }
 
 func (b *builder) countOne(v *visit, u *unread, ev *store.Event, thread string) error {
 	if b.p.ignored[ev.Sender] || ev.RedactedBy != 0 {
 		return nil
 	}
-	shared, err := b.shared(v, ev, thread)
+	shared, err := b.shared(v, ev)
 	if err != nil {
 		return err
 	}
@@ -302,88 +361,10 @@ func (b *builder) countOne(v *visit, u *unread, ev *store.Event, thread string) 
 	}
 	if b.p.rules.Searching() && b.judging < maxJudging {
 		b.judging += len(ev.JSON)
-		u.pending = append(u.pending, pending{ev.Position, shared, name})
+		u.pending = append(u.pending, pending{ev.Position, thread, shared, name})
 		return nil
 	}
 	var none pushrule.Work
-	u.note(ev.Position, shared, b.p.rules.Evaluate(&shared.message, name, &none))
+	u.note(ev.Position, thread, b.p.rules.Evaluate(&shared.message, name, &none))
 	return nil
-}
-
-// sharedMessage is an event as the rules of all its readers see it: what they need of it is decoded once.
-type sharedMessage struct {
-	thread  string
-	message pushrule.Message
-}
-
-// weighMessage says how many bytes a message takes when it is decoded, at most and about: a list of small members
-// takes twenty times its text.
-func weighMessage(_ store.EventNID, s *sharedMessage) uint32 {
-	return uint32(1000 + 20*len(s.message.Content))
-}
-
-func (b *builder) shared(v *visit, ev *store.Event, thread string) (*sharedMessage, error) {
-	if known, ok := b.e.messages.GetIfPresent(ev.NID); ok && known.message.Event == ev.Event {
-		return known, nil
-	}
-	facts, err := b.facts(v, ev)
-	if err != nil {
-		return nil, err
-	}
-	out := &sharedMessage{thread: thread, message: pushrule.Message{Event: ev.Event, Members: facts.members, MayNotify: func(key string) bool {
-		return facts.levels.UserLevel(ev.Sender) >= facts.levels.Levels().Notification(key)
-	}}}
-	b.e.messages.Set(ev.NID, out)
-	return out, nil
-}
-
-// facts are those of the room at an event. How many are joined is taken from now, which is near enough.
-func (b *builder) facts(v *visit, ev *store.Event) (*roomFacts, error) {
-	if known, ok := b.e.rooms.GetIfPresent(ev.StateBefore); ok {
-		return known, nil
-	}
-	summary, err := b.tx.Rooms.Summary(v.room)
-	if err != nil {
-		return nil, err
-	}
-	m, err := b.tx.States.Map(ev.StateBefore)
-	if err != nil {
-		return nil, err
-	}
-	state := eventauth.Map{}
-	for _, typ := range []string{event.TypeCreate, event.TypePowerLevels, event.TypeJoinRules} {
-		t := event.StateKeyTuple{Type: typ}
-		piece, err := b.tx.States.Event(m, t)
-		if err != nil {
-			return nil, err
-		}
-		if piece != nil {
-			state[t] = piece.Event
-		}
-	}
-	out := &roomFacts{members: summary.JoinedMembers, levels: eventauth.NewContext(state, nil)}
-	b.e.rooms.Set(ev.StateBefore, out)
-	return out, nil
-}
-
-// displayName is the user's name in the room at an event.
-func (b *builder) displayName(u *unread, ev *store.Event) (string, error) {
-	m, err := b.tx.States.Map(ev.StateBefore)
-	if err != nil {
-		return "", err
-	}
-	member, err := b.tx.States.Event(m, event.StateKeyTuple{Type: event.TypeMember, StateKey: string(b.p.user)})
-	if err != nil || member == nil {
-		return "", err
-	}
-	if member.ID != u.name {
-		var content struct {
-			Name string `json:"displayname"`
-		}
-		if json.Unmarshal(member.Content, &content) != nil {
-			content.Name = ""
-		}
-		u.name, u.shown = member.ID, content.Name
-	}
-	return u.shown, nil
 }

@@ -37,13 +37,13 @@ func relation(ev *store.Event) (relType string, to id.EventID) {
 }
 
 // ThreadsOf are the threads that events of one room are in, by their numbers: MainThread or the ID of the root (Client-Server
-// API, "Threaded read receipts").
+// API, "Threaded read receipts"). What comes later than an event does not change where it is.
 func ThreadsOf(tx *store.Tx, events []*store.Event) (map[store.EventNID]string, error) {
 	threads := make(map[store.EventNID]string, len(events))
-	open := map[store.EventNID]id.EventID{} // what they relate to, by way of others
-	follow := func(ev store.EventNID, relType string, to id.EventID) {
+	open := map[*store.Event]id.EventID{} // what they relate to, by way of others
+	follow := func(ev *store.Event, relType string, to id.EventID) {
 		if relType == threadRelation {
-			threads[ev] = string(to)
+			threads[ev.NID] = string(to)
 		} else if relType != "" {
 			open[ev] = to
 		}
@@ -51,7 +51,7 @@ func ThreadsOf(tx *store.Tx, events []*store.Event) (map[store.EventNID]string, 
 	for _, ev := range events {
 		threads[ev.NID] = MainThread
 		relType, to := relation(ev)
-		follow(ev.NID, relType, to)
+		follow(ev, relType, to)
 	}
 	for hop := 1; hop < maxHops && len(open) > 0; hop++ {
 		parents, err := tx.Relations.Of(events[0].Room, slices.Compact(slices.Sorted(maps.Values(open))))
@@ -59,9 +59,11 @@ func ThreadsOf(tx *store.Tx, events []*store.Event) (map[store.EventNID]string, 
 			return nil, err
 		}
 		before := open
-		open = map[store.EventNID]id.EventID{}
+		open = map[*store.Event]id.EventID{}
 		for ev, to := range before {
-			follow(ev, parents[to].RelType, parents[to].Parent)
+			if parent := parents[to]; parent.Position < ev.Position {
+				follow(ev, parent.RelType, parent.Parent)
+			}
 		}
 	}
 	return threads, nil

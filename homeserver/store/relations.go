@@ -59,18 +59,18 @@ func (s Relations) Relates(room RoomNID, event id.EventID) (bool, error) {
 		string(event), int64(room))
 }
 
-// Of tells what some events of a room's history relate to, without reading the events: an empty Relation of one that
-// relates to nothing, none of one that has no place there.
+// Of tells what some events of a room's history relate to, without reading the events: a Relation with nothing but the
+// position of one that relates to nothing, none of one that has no place there.
 func (s Relations) Of(room RoomNID, ids []id.EventID) (map[id.EventID]Relation, error) {
 	out := make(map[id.EventID]Relation, len(ids))
 	for chunk := range slices.Chunk(ids, 500) {
 		err := s.tx.query(func(rows *sql.Rows) error {
 			var i id.EventID
 			var r Relation
-			err := rows.Scan(&i, &r.RelType, &r.Parent)
+			err := rows.Scan(&i, &r.Position, &r.RelType, &r.Parent)
 			out[i] = r
 			return err
-		}, `SELECT event_id, coalesce((SELECT rel_type FROM relations WHERE event_nid = nid), ''), coalesce((SELECT parent FROM relations WHERE event_nid = nid), '')
+		}, `SELECT event_id, position, coalesce((SELECT rel_type FROM relations WHERE event_nid = nid), ''), coalesce((SELECT parent FROM relations WHERE event_nid = nid), '')
 			FROM events WHERE event_id IN (?) AND room_nid + 0 = ? AND position IS NOT NULL`, bun.In(plainIDs(chunk)), int64(room))
 		if err != nil {
 			return nil, err

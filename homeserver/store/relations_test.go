@@ -257,11 +257,13 @@ func TestThreadsAreFoundWithoutTheEvents(t *testing.T) {
 				JSON: fmt.Appendf(nil, `{"content":%s,"sender":"@a:one.test","type":"m.room.message"}`, content),
 			}, NID: nid, Room: s.room}
 			s.update(func(tx *store.Tx) error {
-				err := tx.Events.Prepend(ev)
-				if relType == "" || err != nil {
-					return err
-				}
-				return tx.Relations.Insert(s.room, store.Relation{Event: nid, Position: ev.Position, Parent: parent, RelType: relType, Type: "m.room.message", Sender: "@a:one.test"})
+				tx.Events.Append(ev, stream.Change{}, func(p stream.Position) error {
+					if relType == "" {
+						return nil
+					}
+					return tx.Relations.Insert(s.room, store.Relation{Event: nid, Position: p, Parent: parent, RelType: relType, Type: "m.room.message", Sender: "@a:one.test"})
+				})
+				return nil
 			})
 			return ev
 		}
@@ -278,6 +280,11 @@ func TestThreadsAreFoundWithoutTheEvents(t *testing.T) {
 				want[of.NID] = string(root.ID)
 			}
 		}
+		early := add(id.EventID(fmt.Sprintf("$%d", number(t, db)+2)), "m.annotation")
+		if late := add(last[0].ID, "m.thread"); string(early.Content) == strings.ReplaceAll(string(early.Content), string(late.ID), "") {
+			t.Fatalf("%s does not relate to %s", early.Content, late.ID)
+		}
+		last, want[early.NID] = append(last, early), ephemeral.MainThread              // it came first
 		err := storetest.Open(t, address).View(t.Context(), func(tx *store.Tx) error { // with nothing in memory
 			var got map[store.EventNID]string
 			plans, err := tx.Explain(func() (err error) {
