@@ -7,6 +7,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/securecomm/securecomm/homeserver/ephemeral"
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/pushrule"
 	"github.com/securecomm/securecomm/homeserver/store"
@@ -133,8 +134,12 @@ func (l *looking) in(tx *store.Tx, m store.Membership, limit, size int) (stream.
 			return 0, err
 		}
 	}
+	threads, err := ephemeral.ThreadsOf(tx, events)
+	if err != nil {
+		return 0, err
+	}
 	for _, e := range events {
-		n := Notification{Position: e.Position, Room: m.RoomID, Event: e, Read: read(e, receipts)}
+		n := Notification{Position: e.Position, Room: m.RoomID, Event: e, Read: read(e, threads[e.NID], receipts)}
 		l.found = append(l.found, candidate{n, room.Message(e.Event), name})
 	}
 	if !more {
@@ -177,23 +182,8 @@ func joinedAt(tx *store.Tx, m store.Membership) (stream.Position, error) {
 }
 
 // read says whether one of a user's receipts is at an event or after it, in its thread or in all of them.
-func read(e *store.Event, receipts []store.Receipt) bool {
-	thread := threadOf(e)
+func read(e *store.Event, thread string, receipts []store.Receipt) bool {
 	return slices.ContainsFunc(receipts, func(r store.Receipt) bool {
 		return r.EventAt >= e.Position && (r.Thread == "" || r.Thread == thread)
 	})
-}
-
-// threadOf is the thread that an event is in, as receipts name it.
-func threadOf(e *store.Event) string {
-	var content struct {
-		Relation struct {
-			Type  string `json:"rel_type"`
-			Event string `json:"event_id"`
-		} `json:"m.relates_to"`
-	}
-	if json.Unmarshal(e.Content, &content) == nil && content.Relation.Type == "m.thread" {
-		return content.Relation.Event
-	}
-	return "main"
 }

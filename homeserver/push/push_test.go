@@ -304,3 +304,65 @@ func TestNotifications(t *testing.T) {
 		}
 	})
 }
+
+// TestReadInThreads: what relates to an event in a thread is read with the thread.
+func TestReadInThreads(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		key, err := sign.NewKey()
+		if err != nil {
+			t.Fatal(err)
+		}
+		rooms := &room.Engine{Store: db, Server: "one.test", Key: key, Log: slog.New(slog.DiscardHandler), DefaultVersion: event.DefaultVersion}
+		s, ctx := service(db), context.Background()
+		roomID, err := rooms.Create(ctx, room.Creation{Creator: alice, Preset: "public_chat"}, nil)
+		if err == nil {
+			err = rooms.Join(ctx, room.Change{Room: roomID, Sender: bob, Target: bob})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		send := func(body, relType string, to id.EventID) id.EventID {
+			t.Helper()
+			content := fmt.Sprintf(`{"body":%q}`, body)
+			if relType != "" {
+				content = fmt.Sprintf(`{"body":%q,"m.relates_to":{"rel_type":%q,"event_id":%q}}`, body, relType, to)
+			}
+			eventID, err := rooms.Send(ctx, room.Message{Room: roomID, Sender: alice, Type: "m.room.message", Content: json.RawMessage(content)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return eventID
+		}
+		root := send("root", "", "")
+		answer := send("answer", "m.thread", root)
+		send("about the answer", "m.reference", answer)
+		send("elsewhere", "", "")
+		send("about the root", "m.reference", root)
+		last := send("last answer", "m.thread", root)
+		err = db.Update(ctx, func(tx *store.Tx) error {
+			ev, err := tx.Events.Get(last)
+			if err == nil {
+				tx.Receipts.Set(store.Receipt{Room: ev.Room, User: bob, Type: "m.read", Thread: string(root), Event: last, EventAt: ev.Position}, roomID, nil)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		list, _, err := s.Notifications(ctx, bob, 0, 10, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, n := range list {
+			var content struct{ Body string }
+			if err := json.Unmarshal(n.Event.Content, &content); err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, fmt.Sprint(content.Body, " ", n.Read))
+		}
+		if want := "last answer true, about the root false, elsewhere false, about the answer true, answer true, root false"; strings.Join(got, ", ") != want {
+			t.Errorf("read are %s", strings.Join(got, ", "))
+		}
+	})
+}
