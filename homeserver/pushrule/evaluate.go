@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/securecomm/securecomm/homeserver/glob"
 	"github.com/securecomm/securecomm/homeserver/id"
@@ -73,7 +74,7 @@ func (s Ruleset) Compile(user id.UserID) *Rules {
 	}
 	for i := range s.Content {
 		if rule := &s.Content[i]; rule.Enabled {
-			pattern := glob.New(fold(rule.Pattern))
+			pattern := glob.New(glob.Fold(rule.Pattern))
 			matches := func(l *look) bool { return l.says(pattern) }
 			if rule.Pattern == "" {
 				matches = never
@@ -238,7 +239,7 @@ func (c *rawCondition) compile() condition {
 			return l.spend(stepsOfMember*len(list)) && slices.ContainsFunc(list, func(got any) bool { return isScalar(got) && got == want })
 		}
 	case "contains_display_name":
-		return func(l *look) bool { return l.name != "" && l.says(glob.Text(fold(l.name))) }
+		return func(l *look) bool { return l.name != "" && l.says(glob.Text(glob.Fold(l.name))) }
 	case "room_member_count":
 		return countMembers(c.Is)
 	case "sender_notification_permission":
@@ -251,10 +252,20 @@ func (c *rawCondition) compile() condition {
 const (
 	stepsOfMember = 8 // with a member of a list
 	stepsOfFold   = 1 // to fold a byte
+	// stepsOfLetter are those to fold a byte where letters may have to be composed.
+	stepsOfLetter = 16
 )
 
+// foldCost is how many steps it takes to fold a text.
+func foldCost(text string) int {
+	if strings.IndexFunc(text, func(r rune) bool { return r >= utf8.RuneSelf }) < 0 {
+		return stepsOfFold * len(text)
+	}
+	return stepsOfLetter * len(text)
+}
+
 func matchProperty(path []string, pattern string) condition {
-	g := glob.New(fold(pattern))
+	g := glob.New(glob.Fold(pattern))
 	if slices.Equal(path, bodyPath) {
 		return func(l *look) bool {
 			value, ok := l.find(path)
@@ -270,12 +281,9 @@ func matchProperty(path []string, pattern string) condition {
 		case g.Plain() && text == pattern:
 			return true
 		}
-		return l.spend(stepsOfFold*len(text)+g.Cost(len(text))) && g.Matches(fold(text))
+		return l.spend(foldCost(text)+g.Cost(len(text))) && g.Matches(glob.Fold(text))
 	}
 }
-
-// fold makes texts that differ only in case equal.
-func fold(s string) string { return strings.ToLower(s) }
 
 func isString(value any) bool {
 	_, ok := value.(string)

@@ -268,3 +268,25 @@ func BenchmarkEvaluateDefaults(b *testing.B) {
 		}
 	}
 }
+
+// TestComposedOrNot: a text is found however its letters are composed.
+func TestComposedOrNot(t *testing.T) {
+	const composed, apart = "Jos\u00e9", "JOSE\u0301"
+	for _, pair := range [][2]string{{composed, composed}, {composed, apart}, {apart, composed}, {apart, apart}} {
+		sought, said := pair[0], pair[1]
+		for name, rules := range map[string]*Rules{
+			"a name":     Ruleset{Override: []Rule{rule(`{"kind":"contains_display_name"}`)}}.Compile(bob),
+			"a keyword":  Ruleset{Content: []Rule{{ID: "k", Enabled: true, Pattern: sought, Actions: json.RawMessage(`["notify"]`)}}}.Compile(bob),
+			"a pattern":  Ruleset{Override: []Rule{rule(match("content.body", sought[:2]+"*"+sought[3:]))}}.Compile(bob),
+			"a property": Ruleset{Override: []Rule{rule(match("content.topic", "hello "+sought))}}.Compile(bob),
+		} {
+			if m := message("m.x", fmt.Sprintf(`{"body":"hello %s!","topic":"hello %s"}`, said, said)); !rules.evaluated(m, sought).Notify {
+				t.Errorf("%s %q is not found in %q", name, sought, said)
+			}
+		}
+	}
+}
+
+func rule(condition string) Rule {
+	return Rule{ID: "r", Enabled: true, Conditions: json.RawMessage("[" + condition + "]"), Actions: json.RawMessage(`["notify"]`)}
+}

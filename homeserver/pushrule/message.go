@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"github.com/securecomm/securecomm/homeserver/event"
+	"github.com/securecomm/securecomm/homeserver/glob"
 )
 
 // Message is an event that the rules of several users are asked about, with what they may want to know of its room.
@@ -102,7 +103,7 @@ func (m *Message) foldedBody() string {
 	m.fold.Do(func() {
 		value, _ := m.lookup(bodyPath)
 		text, _ := value.(string)
-		m.body = fold(text)
+		m.body = glob.Fold(text)
 	})
 	return m.body
 }
