@@ -15,8 +15,10 @@ import (
 	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/keys"
+	"github.com/securecomm/securecomm/homeserver/load"
 	"github.com/securecomm/securecomm/homeserver/media"
 	"github.com/securecomm/securecomm/homeserver/room"
+	"github.com/securecomm/securecomm/homeserver/store"
 )
 
 // Remote asks other servers on behalf of the domain packages: it is their room.Remote, keys.Remote and so on.
@@ -40,13 +42,15 @@ func (r *Remote) allow(server id.ServerName) error {
 	return nil
 }
 
-// translate turns another server's refusal into the error of the room engine that it means. What is left is
-// a server that cannot be reached.
+// translate turns another server's refusal into the error of the room engine that it means. Faults of ours stay what they
+// are. What is left is a server that cannot be reached.
 func translate(err error) error {
 	var answer *client.Error
 	switch {
 	case err == nil:
 		return nil
+	case errors.Is(err, load.ErrBusy), errors.Is(err, context.Canceled), errors.Is(err, store.ErrUnavailable), errors.Is(err, store.ErrClosed):
+		return err
 	case !errors.As(err, &answer):
 		return fmt.Errorf("%w: %w", room.ErrUnreachable, err)
 	case answer.Code == "M_INCOMPATIBLE_ROOM_VERSION":

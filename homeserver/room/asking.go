@@ -89,6 +89,8 @@ func (l *live) helped(server id.ServerName, asked time.Time, err error) {
 		return
 	case errors.Is(err, context.Canceled) && now.Sub(asked) < peers.HeadStart:
 		return
+	case fault(err) && !errors.Is(err, context.Canceled):
+		return
 	}
 	if l.failed == nil || len(l.failed) >= maxFailed {
 		l.failed = map[id.ServerName]time.Time{}
