@@ -253,3 +253,49 @@ func (r *trusted) Backfill(ctx context.Context, server id.ServerName, roomID id.
 	}
 	return r.link.Backfill(ctx, server, roomID, from, limit)
 }
+
+// noting is a Remote that has nothing, and notes behind which events it is asked.
+type noting struct {
+	*link
+	earliest []id.EventID
+}
+
+func (n *noting) MissingEvents(_ context.Context, _ id.ServerName, _ id.RoomID, earliest, _ []id.EventID, _ int) ([]json.RawMessage, error) {
+	n.earliest = earliest
+	return nil, nil
+}
+
+// TestGapsEndAtAllThatIsHere: what is missing is asked for behind the newest of all ends of a room, so that little comes that
+// is here.
+func TestGapsEndAtAllThatIsHere(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		one, two := pair(t, db)
+		f := fork(t, one, two, "11")
+		remote := &noting{link: one.Remote.(*link)}
+		one.Remote = remote
+		old := f.last()
+		var ends []id.EventID
+		for range 130 {
+			ev := f.message(old, "@bob:two.test", "x")
+			f.deliver(ev)
+			if ends = append(ends, ev.ID); len(ends)%65 != 0 {
+				continue
+			}
+			next := f.forge(old, event.Proto{
+				Type: "m.room.message", Sender: "@bob:two.test", Content: json.RawMessage(`{"body":"x"}`),
+				PrevEvents: []id.EventID{f.message(old, "@bob:two.test", "not sent").ID},
+			})
+			if r := one.Receive(context.Background(), two.Server, f.room, []json.RawMessage{next.JSON}); !errors.Is(r[0].Err, room.ErrEventNotFound) {
+				t.Fatal(r[0].Err)
+			}
+			if len(remote.earliest) > 100 {
+				t.Errorf("%d ends are told", len(remote.earliest))
+			}
+			for _, end := range ends[max(0, len(ends)-90):] {
+				if !slices.Contains(remote.earliest, end) {
+					t.Fatalf("of %d ends, one of the newest is not among the %d told", len(ends), len(remote.earliest))
+				}
+			}
+		}
+	})
+}

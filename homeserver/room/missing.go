@@ -19,9 +19,12 @@ import (
 
 // Limits of what is asked of other servers because of one event.
 const (
-	maxMissing  = 20     // events between it and what is here
-	maxSingly   = 20     // events asked for one by one
-	maxDescribe = 200000 // events that may describe a state
+	maxMissing = 20 // events between it and what is here
+	// maxFurtherTold is how many of the room's ends are told that its head has no place for, the newest: what is behind any of
+	// them is not to be sent. With those of the head they are no more than servers take.
+	maxFurtherTold = maxEnds - maxNear
+	maxSingly      = 20     // events asked for one by one
+	maxDescribe    = 200000 // events that may describe a state
 )
 
 // sorted orders events so that each comes behind those that it names by follows.
@@ -84,12 +87,11 @@ func (e *Engine) fetchMissing(ctx context.Context, origin id.ServerName, l *live
 		l.mu.Unlock()
 		return err
 	}
-	ends := slices.Clone(l.head.Extremities)
-	l.mu.Unlock()
-	earliest := make([]id.EventID, len(ends))
-	for i, x := range ends {
-		earliest[i] = x.ID
+	var earliest []id.EventID
+	for _, x := range append(slices.Clone(l.head.Extremities), l.further[max(0, len(l.further)-maxFurtherTold):]...) {
+		earliest = append(earliest, x.ID)
 	}
+	l.mu.Unlock()
 	ctx, release := load.WithHold(ctx, string(origin))
 	defer release()
 	raw, err := e.Remote.MissingEvents(ctx, origin, l.room.ID, earliest, []id.EventID{ev.ID}, maxMissing)
