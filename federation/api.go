@@ -177,16 +177,21 @@ const (
 // Prune removes what is no longer needed. It is to be called about once an hour.
 func (a *API) Prune(ctx context.Context) error {
 	now := time.Now()
-	err := a.Store.Prune(ctx, func(tx *store.Tx, limit int) (int64, error) { return tx.Received.Prune(now.Add(-answersKept), limit) })
-	if err != nil {
-		return err
-	}
-	return a.Store.Update(ctx, func(tx *store.Tx) error {
-		if err := tx.Destinations.Prune(now.Add(-failuresKept)); err != nil {
+	for _, some := range []func(tx *store.Tx, limit int) (int64, error){
+		func(tx *store.Tx, limit int) (int64, error) { return tx.Received.Prune(now.Add(-answersKept), limit) },
+		func(tx *store.Tx, limit int) (int64, error) {
+			return tx.Destinations.Prune(now.Add(-failuresKept), limit)
+		},
+		func(tx *store.Tx, limit int) (int64, error) { return tx.ServerKeys.Prune(now.Add(-keysKept), limit) },
+		func(tx *store.Tx, limit int) (int64, error) {
+			return tx.ServerKeys.PruneLists(now.Add(-keysKept), limit)
+		},
+	} {
+		if err := a.Store.Prune(ctx, some); err != nil {
 			return err
 		}
-		return tx.ServerKeys.Prune(now.Add(-keysKept))
-	})
+	}
+	return nil
 }
 
 // list encodes events as they are, without decoding them first.

@@ -23,7 +23,7 @@ func (s *Server) prune(ctx context.Context) {
 			return tx.Requests.Prune(now.Add(-rememberRequests), limit)
 		})
 		if err == nil {
-			err = s.Store.Update(ctx, func(tx *store.Tx) error { return tx.Reports.Prune(now.Add(-keepReports)) })
+			err = s.Store.Prune(ctx, func(tx *store.Tx, limit int) (int64, error) { return tx.Reports.Prune(now.Add(-keepReports), limit) })
 		}
 		if err != nil && ctx.Err() == nil {
 			s.Log.Error("cannot prune the database", "err", err)

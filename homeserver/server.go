@@ -200,14 +200,6 @@ func (s *Server) leaveAll(ctx context.Context, user id.UserID) error {
 			errs = append(errs, err)
 		}
 	}
-	errs = append(errs, s.Store.Update(ctx, func(tx *store.Tx) error {
-		left, err := tx.Memberships.ByUser(user, "leave", "ban")
-		for _, m := range left {
-			if err == nil && !m.Forgotten {
-				err = tx.Memberships.Forget(m.Room, user)
-			}
-		}
-		return err
-	}))
+	errs = append(errs, s.Store.Prune(ctx, func(tx *store.Tx, limit int) (int64, error) { return tx.Memberships.ForgetLeft(user, limit) }))
 	return errors.Join(errs...)
 }

@@ -172,6 +172,9 @@ func (e *Engine) inbox(tx *store.Tx, r *Request, d *device, now stream.Position)
 	return now, nil
 }
 
+// arrivedAtOnce is how many messages one sync deletes; what is left is for the next ones.
+const arrivedAtOnce = 500
+
 // arrived deletes what a device has shown to have by its token. It does not wait for that.
 func (e *Engine) arrived(tx *store.Tx, r *Request, d *device, since stream.Position) error {
 	waiting := d.delivered != 0 && d.delivered <= since
@@ -185,8 +188,11 @@ func (e *Engine) arrived(tx *store.Tx, r *Request, d *device, since stream.Posit
 	if !waiting {
 		return nil
 	}
-	d.delivered = 0
+	d.delivered, d.inboxChecked = 0, false
 	user, name := r.User, r.Device
-	_, err := e.Store.Queue(context.Background(), func(tx *store.Tx) error { return tx.ToDevice.Delete(user, name, since) })
+	_, err := e.Store.Queue(context.Background(), func(tx *store.Tx) error {
+		_, err := tx.ToDevice.Delete(user, name, since, arrivedAtOnce)
+		return err
+	})
 	return err
 }

@@ -137,7 +137,7 @@ func (s *Service) ClaimLocal(ctx context.Context, wants Wants) (Claimed, error) 
 func (s *Service) claimSome(ctx context.Context, wants []store.KeyWant, out Claimed) error {
 	var keys, fallback []store.OneTimeKey
 	err := s.Store.Update(ctx, func(tx *store.Tx) (err error) {
-		if keys, err = tx.OneTimeKeys.Claim(wants); err != nil || len(keys) == len(wants) {
+		if keys, err = tx.OneTimeKeys.Claim(wants, maxClaimed); err != nil || len(keys) == len(wants) {
 			return err
 		}
 		served := make(map[store.KeyWant]bool, len(keys))

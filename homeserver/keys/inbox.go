@@ -2,6 +2,7 @@ package keys
 
 import (
 	"context"
+	"slices"
 
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/load"
@@ -67,5 +68,10 @@ func (s *Service) pruneInbox(ctx context.Context, user id.UserID, device id.Devi
 	for _, w := range load.Surplus(waiting, maxInbox, maxInboxBytes, who, func(w store.Waiting) int { return w.Size }) {
 		drop = append(drop, w.Position)
 	}
-	return s.Store.Update(ctx, func(tx *store.Tx) error { return tx.ToDevice.DeleteSome(user, device, drop) })
+	for some := range slices.Chunk(drop, dropStep) {
+		if err := s.Store.Update(ctx, func(tx *store.Tx) error { return tx.ToDevice.DeleteSome(user, device, some) }); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -23,7 +23,7 @@ const (
 	maxOneTimeKey       = 4 << 10   // bytes of a one-time or fallback key
 	maxOneTimeKeys      = 1000      // one-time keys of a device
 	maxFallbackKeys     = 16        // fallback keys of a device
-	maxClaimed          = 10_000    // claimed keys of a device that are remembered
+	maxClaimed          = 10_000    // claimed keys of a user that are remembered
 	maxRemoteDevices    = 200       // devices of a remote user that are taken
 	lookStep            = 500       // devices that are looked up at a time
 	claimStep           = 100       // devices of which one update claims keys
@@ -36,12 +36,14 @@ const (
 	maxInbox            = 20_000    // messages that wait for one device
 	maxInboxBytes       = 32 << 20  // bytes of these messages
 	pruneInboxesAfter   = 64 << 20  // bytes that are delivered, if it is not time for it anyway
+	dropStep            = 500       // messages that one update takes out of an inbox
 	messageOverhead     = 2 << 10   // bytes that a message counts as then, beside its own
 	maxBackupKeys       = 1_000_000 // keys in a backup
 	maxBackupSize       = 256 << 20 // bytes of the keys in all backups of a user
 	maxBackupVersions   = 10_000    // that a user may ever make
 	maxBackupsKept      = 100       // of these, that are not deleted
 	maxSessionData      = 64 << 10  // bytes of a key in a backup
+	backupBytes         = 1 << 20   // bytes of those that are written or read at a time
 	backupStep          = 200       // keys that are written, read or deleted at a time
 	maxUserKeys         = 4 << 20   // bytes of the one-time and fallback keys of all devices of a user
 	maxUserIdentity     = 2 << 20   // bytes of the identity keys of all devices of a user; of a remote one they are taken up to that

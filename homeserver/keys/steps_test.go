@@ -71,6 +71,43 @@ func TestClaimsAreMadeInSteps(t *testing.T) {
 	})
 }
 
+// TestClaimsAreRememberedUpToALimit of each user, which a claim that comes over it restores.
+func TestClaimsAreRememberedUpToALimit(t *testing.T) {
+	each(t, func(f *fixture) {
+		f.update(func(tx *store.Tx) error {
+			var wants []store.KeyWant
+			for i := range 201 {
+				device, n := id.DeviceID(fmt.Sprint("D", i)), 50
+				if i == 200 {
+					device, n = "A", 51
+				}
+				var list []store.OneTimeKey
+				for k := range n {
+					want := store.KeyWant{User: alice, Device: device, Algorithm: fmt.Sprint("x", k)}
+					list = append(list, store.OneTimeKey{Algorithm: want.Algorithm, ID: "k", JSON: []byte("{}")})
+					wants = append(wants, want)
+				}
+				if err := tx.OneTimeKeys.Insert(alice, device, list); err != nil {
+					return err
+				}
+			}
+			_, err := tx.OneTimeKeys.Claim(wants, 1<<30)
+			return err
+		})
+		f.uploadOneTime("k")
+		if got := f.claim(); got != "k" {
+			f.Fatalf("claimed %q", got)
+		}
+		f.view(func(tx *store.Tx) error {
+			n, err := tx.Stored.Bytes(alice, store.StoredClaims)
+			if n != 10_000 {
+				f.Errorf("%d claims are remembered", n)
+			}
+			return err
+		})
+	})
+}
+
 // TestSignaturesAreTakenInSteps: others' updates come in between, and none is made for what is not there.
 func TestSignaturesAreTakenInSteps(t *testing.T) {
 	each(t, func(f *fixture) {

@@ -261,7 +261,7 @@ func (s *Service) Delivered(ctx context.Context, user id.UserID, device id.Devic
 		return err
 	})
 	if err == nil && waiting {
-		err = s.Store.Update(ctx, func(tx *store.Tx) error { return tx.ToDevice.Delete(user, device, upto) })
+		err = s.Store.Prune(ctx, func(tx *store.Tx, limit int) (int64, error) { return tx.ToDevice.Delete(user, device, upto, limit) })
 	}
 	if err != nil {
 		return fmt.Errorf("delete delivered messages: %w", err)
@@ -272,8 +272,7 @@ func (s *Service) Delivered(ctx context.Context, user id.UserID, device id.Devic
 // Prune removes what nobody waits for any longer: the oldest messages for devices that do not come, keys of backups that
 // were deleted, and what is kept of remote users who share no room with anyone here. Call it every hour or so.
 func (s *Service) Prune(ctx context.Context) error {
-	forget := s.Store.Update(ctx, func(tx *store.Tx) error { return tx.OneTimeKeys.ForgetClaimed(maxClaimed) })
-	if err := errors.Join(s.pruneInboxes(ctx), s.pruneStrangers(ctx), s.pruneBackups(ctx), forget); err != nil {
+	if err := errors.Join(s.pruneInboxes(ctx), s.pruneStrangers(ctx), s.pruneBackups(ctx)); err != nil {
 		return fmt.Errorf("prune keys: %w", err)
 	}
 	return nil

@@ -46,9 +46,8 @@ func (s Destinations) SetWell(server id.ServerName) error {
 	return err
 }
 
-// Prune forgets servers that have not been tried since a time and for which nothing waits.
-func (s Destinations) Prune(before time.Time) error {
-	_, err := s.tx.exec(`DELETE FROM destinations WHERE retry_at < ? AND NOT EXISTS (SELECT 1 FROM outbox WHERE outbox.destination = destinations.name)`,
-		before.UnixMilli())
-	return err
+// Prune forgets servers that have not been tried since a time and for which nothing waits, at most limit, and returns how many.
+func (s Destinations) Prune(before time.Time, limit int) (int64, error) {
+	return s.tx.exec(deleteSome(s.tx.db.postgres, "destinations", `retry_at < ? AND NOT EXISTS (SELECT 1 FROM outbox WHERE outbox.destination = destinations.name)`),
+		before.UnixMilli(), limit)
 }

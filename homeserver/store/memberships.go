@@ -180,6 +180,23 @@ func (s Memberships) Forget(room RoomNID, user id.UserID) error {
 	return s.tx.Rooms.Unwanted(room)
 }
 
+// ForgetLeft is Forget for rooms that a user has left or is banned from, at most limit, and returns of how many.
+func (s Memberships) ForgetLeft(user id.UserID, limit int) (int64, error) {
+	var rooms []any
+	err := s.tx.query(func(rows *sql.Rows) error {
+		var room int64
+		err := rows.Scan(&room)
+		rooms = append(rooms, room)
+		return err
+	}, `UPDATE memberships SET forgotten = TRUE WHERE user_id = ? AND room_nid IN (
+		SELECT room_nid FROM memberships WHERE user_id = ? AND membership IN ('leave', 'ban') AND NOT forgotten LIMIT ?) RETURNING room_nid`,
+		string(user), string(user), limit)
+	if err == nil && len(rooms) > 0 {
+		_, err = s.tx.exec(`INSERT INTO unwanted_rooms (room_nid) VALUES `+places(len(rooms), 1)+` ON CONFLICT DO NOTHING`, rooms...)
+	}
+	return int64(len(rooms)), err
+}
+
 // ForgottenBy lists the rooms that a user has left and forgotten.
 func (s Memberships) ForgottenBy(user id.UserID) (map[RoomNID]bool, error) {
 	out := map[RoomNID]bool{}

@@ -209,9 +209,10 @@ func (s OneTimeKeys) noteClaimed(keys []OneTimeKey) error {
 	serial := time.Now().UnixMicro()
 	for chunk := range slices.Chunk(keys, 50) {
 		args := make([]any, 0, 6*len(chunk))
-		for i, k := range chunk {
+		for _, k := range chunk {
 			hash := sha256.Sum256(k.JSON)
-			args = append(args, string(k.User), string(k.Device), k.Algorithm, k.ID, serial+int64(i), hash[:])
+			args = append(args, string(k.User), string(k.Device), k.Algorithm, k.ID, serial, hash[:])
+			serial++
 		}
 		_, err := s.tx.exec(`INSERT INTO claimed_keys (user_id, device_id, algorithm, key_id, serial, hash) VALUES `+places(len(chunk), 6)+`
 			ON CONFLICT (user_id, device_id, algorithm, key_id) DO UPDATE SET serial = excluded.serial, hash = excluded.hash`, args...)
@@ -222,13 +223,26 @@ func (s OneTimeKeys) noteClaimed(keys []OneTimeKey) error {
 	return nil
 }
 
-// ForgetClaimed forgets, of all devices of which more than keep claims are remembered, the oldest.
-func (s OneTimeKeys) ForgetClaimed(keep int) error {
-	_, err := s.tx.exec(`DELETE FROM claimed_keys WHERE (user_id, device_id, algorithm, key_id) IN (
-		SELECT user_id, device_id, algorithm, key_id FROM (
-			SELECT c.user_id, c.device_id, c.algorithm, c.key_id, row_number() OVER (PARTITION BY c.user_id, c.device_id ORDER BY c.serial DESC) AS place
-			FROM (SELECT user_id, device_id FROM claimed_keys GROUP BY user_id, device_id HAVING count(*) > ?) AS f
-			JOIN claimed_keys c ON c.user_id = f.user_id AND c.device_id = f.device_id) AS old WHERE place > ?)`, keep, keep)
+// moreForgotten is how many claims of a user are forgotten beyond as many as have come, if there are too many.
+const moreForgotten = 100
+
+// boundClaimed counts keys that were given out, and forgets the oldest claims of users of whom more than keep are remembered.
+func (s OneTimeKeys) boundClaimed(keys []OneTimeKey, keep int) error {
+	more := map[id.UserID]int{}
+	for _, k := range keys {
+		more[k.User]++
+	}
+	counts, err := s.tx.Stored.addAll(StoredClaims, more)
+	for user, n := range counts {
+		if over := min(int(n)-keep, more[user]+moreForgotten); err == nil && over > 0 {
+			var gone int64
+			gone, err = s.tx.exec(`DELETE FROM claimed_keys WHERE user_id = ? AND serial <=
+				(SELECT serial FROM claimed_keys WHERE user_id = ? ORDER BY serial LIMIT 1 OFFSET ?)`, string(user), string(user), over-1)
+			if err == nil {
+				err = s.tx.Stored.add(user, StoredClaims, -int(gone))
+			}
+		}
+	}
 	return err
 }
 
@@ -255,8 +269,8 @@ func (s OneTimeKeys) Available(wants []KeyWant) ([]KeyWant, error) {
 }
 
 // Claim takes one one-time key for each want, the oldest first; each key is returned once and never again.
-// Of a want that occurs twice only one is served.
-func (s OneTimeKeys) Claim(wants []KeyWant) ([]OneTimeKey, error) {
+// Of a want that occurs twice only one is served. Of a user's keys that were claimed the newest are remembered, as many as keep.
+func (s OneTimeKeys) Claim(wants []KeyWant, keep int) ([]OneTimeKey, error) {
 	var out []OneTimeKey
 	for chunk := range slices.Chunk(wants, 500) {
 		err := s.collect(&out, `DELETE FROM one_time_keys WHERE (user_id, device_id, algorithm, key_id) IN (
@@ -270,7 +284,10 @@ func (s OneTimeKeys) Claim(wants []KeyWant) ([]OneTimeKey, error) {
 		}
 	}
 	s.touchAll(out)
-	return out, s.noteClaimed(out)
+	if err := s.noteClaimed(out); err != nil {
+		return nil, err
+	}
+	return out, s.boundClaimed(out, keep)
 }
 
 // ClaimFallback reads the fallback keys that are wanted and notes that they were given out.
@@ -337,12 +354,15 @@ func (s OneTimeKeys) UseUp(user id.UserID, device id.DeviceID) error {
 
 // DeleteDevice removes all one-time and fallback keys of a device.
 func (s OneTimeKeys) DeleteDevice(user id.UserID, device id.DeviceID) error {
-	for _, table := range []string{"one_time_keys", "claimed_keys"} {
+	for _, table := range []string{"one_time_keys", "fallback_keys"} {
 		if _, err := s.tx.exec(`DELETE FROM `+table+` WHERE user_id = ? AND device_id = ?`, string(user), string(device)); err != nil {
 			return err
 		}
 	}
-	_, err := s.tx.exec(`DELETE FROM fallback_keys WHERE user_id = ? AND device_id = ?`, string(user), string(device))
+	claimed, err := s.tx.exec(`DELETE FROM claimed_keys WHERE user_id = ? AND device_id = ?`, string(user), string(device))
+	if err != nil {
+		return err
+	}
 	s.touch(user, device)
-	return err
+	return s.tx.Stored.add(user, StoredClaims, -int(claimed))
 }

@@ -24,9 +24,12 @@ type RegistrationToken struct {
 // Passes are tokens for a single purpose.
 type Passes struct{ tx *Tx }
 
-// Insert adds a pass and forgets those that have expired.
+// moreExpired is how many tokens that have expired go when one comes: more than that, so that they do not pile up.
+const moreExpired = 20
+
+// Insert adds a pass and forgets some of those that have expired.
 func (s Passes) Insert(p Pass, now int64) error {
-	if _, err := s.tx.exec(`DELETE FROM passes WHERE expires_at < ?`, now); err != nil {
+	if _, err := s.tx.exec(deleteSome(s.tx.db.postgres, "passes", `expires_at < ?`), now, moreExpired); err != nil {
 		return err
 	}
 	_, err := s.tx.exec(`INSERT INTO passes (hash, purpose, user_id, expires_at) VALUES (?, ?, ?, ?)`, p.Hash, p.Purpose, string(p.User), p.ExpiresAt)
@@ -52,9 +55,9 @@ func (s Passes) DeleteUser(user id.UserID) error {
 	return err
 }
 
-// InsertRegistration adds a token for registrations and forgets those that have expired.
+// InsertRegistration adds a token for registrations and forgets some of those that have expired.
 func (s Passes) InsertRegistration(t RegistrationToken, now int64) error {
-	if _, err := s.tx.exec(`DELETE FROM registration_tokens WHERE expires_at > 0 AND expires_at < ?`, now); err != nil {
+	if _, err := s.tx.exec(deleteSome(s.tx.db.postgres, "registration_tokens", `expires_at > 0 AND expires_at < ?`), now, moreExpired); err != nil {
 		return err
 	}
 	_, err := s.tx.exec(`INSERT INTO registration_tokens (hash, uses, admin, bootstrap, expires_at) VALUES (?, ?, ?, ?, ?)`,

@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -30,15 +31,50 @@ func TestPruneInSteps(t *testing.T) {
 				if err := tx.Received.Insert("two.test", fmt.Sprint(i), []byte("{}"), at); err != nil {
 					return err
 				}
+				if err := insertOther(tx, i, at); err != nil {
+					return err
+				}
 			}
 			return nil
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
+		var inbox stream.Position
+		err = db.Update(ctx, func(tx *store.Tx) error {
+			list := make([]store.ToDeviceMessage, old)
+			for i := range list {
+				list[i] = store.ToDeviceMessage{User: "@a:one.test", Device: "D", Sender: "@b:two.test", JSON: []byte("{}")}
+			}
+			tx.ToDevice.Add(list)
+			return nil
+		})
+		if err == nil {
+			err = db.View(ctx, func(tx *store.Tx) (err error) {
+				inbox, err = tx.Position()
+				return err
+			})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
 		for name, prune := range map[string]func(*store.Tx, int) (int64, error){
 			"requests": func(tx *store.Tx, limit int) (int64, error) { return tx.Requests.Prune(time.UnixMilli(2000), limit) },
 			"received": func(tx *store.Tx, limit int) (int64, error) { return tx.Received.Prune(time.UnixMilli(2000), limit) },
+			"reports":  func(tx *store.Tx, limit int) (int64, error) { return tx.Reports.Prune(time.UnixMilli(2000), limit) },
+			"servers": func(tx *store.Tx, limit int) (int64, error) {
+				return tx.Destinations.Prune(time.UnixMilli(2000), limit)
+			},
+			"keys": func(tx *store.Tx, limit int) (int64, error) { return tx.ServerKeys.Prune(time.UnixMilli(2000), limit) },
+			"lists": func(tx *store.Tx, limit int) (int64, error) {
+				return tx.ServerKeys.PruneLists(time.UnixMilli(2000), limit)
+			},
+			"left": func(tx *store.Tx, limit int) (int64, error) {
+				return tx.Memberships.ForgetLeft("@left:one.test", limit)
+			},
+			"messages": func(tx *store.Tx, limit int) (int64, error) {
+				return tx.ToDevice.Delete("@a:one.test", "D", inbox, limit)
+			},
 		} {
 			var steps, total int64
 			err := db.Prune(ctx, func(tx *store.Tx, limit int) (int64, error) {
@@ -60,11 +96,138 @@ func TestPruneInSteps(t *testing.T) {
 			if _, ok, err := tx.Received.Answer("two.test", fmt.Sprint(old)); err != nil || !ok {
 				t.Errorf("the young transaction is gone: %v", err)
 			}
+			if forgotten, err := tx.Memberships.ForgottenBy("@left:one.test"); err != nil || len(forgotten) != old || forgotten[old] {
+				t.Errorf("%d rooms are forgotten, %v: %v", len(forgotten), forgotten[old], err)
+			}
 			return nil
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
+	})
+}
+
+// insertOther adds a room that was left, a report, a failing server, its key and its list, of a time.
+func insertOther(tx *store.Tx, n int, at time.Time) error {
+	server, left := id.ServerName(fmt.Sprint("s", n, ".test")), "leave"
+	if at.UnixMilli() >= 2000 {
+		left = "join"
+	}
+	return errors.Join(
+		tx.Memberships.Set(store.Membership{Room: store.RoomNID(n), User: "@left:one.test", Membership: left, Position: stream.Position(n)}, "join", true),
+		tx.Reports.Put(store.Report{Reporter: id.UserID("@r:" + server), Room: "!r:one.test", At: at}, 10),
+		tx.Destinations.SetFailing(store.Destination{Server: server, FailingSince: 1, RetryAt: at.UnixMilli(), Failures: 1}),
+		tx.ServerKeys.Put(store.ServerKey{Server: server, KeyID: "ed25519:a", Public: []byte("x"), ValidUntil: at.UnixMilli(), Fetched: 1}),
+		tx.ServerKeys.PutList(store.ServerKeyList{Server: server, ValidUntil: 1, Fetched: at.UnixMilli(), JSON: []byte("{}")}),
+	)
+}
+
+// TestExpiredPassesGoInSteps: who asks for one does not delete all that have expired.
+func TestExpiredPassesGoInSteps(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		insert := func(tx *store.Tx, n int, now int64) error {
+			return tx.Passes.Insert(store.Pass{Hash: fmt.Append(nil, n), Purpose: "openid", User: "@a:one.test", ExpiresAt: 1000}, now)
+		}
+		left := func(now int64) (n int) {
+			err := db.Update(context.Background(), func(tx *store.Tx) error {
+				for i := range 100 {
+					if _, ok, err := tx.Passes.Get(fmt.Append(nil, i), "openid", now); err != nil {
+						return err
+					} else if ok {
+						n++
+					}
+				}
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+		err := db.Update(context.Background(), func(tx *store.Tx) error {
+			for i := range 100 {
+				if err := insert(tx, i, 1000); err != nil {
+					return err
+				}
+			}
+			return insert(tx, 100, 1001)
+		})
+		if n := left(1000); err != nil || n != 80 {
+			t.Errorf("%d are left after the first, %v", n, err)
+		}
+		err = db.Update(context.Background(), func(tx *store.Tx) error {
+			for i := range 5 {
+				if err := insert(tx, 101+i, 1001); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if n := left(1000); err != nil || n > 0 {
+			t.Errorf("%d are left in the end, %v", n, err)
+		}
+	})
+}
+
+// TestClaimsOfAUserAreBounded: the newest are remembered, of all devices together, and those of a deleted device don't count.
+func TestClaimsOfAUserAreBounded(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		const user, keep = id.UserID("@a:one.test"), 6
+		claim := func(user id.UserID, device id.DeviceID, names ...string) {
+			t.Helper()
+			for _, name := range names {
+				err := db.Update(context.Background(), func(tx *store.Tx) error {
+					err := tx.OneTimeKeys.Insert(user, device, []store.OneTimeKey{{Algorithm: "x", ID: name, JSON: []byte("{}")}})
+					if err != nil {
+						return err
+					}
+					got, err := tx.OneTimeKeys.Claim([]store.KeyWant{{User: user, Device: device, Algorithm: "x"}}, keep)
+					if err == nil && len(got) != 1 {
+						t.Errorf("%d keys were claimed", len(got))
+					}
+					return err
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		remembered := func(user id.UserID, device id.DeviceID, want string) {
+			t.Helper()
+			err := db.View(context.Background(), func(tx *store.Tx) error {
+				var keys []store.OneTimeKey
+				for c := 'a'; c <= 'z'; c++ {
+					keys = append(keys, store.OneTimeKey{Algorithm: "x", ID: string(c), JSON: []byte("{}")})
+				}
+				got, err := tx.OneTimeKeys.Claimed(user, device, keys)
+				names := ""
+				for _, k := range keys {
+					if _, ok := got[[2]string{"x", k.ID}]; ok {
+						names += k.ID
+					}
+				}
+				if names != want {
+					t.Errorf("of %s %s are remembered %q, want %q", user, device, names, want)
+				}
+				return err
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		claim("@b:one.test", "A", "a")
+		claim(user, "A", "a", "b", "c", "d")
+		claim(user, "B", "e", "f", "g", "h")
+		remembered(user, "A", "cd")
+		remembered(user, "B", "efgh")
+		remembered("@b:one.test", "A", "a")
+		if err := db.Update(context.Background(), func(tx *store.Tx) error { return tx.OneTimeKeys.DeleteDevice(user, "B") }); err != nil {
+			t.Fatal(err)
+		}
+		claim(user, "A", "i", "j", "k", "l")
+		remembered(user, "A", "cdijkl")
+		claim(user, "A", "m")
+		remembered(user, "A", "dijklm")
 	})
 }
 
@@ -106,7 +269,7 @@ func TestOverfullInboxes(t *testing.T) {
 			for _, w := range waiting[keep:] {
 				drop = append(drop, w.Position)
 			}
-			if err := tx.ToDevice.Delete(over[0].User, over[0].Device, waiting[6].Position-1); err != nil {
+			if _, err := tx.ToDevice.Delete(over[0].User, over[0].Device, waiting[6].Position-1, 100); err != nil {
 				return err
 			}
 			return tx.ToDevice.DeleteSome(over[0].User, over[0].Device, drop)
@@ -141,7 +304,9 @@ func TestFailingServersAreForgotten(t *testing.T) {
 			return nil
 		})
 		if err == nil {
-			err = db.Update(ctx, func(tx *store.Tx) error { return tx.Destinations.Prune(time.UnixMilli(2000)) })
+			err = db.Prune(ctx, func(tx *store.Tx, limit int) (int64, error) {
+				return tx.Destinations.Prune(time.UnixMilli(2000), limit)
+			})
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -172,7 +337,11 @@ func TestServerKeysAreForgotten(t *testing.T) {
 					return err
 				}
 			}
-			return tx.ServerKeys.Prune(time.UnixMilli(2000))
+			if _, err := tx.ServerKeys.Prune(time.UnixMilli(2000), 100); err != nil {
+				return err
+			}
+			_, err := tx.ServerKeys.PruneLists(time.UnixMilli(2000), 100)
+			return err
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -49,8 +49,7 @@ func (s Reports) List(limit int) ([]Report, error) {
 	return out, err
 }
 
-// Prune forgets what was reported before a time.
-func (s Reports) Prune(before time.Time) error {
-	_, err := s.tx.exec(`DELETE FROM reports WHERE at < ?`, before.UnixMilli())
-	return err
+// Prune forgets what was reported before a time, at most limit reports, and returns how many.
+func (s Reports) Prune(before time.Time, limit int) (int64, error) {
+	return s.tx.exec(deleteSome(s.tx.db.postgres, "reports", `at < ?`), before.UnixMilli(), limit)
 }

@@ -43,7 +43,7 @@ func TestReports(t *testing.T) {
 		if got := rooms(); len(got) != 3 {
 			t.Errorf("kept %v: one reporter's limit is not another's", got)
 		}
-		if err := db.Update(ctx, func(tx *store.Tx) error { return tx.Reports.Prune(time.UnixMilli(1003)) }); err != nil {
+		if err := db.Prune(ctx, func(tx *store.Tx, limit int) (int64, error) { return tx.Reports.Prune(time.UnixMilli(1003), limit) }); err != nil {
 			t.Fatal(err)
 		}
 		if got := rooms(); len(got) != 1 || got[0] != "!c:one" {

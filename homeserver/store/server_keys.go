@@ -91,13 +91,14 @@ func (s ServerKeys) PutList(l ServerKeyList) error {
 	return err
 }
 
-// Prune forgets keys that have not been valid since a time, and lists fetched before it.
-func (s ServerKeys) Prune(before time.Time) error {
-	if _, err := s.tx.exec(`DELETE FROM server_keys WHERE valid_until < ?`, before.UnixMilli()); err != nil {
-		return err
-	}
-	_, err := s.tx.exec(`DELETE FROM server_key_lists WHERE fetched < ?`, before.UnixMilli())
-	return err
+// Prune forgets keys that have not been valid since a time, at most limit, and returns how many.
+func (s ServerKeys) Prune(before time.Time, limit int) (int64, error) {
+	return s.tx.exec(deleteSome(s.tx.db.postgres, "server_keys", `valid_until < ?`), before.UnixMilli(), limit)
+}
+
+// PruneLists forgets lists fetched before a time, at most limit, and returns how many.
+func (s ServerKeys) PruneLists(before time.Time, limit int) (int64, error) {
+	return s.tx.exec(deleteSome(s.tx.db.postgres, "server_key_lists", `fetched < ?`), before.UnixMilli(), limit)
 }
 
 func plainNames(servers []id.ServerName) []string {

@@ -81,10 +81,9 @@ func (s ToDevice) Any(user id.UserID, device id.DeviceID, upto stream.Position) 
 		string(user), string(device), int64(upto))
 }
 
-// Delete removes the messages for a device up to a position.
-func (s ToDevice) Delete(user id.UserID, device id.DeviceID, upto stream.Position) error {
-	_, err := s.tx.exec(`DELETE FROM to_device WHERE user_id = ? AND device_id = ? AND position <= ?`, string(user), string(device), int64(upto))
-	return err
+// Delete removes messages for a device up to a position, at most limit, and returns how many.
+func (s ToDevice) Delete(user id.UserID, device id.DeviceID, upto stream.Position, limit int) (int64, error) {
+	return s.tx.exec(deleteSome(s.tx.db.postgres, "to_device", `user_id = ? AND device_id = ? AND position <= ?`), string(user), string(device), int64(upto), limit)
 }
 
 // DeleteDevice removes all messages for a device.
