@@ -196,8 +196,10 @@ func (s *Service) PutBackupKeys(ctx context.Context, user id.UserID, version str
 		}
 	}
 	var state BackupState
-	for first := 0; first == 0 || first < len(keys); first += backupStep {
-		some := keys[first:min(first+backupStep, len(keys))]
+	for begun := false; !begun || len(keys) > 0; begun = true {
+		n := someKeys(keys)
+		some := keys[:n]
+		keys = keys[n:]
 		err := s.Store.Update(ctx, func(tx *store.Tx) error {
 			kept, err := tx.Stored.Hold(user, store.StoredKeyBackup)
 			if err != nil {
@@ -218,6 +220,17 @@ func (s *Service) PutBackupKeys(ctx context.Context, user id.UserID, version str
 		}
 	}
 	return state, nil
+}
+
+// someKeys is how many keys one update writes: others wait for it.
+func someKeys(keys []store.BackupKey) int {
+	size := 0
+	for i, k := range keys[:min(len(keys), backupStep)] {
+		if size += len(k.SessionData); size > backupBytes && i > 0 {
+			return i
+		}
+	}
+	return min(len(keys), backupStep)
 }
 
 // currentBackup finds the version that keys may be stored in, if it is the one named.
@@ -319,7 +332,7 @@ func (s *Service) BackupKeys(ctx context.Context, user id.UserID, sel BackupSele
 			if err != nil {
 				return err
 			}
-			keys, err = tx.KeyBackups.Keys(user, b.Version, sel.Room, sel.Session, after, backupStep)
+			keys, err = tx.KeyBackups.Keys(user, b.Version, sel.Room, sel.Session, after, backupStep, backupBytes)
 			if err == nil && sel.Session != "" && len(keys) == 0 {
 				err = ErrNotFound
 			}
@@ -333,7 +346,7 @@ func (s *Service) BackupKeys(ctx context.Context, user id.UserID, sel BackupSele
 				return err
 			}
 		}
-		if len(keys) < backupStep || sel.Session != "" {
+		if len(keys) == 0 || sel.Session != "" {
 			return nil
 		}
 		after = keys[len(keys)-1]

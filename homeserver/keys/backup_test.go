@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/securecomm/securecomm/homeserver/id"
@@ -178,6 +179,49 @@ func TestBackupVersions(t *testing.T) {
 		}
 		if three := f.newBackup(); three == two {
 			f.Error("a deleted version came again")
+		}
+	})
+}
+
+// TestLargeBackupKeysGoInSteps: so few are written, and read, at a time that others do not wait for many bytes.
+func TestLargeBackupKeysGoInSteps(t *testing.T) {
+	each(t, func(f *fixture) {
+		version := f.newBackup()
+		const n = 100
+		var all []store.BackupKey
+		for i := range n {
+			k := backupKey(fmt.Sprintf("s%03d", i), 1, 1, false)
+			if i >= n/2 {
+				k.SessionData = encode(map[string]string{"x": strings.Repeat("x", 60_000)})
+			}
+			all = append(all, k)
+		}
+		updates := f.updates(func() {
+			state, err := f.PutBackupKeys(f.Context(), alice, version, all)
+			f.must(err)
+			if state.Count != n {
+				f.Errorf("%d keys are counted", state.Count)
+			}
+		})
+		if updates < 3 || updates > 6 {
+			f.Errorf("3 MB were written in %d updates", updates)
+		}
+		read := 0
+		f.must(f.BackupKeys(f.Context(), alice, keys.BackupSelection{Version: version}, func(some []store.BackupKey) error {
+			size := 0
+			for i, k := range some {
+				size += len(k.SessionData)
+				if want := all[read+i]; k.Session != want.Session || string(k.SessionData) != string(want.SessionData) {
+					f.Errorf("key %d is %s", read+i, k.Session)
+				}
+			}
+			if read += len(some); size > 1<<20 {
+				f.Errorf("%d bytes at once", size)
+			}
+			return nil
+		}))
+		if read != n {
+			f.Errorf("%d keys were read", read)
 		}
 	})
 }

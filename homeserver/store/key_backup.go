@@ -117,13 +117,25 @@ func (s KeyBackups) Remains(limit int) ([]KeyBackup, error) {
 
 const backupKeyColumns = `room_id, session_id, first_message_index, forwarded_count, is_verified, session_data`
 
-// Keys reads keys of a version in order of rooms and sessions, at most limit: of all, those of a room, or of one session of
-// it, those behind after, which may be empty.
-func (s KeyBackups) Keys(user id.UserID, version int64, room id.RoomID, session string, after BackupKey, limit int) ([]BackupKey, error) {
+// Keys reads keys of a version in order of rooms and sessions: of all, those of a room, or of one session of it, those behind
+// after, which may be empty. They are at most limit and have at most size bytes of session data, unless it is a single one.
+func (s KeyBackups) Keys(user id.UserID, version int64, room id.RoomID, session string, after BackupKey, limit, size int) ([]BackupKey, error) {
 	where, args := backupKeyFilter(user, version, room, session)
+	where, args = where+` AND (room_id, session_id) > (?, ?) ORDER BY room_id, session_id LIMIT ?`, append(args, string(after.Room), after.Session)
+	n, total := 0, 0
+	err := s.tx.query(func(rows *sql.Rows) error {
+		var one int
+		err := rows.Scan(&one)
+		if total += one; n == 0 || total <= size {
+			n++
+		}
+		return err
+	}, `SELECT octet_length(session_data) FROM key_backup_keys `+where, append(args, limit)...)
+	if err != nil || n == 0 {
+		return nil, err
+	}
 	var out []BackupKey
-	err := s.collect(&out, `SELECT `+backupKeyColumns+` FROM key_backup_keys `+where+` AND (room_id, session_id) > (?, ?)
-		ORDER BY room_id, session_id LIMIT ?`, append(args, string(after.Room), after.Session, limit)...)
+	err = s.collect(&out, `SELECT `+backupKeyColumns+` FROM key_backup_keys `+where, append(args, n)...)
 	return out, err
 }
 
