@@ -70,6 +70,11 @@ func (a *API) searchUsers(c *call) (any, error) {
 	if in.Limit != nil {
 		limit = max(0, min(*in.Limit, maxFoundUsers))
 	}
+	leave, err := a.searches.await(c.Request().Context(), c.Requester.User, 1)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	found, limited, err := a.Account.Search(c.Request().Context(), c.Requester.User, in.Term, limit)
 	if err != nil {
 		return nil, err

@@ -106,6 +106,7 @@ func TestSearchesOfAUserComeOneByOne(t *testing.T) {
 		body := map[string]any{"search_categories": map[string]any{"room_events": map[string]any{"search_term": "x"}}}
 		test.want(test.call(POST, prefix+"/v3/search", token, body), 429, "M_LIMIT_EXCEEDED")
 		test.want(test.call(GET, prefix+"/v3/notifications", token, nil), 429, "M_LIMIT_EXCEEDED")
+		test.want(test.call(POST, prefix+"/v3/user_directory/search", token, map[string]any{"search_term": "x"}), 429, "M_LIMIT_EXCEEDED")
 		test.want(test.call(GET, prefix+"/v1/rooms/!r:one.test/timestamp_to_event?ts=1&dir=f", token, nil), 429, "M_LIMIT_EXCEEDED")
 		test.api.searches.line(id.UserID(user), -inLine)
 		leave()
