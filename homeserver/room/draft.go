@@ -515,6 +515,9 @@ var summaryPieces = map[string]struct {
 	event.TypeCreate:            {"type", func(s *store.Summary) *string { return &s.RoomType }, ""},
 }
 
+// maxSummaryText is how many bytes of a name, a topic and the like lists of rooms show: each list reads those of all rooms.
+const maxSummaryText = 2 << 10
+
 func (f *face) setSummary(t event.StateKeyTuple, ev *store.Event) bool {
 	piece, ok := summaryPieces[t.Type]
 	if !ok || t.StateKey != "" {
@@ -525,7 +528,7 @@ func (f *face) setSummary(t event.StateKeyTuple, ev *store.Event) bool {
 		var content map[string]json.RawMessage
 		var text string
 		if json.Unmarshal(ev.Content, &content) == nil && json.Unmarshal(content[piece.member], &text) == nil {
-			value = strings.ToValidUTF8(strings.ReplaceAll(text, "\x00", ""), "")
+			value = strings.ToValidUTF8(strings.ReplaceAll(text[:min(len(text), maxSummaryText)], "\x00", ""), "")
 		}
 	}
 	field := piece.field(&f.summary)
