@@ -149,6 +149,11 @@ func (l *limiter) checkLogin(c *call, user id.UserID) error {
 	return nil
 }
 
+// stranger is the address of who is not known yet, as store.Asker has it.
+type stranger string
+
+func (s stranger) String() string { return network(string(s)) }
+
 // network is what an address is counted by: the 64 bits of an IPv6 address that one household or host has for itself.
 func network(address string) string {
 	a, err := netip.ParseAddr(address)

@@ -158,6 +158,9 @@ func (a *API) sendEvent(c *call) (any, error) {
 		return nil, err
 	}
 	content, err := c.body(maxEventBody) // that it is an object is checked when the event is built
+	if err == nil && len(content) > ordinaryBytes {
+		err = a.countBytes(c, content)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -173,6 +176,17 @@ func (a *API) sendEvent(c *call) (any, error) {
 		return nil, err
 	}
 	return sent(eventID), nil
+}
+
+// An event of more than ordinaryBytes of content counts as one more call for every bytesPerCall.
+const (
+	ordinaryBytes = 20 << 10
+	bytesPerCall  = 4 << 10
+)
+
+// countBytes counts a large event as several calls: what is sent is kept.
+func (a *API) countBytes(c *call, content json.RawMessage) error {
+	return a.limiter.checkMore(limitMessage, c, len(content)/bytesPerCall)
 }
 
 // message is an event that the client sends, once only if it gives it the ID of a transaction. What an m.room.redaction redacts
@@ -224,6 +238,9 @@ func (a *API) putState(c *call) (any, error) {
 		return nil, err
 	}
 	content, err := c.object(maxEventBody)
+	if err == nil && len(content) > ordinaryBytes {
+		err = a.countBytes(c, content)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -237,7 +254,7 @@ func (a *API) setState(c *call, roomID id.RoomID, typ, key string, content json.
 	case event.TypeMember:
 		return a.putMember(c, roomID, key, content)
 	case "m.room.canonical_alias":
-		if err := a.checkAliases(ctx, roomID, content); err != nil {
+		if err := a.checkAliases(c, roomID, content); err != nil {
 			return nil, err
 		}
 	}
@@ -271,8 +288,14 @@ func aliasesIn(content json.RawMessage) ([]id.RoomAlias, error) {
 	return aliases, nil
 }
 
+// aliasPatience is how long other servers have in all to say which room aliases stand for.
+const aliasPatience = 30 * time.Second
+
 // checkAliases refuses an m.room.canonical_alias that names aliases of other rooms (Client-Server API, PUT state).
-func (a *API) checkAliases(ctx context.Context, roomID id.RoomID, content json.RawMessage) error {
+// Those of other servers, which these are asked for, count as lookups.
+func (a *API) checkAliases(c *call, roomID id.RoomID, content json.RawMessage) error {
+	ctx, cancel := context.WithTimeout(c.Request().Context(), aliasPatience)
+	defer cancel()
 	aliases, err := aliasesIn(content)
 	if err != nil {
 		return err
@@ -287,6 +310,11 @@ func (a *API) checkAliases(ctx context.Context, roomID id.RoomID, content json.R
 		}
 		if _, err := id.ParseRoomAlias(string(alias)); err != nil {
 			return fail(http.StatusBadRequest, "M_INVALID_PARAM", fmt.Sprintf("%q is no room alias", alias))
+		}
+		if alias.Server() != a.Server {
+			if err := a.limiter.checkMore(limitLookup, c, 1); err != nil {
+				return err
+			}
 		}
 		target, err := a.Directory.Resolve(ctx, alias)
 		if err != nil || target.Room != roomID {
@@ -307,7 +335,10 @@ func (a *API) redactEvent(c *call) (any, error) {
 	}
 	content := json.RawMessage(emptyObject)
 	if c.Request().ContentLength != 0 {
-		if content, err = c.object(maxEventBody); err != nil {
+		if content, err = c.object(maxEventBody); err == nil && len(content) > ordinaryBytes {
+			err = a.countBytes(c, content)
+		}
+		if err != nil {
 			return nil, err
 		}
 	}

@@ -145,7 +145,7 @@ func (a *API) authenticate(c *call, need auth) error {
 		return fail(http.StatusUnauthorized, "M_MISSING_TOKEN", "an access token is needed")
 	}
 	// Until it is known who calls, it is read for the network.
-	requester, err := a.Account.Authenticate(context.WithValue(r.Context(), store.Asker{}, network(c.RealIP())), token)
+	requester, err := a.Account.Authenticate(context.WithValue(r.Context(), store.Asker{}, stranger(c.RealIP())), token)
 	if err != nil {
 		return err
 	}

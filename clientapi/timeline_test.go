@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/securecomm/securecomm/config"
 	"github.com/securecomm/securecomm/homeserver/hstest"
 	"github.com/securecomm/securecomm/homeserver/id"
 )
@@ -44,6 +45,25 @@ func TestTheLimitOfAnEventIsOnItsCanonicalForm(t *testing.T) {
 			alice.Refused("PUT", path+to+"x", body(33_000), 413, "M_TOO_LARGE")
 			alice.Refused("PUT", path+to+"y", body(100_000), 413, "M_TOO_LARGE")
 		}
+	})
+}
+
+// TestLargeEventsCountAsMany: who sends much in few events may do so less often.
+func TestLargeEventsCountAsMany(t *testing.T) {
+	hstest.Each(t, func(t *testing.T, s *hstest.Server) {
+		alice := s.Register("alice")
+		path := "/v3/rooms/" + string(alice.CreateRoom(map[string]any{}))
+		large := map[string]any{"body": strings.Repeat("x", 40<<10)}
+		first := alice.Send(id.RoomID(strings.TrimPrefix(path, "/v3/rooms/")), "org.example.small", map[string]any{}) // one of 40
+		alice.Must("PUT", path+"/send/org.example.large/1", large, nil)                                               // eleven more
+		alice.Must("PUT", path+"/state/org.example.large/", large, nil)
+		alice.Must("PUT", path+"/redact/"+string(first)+"/2", large, nil)
+		for _, to := range []string{"/send/org.example.large/3", "/state/org.example.large/x", "/redact/" + string(first) + "/4"} {
+			alice.Refused("PUT", path+to, large, 429, "M_LIMIT_EXCEEDED") // one each
+		}
+		alice.Must("PUT", path+"/send/org.example.small/5", map[string]any{}, nil)
+	}, func(c *config.Config) {
+		c.Limits.Enabled, c.Limits.Message.PerUser = true, config.Rate{Count: 40, Per: time.Hour}
 	})
 }
 

@@ -2,13 +2,24 @@ package store
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 )
 
-// Asker is the key in a context of who is read for, as a string: a user, a server or an address. Nobody gets more than half
+// Asker is the key in a context of who is read for, as a string or fmt.Stringer: a user, a server or an address. Nobody gets more than half
 // of the readers at a time, and those who wait for one are served in turn. What has no asker is the server's own work.
 type Asker struct{}
+
+func asker(ctx context.Context) string {
+	switch who := ctx.Value(Asker{}).(type) {
+	case string:
+		return who
+	case fmt.Stringer:
+		return who.String()
+	}
+	return ""
+}
 
 // pool is the connections for reading.
 type pool struct {
@@ -27,7 +38,7 @@ func newPool(readers int) *pool {
 
 // take waits for a connection. give gives it back.
 func (p *pool) take(ctx context.Context, stop <-chan struct{}) (*conn, error) {
-	who, _ := ctx.Value(Asker{}).(string)
+	who := asker(ctx)
 	p.mu.Lock()
 	if len(p.idle) > 0 && p.allows(who) {
 		// Those who wait have too many.
@@ -63,7 +74,7 @@ func (p *pool) take(ctx context.Context, stop <-chan struct{}) (*conn, error) {
 
 // give takes a connection back that was lent in a context.
 func (p *pool) give(ctx context.Context, c *conn) {
-	who, _ := ctx.Value(Asker{}).(string)
+	who := asker(ctx)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.held[who]--; p.held[who] <= 0 {
