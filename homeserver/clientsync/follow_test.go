@@ -7,7 +7,6 @@ import (
 	"maps"
 	"strings"
 	"testing"
-	"time"
 
 	"pgregory.net/rapid"
 
@@ -215,37 +214,17 @@ func follow(rt *rapid.T, w *world, other *forker, suffix string) {
 		},
 	}
 	if forked {
-		for _, u := range []id.UserID{eve, frank} {
-			key := string(u)
-			list := other.timeline(r)
-			w.must(other.send(list[len(list)-1], event.Proto{Type: event.TypeMember, StateKey: &key, Sender: u, Content: json.RawMessage(`{"membership":"join"}`)}, 0))
-		}
-		actions = append(actions, func() {
+		something := func() event.Proto {
 			n++
-			list := other.timeline(r)
-			prev := list[max(len(list)-1-rapid.IntRange(0, 8).Draw(rt, "back by"), 0)]
-			p := foreign(rt, eve, frank, n, func(l, all int) string { return fmt.Sprintf(levels, user(bob), eve, frank, l, all) }, user(carol), user(bob), user(reader))
-			_ = other.send(prev, p, time.Duration(rapid.IntRange(0, 2).Draw(rt, "age"))*time.Hour)
+			return foreign(rt, eve, frank, n, func(l, all int) string { return fmt.Sprintf(levels, user(bob), eve, frank, l, all) }, user(carol), user(bob), user(reader))
+		}
+		actions = append(actions, other.actions(rt, r, eve, frank, something, look, func() {
 			for _, who := range []string{bob, carol, reader} {
 				m, _, err := w.rooms.MembershipOf(context.Background(), r, user(who))
 				w.must(err)
 				members[who] = m
 			}
-		})
-		actions = append(actions, actions[len(actions)-1], actions[len(actions)-1])
-		// What was set last loses once the branch before it goes on.
-		actions = append(actions, func() {
-			n++
-			none := ""
-			topic := event.Proto{Type: "m.room.topic", StateKey: &none, Sender: eve, Content: json.RawMessage(fmt.Sprintf(`{"topic":"kept %d"}`, n))}
-			end := func() *store.Event { list := other.timeline(r); return list[len(list)-1] }
-			_ = other.send(end(), topic, 0)
-			kept := end()
-			topic.Content = json.RawMessage(fmt.Sprintf(`{"topic":"lost %d"}`, n))
-			_ = other.send(kept, topic, 3*time.Hour)
-			look()
-			_ = other.send(kept, event.Proto{Type: "m.room.message", Sender: eve, Content: json.RawMessage(`{"body":"on"}`)}, 0)
-		})
+		})...)
 	}
 	for range rapid.IntRange(5, 40).Draw(rt, "steps") {
 		rapid.SampledFrom(actions).Draw(rt, "action")()

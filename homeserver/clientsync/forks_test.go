@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"time"
 
+	"pgregory.net/rapid"
+
 	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/eventauth"
 	"github.com/securecomm/securecomm/homeserver/id"
@@ -94,4 +96,33 @@ func (f *forker) send(prev *store.Event, p event.Proto, age time.Duration) error
 		return err
 	}))
 	return f.w.rooms.Receive(context.Background(), otherServer, ev.RoomID, []json.RawMessage{ev.JSON})[0].Err
+}
+
+// actions lets two users of the other server come into a room, of whom the first has power, and are what they may do then.
+func (f *forker) actions(rt *rapid.T, r id.RoomID, eve, frank id.UserID, something func() event.Proto, look, done func()) []func() {
+	end := func() *store.Event { list := f.timeline(r); return list[len(list)-1] }
+	for _, u := range []id.UserID{eve, frank} {
+		key := string(u)
+		f.w.must(f.send(end(), event.Proto{Type: event.TypeMember, StateKey: &key, Sender: u, Content: json.RawMessage(`{"membership":"join"}`)}, 0))
+	}
+	anything := func() {
+		list := f.timeline(r)
+		prev := list[max(len(list)-1-rapid.IntRange(0, 8).Draw(rt, "back by"), 0)]
+		_ = f.send(prev, something(), time.Duration(rapid.IntRange(0, 2).Draw(rt, "age"))*time.Hour)
+		done()
+	}
+	// What was set last loses once the branch before it goes on.
+	lose := func() {
+		none := ""
+		topic := event.Proto{Type: "m.room.topic", StateKey: &none, Sender: eve, Content: json.RawMessage(`{"topic":"kept"}`)}
+		_ = f.send(end(), topic, 0)
+		kept := end()
+		topic.Content = json.RawMessage(`{"topic":"lost"}`)
+		_ = f.send(kept, topic, 3*time.Hour)
+		done()
+		look()
+		_ = f.send(kept, event.Proto{Type: "m.room.message", Sender: eve, Content: json.RawMessage(`{"body":"on"}`)}, 0)
+		done()
+	}
+	return []func(){anything, anything, anything, lose}
 }
