@@ -106,15 +106,23 @@ func bounded(plan store.Plan, index string, most int) string {
 	return ""
 }
 
-// TestRelationPlans asks for little of what thousands relate to in each way, and looks how the database goes about it: one
-// index serves, whatever the planner knows of the table, and no row is read in vain.
-func TestRelationPlans(t *testing.T) {
-	const room, limit = 7, 5
+// relationRead is what reads relations, by which index, and how many rows at most.
+type relationRead struct {
+	index string
+	most  int
+	read  func(tx *store.Tx) error
+}
+
+// The room and the number of rows asked for of TestRelationPlans.
+const plansRoom, plansLimit = 7, 5
+
+// relationReads are all ways to read what relates to an event.
+func relationReads(parent *id.EventID) map[string]relationRead {
+	const room, limit = plansRoom, plansLimit
 	const from, to = stream.Position(-1e9), stream.Position(1e9)
-	var parent id.EventID
 	children := func(relType, typ string, backwards bool) func(tx *store.Tx) error {
 		return func(tx *store.Tx) error {
-			got, err := tx.Relations.Children(room, parent, relType, typ, from, to, limit, backwards)
+			got, err := tx.Relations.Children(room, *parent, relType, typ, from, to, limit, backwards)
 			if err == nil && len(got) != limit {
 				err = fmt.Errorf("%d children of type %q %q", len(got), relType, typ)
 			}
@@ -123,7 +131,7 @@ func TestRelationPlans(t *testing.T) {
 	}
 	of := func(relType, typ string) func(tx *store.Tx) error {
 		return func(tx *store.Tx) error {
-			got, err := tx.Relations.ChildrenOf(room, []id.EventID{"$few", parent, "$less"}, relType, typ, limit)
+			got, err := tx.Relations.ChildrenOf(room, []id.EventID{"$few", *parent, "$less"}, relType, typ, limit)
 			if err == nil && len(got) != limit {
 				err = fmt.Errorf("%d children of several, type %q %q", len(got), relType, typ)
 			}
@@ -132,7 +140,7 @@ func TestRelationPlans(t *testing.T) {
 	}
 	same := func(key string, want bool) func(tx *store.Tx) error {
 		return func(tx *store.Tx) error {
-			r := store.Relation{Parent: parent, RelType: "m.annotation", Type: "m.reaction", Sender: "@eager:one.test", Key: key}
+			r := store.Relation{Parent: *parent, RelType: "m.annotation", Type: "m.reaction", Sender: "@eager:one.test", Key: key}
 			got, err := tx.Relations.Same(room, r)
 			if err == nil && got != want {
 				err = fmt.Errorf("the same as %q: %v", key, got)
@@ -142,7 +150,7 @@ func TestRelationPlans(t *testing.T) {
 	}
 	newest := func(tx *store.Tx) error {
 		var like []store.Relation
-		for _, p := range []id.EventID{"$few", parent, "$less"} {
+		for _, p := range []id.EventID{"$few", *parent, "$less"} {
 			like = append(like, store.Relation{Parent: p, RelType: "m.replace", Type: "m.room.message", Sender: "@author:one.test"})
 		}
 		got, err := tx.Relations.Newest(room, like, 2)
@@ -152,7 +160,7 @@ func TestRelationPlans(t *testing.T) {
 		return err
 	}
 	groups := func(tx *store.Tx) error {
-		got, err := tx.Relations.Groups(room, []id.EventID{parent})
+		got, err := tx.Relations.Groups(room, []id.EventID{*parent})
 		if err == nil && len(got) != 3 {
 			err = fmt.Errorf("groups %v", got)
 		}
@@ -166,24 +174,20 @@ func TestRelationPlans(t *testing.T) {
 		return err
 	}
 	answered := func(tx *store.Tx) error {
-		got, err := tx.Relations.Answered(room, []id.EventID{parent, "$few"}, []id.UserID{"@1:one.test", "@nobody:one.test"})
+		got, err := tx.Relations.Answered(room, []id.EventID{*parent, "$few"}, []id.UserID{"@1:one.test", "@nobody:one.test"})
 		if err == nil && len(got) != 2 {
 			err = fmt.Errorf("answered %v", got)
 		}
 		return err
 	}
 	lastAnswers := func(tx *store.Tx) error {
-		got, err := tx.Relations.LastAnswers(room, []id.EventID{parent, "$few"}, 2)
-		if err == nil && (len(got) != 4 || got[0].Parent != parent) {
+		got, err := tx.Relations.LastAnswers(room, []id.EventID{*parent, "$few"}, 2)
+		if err == nil && (len(got) != 4 || got[0].Parent != *parent) {
 			err = fmt.Errorf("the last answers are %v", got)
 		}
 		return err
 	}
-	cases := map[string]struct {
-		index string
-		most  int
-		read  func(tx *store.Tx) error
-	}{
+	return map[string]relationRead{
 		"same":             {"relations_sender", 1, same("4", true)},
 		"not the same":     {"relations_sender", 1, same("none", false)},
 		"newest":           {"relations_sender", 6, newest},
@@ -201,22 +205,29 @@ func TestRelationPlans(t *testing.T) {
 		"answered":         {"thread_senders_", 4, answered},
 		"last answers":     {"relations_way", 4, lastAnswers},
 	}
+}
+
+// TestRelationPlans asks for little of what thousands relate to in each way, and looks how the database goes about it: one
+// index serves, whatever the planner knows of the table, and no row is read in vain.
+func TestRelationPlans(t *testing.T) {
+	var parent id.EventID
+	cases := relationReads(&parent)
 	storetest.EachURL(t, func(t *testing.T, address string) {
 		db := storetest.Open(t, address)
 		analyze := statistics(t, address)
-		relate(t, db, room, 12, "$few", "$less")
+		relate(t, db, plansRoom, 12, "$few", "$less")
 		for _, known := range []string{"nothing", "all", "the past"} {
 			if known == "all" {
 				var many []id.EventID
 				for i := range 200 {
 					many = append(many, id.EventID(fmt.Sprint("$each", i)))
 				}
-				relate(t, db, room, 12, many...)
+				relate(t, db, plansRoom, 12, many...)
 				analyze()
 				db = storetest.Open(t, address)
 			} else {
 				parent = id.EventID("$popular while known is " + known)
-				relate(t, db, room, 5000, parent)
+				relate(t, db, plansRoom, 5000, parent)
 			}
 			for name, c := range cases {
 				err := db.View(t.Context(), func(tx *store.Tx) error {
