@@ -312,7 +312,7 @@ func (a *API) checkAliases(c *call, roomID id.RoomID, content json.RawMessage) e
 			return fail(http.StatusBadRequest, "M_INVALID_PARAM", fmt.Sprintf("%q is no room alias", alias))
 		}
 		if alias.Server() != a.Server {
-			if err := a.limiter.checkMore(limitLookup, c, 1); err != nil {
+			if err := a.limiter.check(limitLookup, c); err != nil {
 				return err
 			}
 		}

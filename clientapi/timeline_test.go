@@ -67,6 +67,19 @@ func TestLargeEventsCountAsMany(t *testing.T) {
 	})
 }
 
+// TestAliasesOfOthersAreLookups: naming aliases that other servers are asked for counts as looking them up.
+func TestAliasesOfOthersAreLookups(t *testing.T) {
+	hstest.Each(t, func(t *testing.T, s *hstest.Server) {
+		alice := s.Register("alice")
+		path := "/v3/rooms/" + string(alice.CreateRoom(map[string]any{})) + "/state/m.room.canonical_alias"
+		named := map[string]any{"alt_aliases": []string{"#far:elsewhere.test"}}
+		alice.Refused("PUT", path, named, 400, "M_BAD_ALIAS")
+		alice.Refused("PUT", path, named, 429, "M_LIMIT_EXCEEDED")
+	}, func(c *config.Config) {
+		c.Limits.Enabled, c.Limits.Lookup.PerAddress = true, config.Rate{Count: 2, Per: time.Hour} // signing up is one
+	})
+}
+
 // TestReadRoom goes once through every endpoint that reads a room.
 func TestReadRoom(t *testing.T) {
 	hstest.Each(t, func(t *testing.T, s *hstest.Server) {
