@@ -96,6 +96,23 @@ func (a *API) send(c *call) (any, error) {
 // toDevice is the kind of data unit that must not be taken in twice.
 const toDevice = "m.direct_to_device"
 
+// byHaste parts what must be there before the events of a transaction from the rest. That is keys: a client that is shown an
+// event before the key that opens it may never try again. What else there is may be about these events.
+func byHaste(edus []json.RawMessage) (first, rest []json.RawMessage) {
+	for _, raw := range edus {
+		var edu unit
+		if len(raw) <= maxEDU && json.Unmarshal(raw, &edu) == nil {
+			switch edu.Type {
+			case toDevice, "m.device_list_update", "m.signing_key_update":
+				first = append(first, raw)
+				continue
+			}
+		}
+		rest = append(rest, raw)
+	}
+	return first, rest
+}
+
 // receive works on a transaction unless it was answered before, and remembers the answer where it matters: what else
 // there is may be taken in twice.
 func (a *API) receive(ctx context.Context, origin id.ServerName, txnID string, d delivery) (json.RawMessage, error) {
@@ -111,8 +128,10 @@ func (a *API) receive(ctx context.Context, origin id.ServerName, txnID string, d
 	if answer != nil {
 		return answer, nil
 	}
+	first, rest := byHaste(d.EDUs)
+	early := a.receiveEDUs(ctx, origin, first)
 	results, late, entering := a.receiveEvents(ctx, origin, d.PDUs)
-	late = append(late, a.receiveEDUs(ctx, origin, d.EDUs)...)
+	late = slices.Concat(early, late, a.receiveEDUs(ctx, origin, rest))
 	if a.ctx.Err() != nil {
 		return nil, fmt.Errorf("receive a transaction: %w", a.ctx.Err()) // the server ends: it comes again
 	}
