@@ -4,6 +4,6 @@
 //
 // Surplus applies the same rule to what waits in the database: inboxes of devices, and what is to go to other servers.
 //
-// The two APIs charge the bodies that they read, and federation and /sync their answers as well. Who asks is a name to this package,
+// The two APIs charge the bodies that they read, and what they answer until it is read. Who asks is a name to this package,
 // which knows nothing of users, servers or HTTP. What was read of other servers goes on counting while it is worked on (Hold).
 package load

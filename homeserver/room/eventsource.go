@@ -53,6 +53,11 @@ func outline(ev *store.Event) *store.Event {
 	if len(ev.JSON) <= maxKept {
 		return ev
 	}
+	return bare(ev)
+}
+
+// bare is a stored event without its contents.
+func bare(ev *store.Event) *store.Event {
 	return &store.Event{Event: ev.Outline(), NID: ev.NID, Room: ev.Room, Position: ev.Position, StateBefore: ev.StateBefore, Rejected: ev.Rejected, SoftFailed: ev.SoftFailed}
 }
 

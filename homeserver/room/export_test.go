@@ -1,6 +1,9 @@
 package room
 
 import (
+	"context"
+
+	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/store"
 )
@@ -46,4 +49,23 @@ func OlderReaders(e *Engine, roomID id.RoomID) int {
 		return 0
 	}
 	return l.older.readers
+}
+
+// KeptOutliers is how many of some events are known once they are kept, and the bytes that are held of these and of what
+// they are judged by.
+func KeptOutliers(e *Engine, roomID id.RoomID, events []event.Verified) (n, size int, err error) {
+	l, err := e.live(context.Background(), roomID)
+	if err != nil {
+		return 0, 0, err
+	}
+	known, err := e.keepOutliers(context.Background(), l.room, events)
+	for _, ev := range known {
+		size += len(ev.JSON)
+	}
+	for _, v := range events {
+		if known[v.Event().ID] != nil {
+			n++
+		}
+	}
+	return n, size, err
 }

@@ -3,12 +3,15 @@ package room_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/load"
 	"github.com/securecomm/securecomm/homeserver/room"
+	"github.com/securecomm/securecomm/homeserver/sign"
 	"github.com/securecomm/securecomm/homeserver/store"
 	"github.com/securecomm/securecomm/homeserver/store/storetest"
 )
@@ -92,6 +95,35 @@ func TestAnswersAreHeldWhileTheyAreWorkedOn(t *testing.T) {
 		}
 		if remote.held != 0 {
 			t.Errorf("%d answers are held for ever", remote.held)
+		}
+	})
+}
+
+// TestWhatIsHereIsHeldAsOutlines: what describes a room and is here from before is not held a second time, nor is all that
+// the events of it are judged by.
+func TestWhatIsHereIsHeldAsOutlines(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		e := engine(t, db)
+		begin := room.Creation{Preset: "public_chat"}
+		for i := range 60 {
+			begin.InitialState = append(begin.InitialState, room.StateEvent{Type: "x.y", StateKey: fmt.Sprint(i), Content: json.RawMessage(`{"x":"` + strings.Repeat("x", 30_000) + `"}`)})
+		}
+		roomID := create(t, e, begin)
+		remote := &link{keys: map[id.ServerName]sign.Key{e.Server: e.Key}}
+		var events []*event.Event
+		for _, ev := range timeline(t, db, roomID) {
+			events = append(events, ev.Event)
+		}
+		var verified []event.Verified
+		for _, r := range remote.Verify(context.Background(), "", events) {
+			if r.Err != nil {
+				t.Fatal(r.Err)
+			}
+			verified = append(verified, r.Verified)
+		}
+		n, size, err := room.KeptOutliers(e, roomID, verified)
+		if err != nil || n != len(events) || size > 0 {
+			t.Errorf("%d of %d events are known, in %d bytes, %v", n, len(events), size, err)
 		}
 	})
 }

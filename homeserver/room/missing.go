@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"slices"
 
 	"github.com/securecomm/securecomm/homeserver/event"
@@ -162,8 +163,8 @@ func (e *Engine) fetchChain(ctx context.Context, origin id.ServerName, room *sto
 			asked[i] = true
 		}
 		verified, _ := e.check(ctx, room, origin, raw) // what is left is looked at with the whole chain
-		known, err := e.knownAround(ctx, room, verified)
-		if err != nil {
+		known := map[id.EventID]*store.Event{}
+		if _, err := e.knownAround(ctx, room, verified, known); err != nil {
 			return nil, err
 		}
 		missing = nil
@@ -195,38 +196,41 @@ func (e *Engine) fetchSingly(ctx context.Context, origin id.ServerName, ids []id
 	return out, nil
 }
 
+// judgedAtOnce is how many events are judged with what authorizes them at hand, which may be 64 KB for each of ten.
+const judgedAtOnce = 50
+
 // keepOutliers stores events that have no place in the room's history here, each judged by its own auth events. What
 // can't be judged, since one of those is unknown, is left out: it may come complete another time. It returns all of
-// them that are known then, by ID.
+// them that are known then, and what they name, by ID; of what was here before and is not redacted, only outlines.
 func (e *Engine) keepOutliers(ctx context.Context, room *store.Room, events []event.Verified) (map[id.EventID]*store.Event, error) {
 	events = sorted(events, authEvents)
-	known, err := e.knownAround(ctx, room, events)
+	known := make(map[id.EventID]*store.Event, len(events))
+	create, err := e.createAmong(ctx, room, events)
 	if err != nil {
 		return nil, err
 	}
-	create := createAmong(room, known, events)
 	var cache eventauth.Cache
 	var fresh []*store.Event
-	for _, v := range events {
-		ev := v.Event()
-		if known[ev.ID] != nil {
-			continue
-		}
-		if i := slices.IndexFunc(ev.AuthEvents, func(a id.EventID) bool { return known[a] == nil }); i >= 0 {
-			e.Log.Info("an event is set aside: an auth event is missing", "room", room.ID, "event", ev.ID, "missing", ev.AuthEvents[i])
-			continue
-		}
-		nid, err := e.Store.NextNumber(ctx)
+	for some := range slices.Chunk(events, judgedAtOnce) {
+		read, err := e.knownAround(ctx, room, some, known)
 		if err != nil {
 			return nil, err
 		}
-		out := &store.Event{Event: ev, NID: store.EventNID(nid), Room: room.NID}
-		if err := judge(&cache, ev, known, create); err != nil {
-			e.Log.Info("an event is rejected", "room", room.ID, "event", ev.ID, "err", err)
-			out.Rejected = true
+		for _, v := range some {
+			out, err := e.outlier(ctx, &cache, room, v.Event(), known, create)
+			if err != nil {
+				return nil, err
+			}
+			if out != nil {
+				known[out.ID] = out
+				fresh = append(fresh, out)
+			}
 		}
-		known[ev.ID] = out
-		fresh = append(fresh, out)
+		for _, ev := range read {
+			if ev.RedactedBy == 0 {
+				known[ev.ID] = bare(ev)
+			}
+		}
 	}
 	for some := range portions(fresh) {
 		err := e.Store.Update(ctx, func(tx *store.Tx) error { return insertOutliers(tx, room, some) })
@@ -235,6 +239,29 @@ func (e *Engine) keepOutliers(ctx context.Context, room *store.Room, events []ev
 		}
 	}
 	return known, e.asStored(ctx, known, fresh)
+}
+
+// outlier judges an event by its auth events; it returns nil for one that is known or can't be judged.
+func (e *Engine) outlier(
+	ctx context.Context, cache *eventauth.Cache, room *store.Room, ev *event.Event, known map[id.EventID]*store.Event, create *event.Event,
+) (*store.Event, error) {
+	if known[ev.ID] != nil {
+		return nil, nil
+	}
+	if i := slices.IndexFunc(ev.AuthEvents, func(a id.EventID) bool { return known[a] == nil }); i >= 0 {
+		e.Log.Info("an event is set aside: an auth event is missing", "room", room.ID, "event", ev.ID, "missing", ev.AuthEvents[i])
+		return nil, nil
+	}
+	nid, err := e.Store.NextNumber(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := &store.Event{Event: ev, NID: store.EventNID(nid), Room: room.NID}
+	if err := judge(cache, ev, known, create); err != nil {
+		e.Log.Info("an event is rejected", "room", room.ID, "event", ev.ID, "err", err)
+		out.Rejected = true
+	}
+	return out, nil
 }
 
 // asStored replaces, among what is known, events that were just written by what is there: another process may have stored
@@ -310,52 +337,52 @@ func insertOutliers(tx *store.Tx, room *store.Room, events []*store.Event) error
 	return nil
 }
 
-// knownAround finds which of some events and their auth events are stored; where those don't name the room's
-// m.room.create, that too.
-func (e *Engine) knownAround(ctx context.Context, room *store.Room, events []event.Verified) (map[id.EventID]*store.Event, error) {
+// knownAround adds to known which of some events and their auth events are stored, and returns what it read. What is
+// known of these before stays, unless one is judged by it and it is but an outline.
+func (e *Engine) knownAround(ctx context.Context, room *store.Room, events []event.Verified, known map[id.EventID]*store.Event) ([]*store.Event, error) {
 	wanted := map[id.EventID]bool{}
-	if room.Version.NoCreateInAuthEvents {
-		wanted[createID(room)] = true
-	}
 	for _, v := range events {
-		wanted[v.Event().ID] = true
+		if known[v.Event().ID] == nil {
+			wanted[v.Event().ID] = true
+		}
 		for _, a := range v.Event().AuthEvents {
-			wanted[a] = true
+			if ev := known[a]; ev == nil || ev.JSON == nil {
+				wanted[a] = true
+			}
 		}
 	}
-	ids := make([]id.EventID, 0, len(wanted))
-	for i := range wanted {
-		ids = append(ids, i)
+	var read []*store.Event
+	err := e.Store.View(ctx, func(tx *store.Tx) (err error) {
+		read, err = tx.Events.ByID(slices.Collect(maps.Keys(wanted))...)
+		return err
+	})
+	read = slices.DeleteFunc(read, func(ev *store.Event) bool { return ev.Room != room.NID })
+	for _, ev := range read {
+		known[ev.ID] = ev
 	}
-	known := make(map[id.EventID]*store.Event, len(ids))
-	err := e.Store.View(ctx, func(tx *store.Tx) error {
-		list, err := tx.Events.ByID(ids...)
+	return read, err
+}
+
+// createAmong finds the room's m.room.create where auth events don't name it.
+func (e *Engine) createAmong(ctx context.Context, room *store.Room, events []event.Verified) (create *event.Event, err error) {
+	if !room.Version.NoCreateInAuthEvents {
+		return nil, nil
+	}
+	for _, v := range events {
+		if v.Event().Type == event.TypeCreate {
+			return v.Event(), nil
+		}
+	}
+	err = e.Store.View(ctx, func(tx *store.Tx) error {
+		list, err := tx.Events.ByID(createID(room))
 		for _, ev := range list {
-			if ev.Room == room.NID {
-				known[ev.ID] = ev
+			if ev.Room == room.NID && ev.Type == event.TypeCreate {
+				create = ev.Event
 			}
 		}
 		return err
 	})
-	return known, err
-}
-
-// createAmong finds the room's m.room.create where auth events don't name it.
-func createAmong(room *store.Room, known map[id.EventID]*store.Event, events []event.Verified) *event.Event {
-	if !room.Version.NoCreateInAuthEvents {
-		return nil
-	}
-	for _, v := range events {
-		if v.Event().Type == event.TypeCreate {
-			return v.Event()
-		}
-	}
-	for _, ev := range known {
-		if ev.Type == event.TypeCreate {
-			return ev.Event
-		}
-	}
-	return nil
+	return create, err
 }
 
 // judge authorizes an event by its auth events, which have to be known.

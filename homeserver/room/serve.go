@@ -47,7 +47,7 @@ func outlines[K comparable](by func(...K) ([]*store.Event, error), keys []K) ([]
 			return nil, err
 		}
 		for _, ev := range list {
-			out = append(out, &store.Event{Event: ev.Outline(), NID: ev.NID, Room: ev.Room, Position: ev.Position, StateBefore: ev.StateBefore, Rejected: ev.Rejected, SoftFailed: ev.SoftFailed})
+			out = append(out, bare(ev))
 		}
 	}
 	return out, nil
