@@ -9,7 +9,9 @@ import (
 	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/hstest"
 	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/store"
 	"github.com/securecomm/securecomm/homeserver/store/storetest"
+	"github.com/securecomm/securecomm/homeserver/stream"
 )
 
 // TestUserDirectory: found are those who share a room, those in rooms that are open to all, here and elsewhere, and oneself.
@@ -76,6 +78,54 @@ func TestLargeMembersAreNotLookedAt(t *testing.T) {
 			alice.Must("POST", "/v3/user_directory/search", map[string]any{"search_term": term}, &got)
 			if len(got.Results) != want {
 				t.Errorf("%d users are found by %q, want %d", len(got.Results), term, want)
+			}
+		}
+	})
+}
+
+// TestUsersAreFoundBesideACrowd: however many users of other servers are in a room that is open to all, those of the searcher's
+// own rooms are found by name, those of the crowd by ID, and nobody in rooms of others.
+func TestUsersAreFoundBesideACrowd(t *testing.T) {
+	hstest.EachPair(t, func(t *testing.T, one, two *hstest.Server) {
+		alice, carol, bob := one.Register("alice"), one.Register("carol"), two.Register("bob")
+		bob.Must("PUT", "/v3/profile/"+string(bob.ID)+"/displayname", map[string]any{"displayname": "Brandt"}, nil)
+		room := alice.CreateRoom(map[string]any{"preset": "private_chat", "invite": []any{bob.ID}})
+		bob.Must("POST", "/v3/join/"+string(room)+"?server_name="+string(one.Name), nil, nil)
+		open := carol.CreateRoom(map[string]any{"preset": "public_chat"})
+		err := one.Store.Update(t.Context(), func(tx *store.Tx) error {
+			r, err := tx.Rooms.ByID(open)
+			if err != nil {
+				return err
+			}
+			position := stream.Position(1 << 40)
+			for i := range 5_200 {
+				user := id.UserID(fmt.Sprintf("@crowd%d:elsewhere.example.com", i))
+				if err := tx.Memberships.Set(store.Membership{Room: r.NID, User: user, Membership: "join", Position: position}, "", false); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range []struct {
+			searcher *hstest.User
+			term     string
+			want     id.UserID
+		}{
+			{alice, "brandt", bob.ID}, {alice, "@bob", bob.ID}, {carol, "brandt", ""}, {carol, "@bob", ""}, {carol, string(bob.ID), ""},
+			{alice, "crowd2", "@crowd2:elsewhere.example.com"}, {carol, "@crowd5199:elsewhere", "@crowd5199:elsewhere.example.com"},
+		} {
+			var got struct {
+				Results []struct {
+					User id.UserID `json:"user_id"`
+				}
+				Limited bool
+			}
+			c.searcher.Must("POST", "/v3/user_directory/search", map[string]any{"search_term": c.term}, &got)
+			if !got.Limited || (c.want == "") != (len(got.Results) == 0) || c.want != "" && got.Results[0].User != c.want {
+				t.Errorf("%s looks for %q and finds %+v, not %q first", c.searcher.ID, c.term, got, c.want)
 			}
 		}
 	})

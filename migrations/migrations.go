@@ -109,6 +109,7 @@ func (s step) apply(ctx context.Context, tx bun.Tx) error {
 			}
 			// Only this spelling makes the column the row's own number.
 			statement = strings.ReplaceAll(statement, "BIGINT PRIMARY KEY", "INTEGER PRIMARY KEY")
+			statement = strings.ReplaceAll(statement, `COLLATE "C"`, "COLLATE BINARY")
 		}
 		if _, err := tx.Tx.ExecContext(ctx, statement); err != nil {
 			return fmt.Errorf("%.60q: %w", statement, err)

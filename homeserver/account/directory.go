@@ -21,22 +21,13 @@ type Found struct {
 	AvatarURL   string
 }
 
-const (
-	maxSearchTerm = 256
-	// maxStrangers is how many users of other servers are looked at: those whose ID fits, then those who came last.
-	maxStrangers = 5000
-	// strangersAtOnce is of how many of them the member events are read at a time.
-	strangersAtOnce = 500
-	// maxStrangerSize bounds a member event that is looked at, in bytes; maxStrangersSize all of them. Of others, only the IDs
-	// are known.
-	maxStrangerSize  = 8 << 10
-	maxStrangersSize = 16 << 20
-)
+const maxSearchTerm = 256
 
 // Search finds users by their ID or display name: the searcher, who shares a room with the searcher, or is in a room that
 // is open to all. Who is called just so comes first. The answer is limited if there are more than limit, or may be.
 func (s *Service) Search(ctx context.Context, searcher id.UserID, term string, limit int) (found []Found, limited bool, err error) {
-	term = glob.Fold(strings.TrimSpace(term))
+	asked := strings.TrimSpace(term)
+	term = glob.Fold(asked)
 	if len(term) > maxSearchTerm || checkText(term) != nil {
 		return nil, false, fmt.Errorf("%w: a search term has at most %d bytes", ErrInvalidParam, maxSearchTerm)
 	}
@@ -57,7 +48,7 @@ func (s *Service) Search(ctx context.Context, searcher id.UserID, term string, l
 				all = append(all, c)
 			}
 		}
-		strangers, more, err := searchStrangers(ctx, tx, searcher, term)
+		strangers, more, err := searchStrangers(ctx, tx, searcher, asked)
 		if err != nil {
 			return err
 		}
@@ -117,62 +108,6 @@ func rankOf(user id.UserID, name, term string) int {
 		return inside
 	}
 	return nowhere
-}
-
-// searchStrangers finds users of other servers by what they are called in the rooms that the searcher may know; more says
-// that some were not looked at.
-func searchStrangers(ctx context.Context, tx *store.Tx, searcher id.UserID, term string) (out []candidate, more bool, err error) {
-	rows, err := tx.Profiles.Strangers(searcher, term, maxStrangers+1)
-	if err != nil {
-		return nil, false, err
-	}
-	if more = len(rows) > maxStrangers; more {
-		rows = rows[:maxStrangers]
-	}
-	left := maxStrangersSize
-	for batch := range slices.Chunk(rows, strangersAtOnce) {
-		if err := ctx.Err(); err != nil {
-			return nil, false, err
-		}
-		nids := make([]store.EventNID, len(batch))
-		for i, row := range batch {
-			nids[i] = row.Event
-		}
-		sizes, err := tx.Events.Sizes(nids)
-		if err != nil {
-			return nil, false, err
-		}
-		nids = slices.DeleteFunc(nids, func(nid store.EventNID) bool {
-			size := sizes[nid].Event
-			if size > maxStrangerSize || size > left {
-				more = true
-				return true
-			}
-			left -= size
-			return false
-		})
-		events, err := tx.Events.ByNID(nids...)
-		if err != nil {
-			return nil, false, err
-		}
-		members := make(map[store.EventNID]*store.Event, len(events))
-		for _, e := range events {
-			if e != nil {
-				members[e.NID] = e
-			}
-		}
-		for _, row := range batch {
-			c := candidate{Found: Found{User: row.User}, elsewhere: true}
-			var content map[string]json.RawMessage
-			if e := members[row.Event]; e != nil && json.Unmarshal(e.Content, &content) == nil {
-				c.DisplayName, c.AvatarURL = text(content[FieldDisplayName]), text(content[FieldAvatarURL])
-			}
-			if c.fit(glob.Fold(c.DisplayName), term); c.rank < nowhere {
-				out = append(out, c)
-			}
-		}
-	}
-	return out, more, nil
 }
 
 // text is the string in a JSON value; empty if it is none.

@@ -21,7 +21,7 @@ func seat(t *testing.T, db *store.DB, room store.RoomNID, joinRule string, users
 			return err
 		}
 		for _, u := range users {
-			if err := tx.Memberships.Set(store.Membership{Room: room, User: u, Membership: "join"}, "", false); err != nil {
+			if err := tx.Memberships.Set(store.Membership{Room: room, User: u, Membership: "join"}, "", u.Server() == "example.org"); err != nil {
 				return err
 			}
 		}

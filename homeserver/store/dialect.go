@@ -183,6 +183,14 @@ func disturbed(err error, locked bool) bool {
 	return errors.As(err, &remote) && (remote.Code == "40P01" || remote.Code == "23505" && !locked)
 }
 
+// bytewise has text compared byte by byte, whatever the database's language is.
+func bytewise(postgres bool) string {
+	if postgres {
+		return ` COLLATE "C"`
+	}
+	return ` COLLATE BINARY`
+}
+
 // shareRow ends a query whose row nobody may delete until the transaction ends. SQLite has one writer at a time.
 func shareRow(postgres bool) string {
 	if postgres {

@@ -44,16 +44,19 @@ func (s Profiles) Delete(user id.UserID, field string) (bool, error) {
 	return n > 0, err
 }
 
-// Found is a user whom the user directory may show.
+// Found is a local user whom the user directory may show.
 type Found struct {
 	User   id.UserID
-	Folded string   // of local users: their name as Set was given it
-	Event  EventNID // of users of other servers: a member event in a room that the searcher may know
+	Folded string // their name as Set was given it
 }
 
-// knownRoom is true of a membership o in a room r that somebody may know of: the room is open to all, or theirs.
-const knownRoom = `o.membership = 'join' AND (r.join_rule = 'public' OR r.history_visibility = 'world_readable' OR EXISTS (
+// openRoom is true of a room that is open to all; knownRoom of a membership o in a room r that somebody may know of: the room
+// is open to all, or theirs.
+const (
+	openRoom  = `r.join_rule = 'public' OR r.history_visibility = 'world_readable'`
+	knownRoom = `o.membership = 'join' AND (` + openRoom + ` OR EXISTS (
 	SELECT 1 FROM memberships m WHERE m.room_nid = o.room_nid AND m.user_id = ? AND m.membership = 'join'))`
+)
 
 // Search finds up to limit local users whose ID or name contains a text in lower case: the searcher, and those who share
 // a room with the searcher or are in one that is open to all. First come those who are called just so, then those whose
@@ -61,7 +64,15 @@ const knownRoom = `o.membership = 'join' AND (r.join_rule = 'public' OR r.histor
 func (s Profiles) Search(searcher id.UserID, text string, limit int) ([]Found, error) {
 	text = escapeLike(text)
 	inside, localpart := "%"+text+"%", "@"+strings.TrimPrefix(text, "@")
-	return s.found(`SELECT u.user_id, coalesce(p.folded, ''), 0 FROM users u
+	var out []Found
+	err := s.tx.query(func(rows *sql.Rows) error {
+		var f Found
+		if err := rows.Scan(&f.User, &f.Folded); err != nil {
+			return err
+		}
+		out = append(out, f)
+		return nil
+	}, `SELECT u.user_id, coalesce(p.folded, '') FROM users u
 		LEFT JOIN profiles p ON p.user_id = u.user_id AND p.field = 'displayname'
 		WHERE NOT u.deactivated AND (lower(u.user_id) LIKE ? ESCAPE '!' OR p.folded LIKE ? ESCAPE '!')
 		AND (u.user_id = ? OR EXISTS (
@@ -69,27 +80,6 @@ func (s Profiles) Search(searcher id.UserID, text string, limit int) ([]Found, e
 		ORDER BY CASE WHEN p.folded LIKE ? ESCAPE '!' OR lower(u.user_id) LIKE ? ESCAPE '!' OR lower(u.user_id) LIKE ? ESCAPE '!' THEN 0
 			WHEN p.folded LIKE ? ESCAPE '!' OR lower(u.user_id) LIKE ? ESCAPE '!' THEN 1 ELSE 2 END, length(coalesce(p.folded, '')), u.user_id LIMIT ?`,
 		inside, inside, string(searcher), string(searcher), text, localpart, localpart+":%", text+"%", localpart+"%", int64(limit))
-}
-
-// Strangers lists up to limit users of other servers who share a room with a user or are in one that is open to all: first
-// those whose ID contains a text in lower case, then those who came last.
-func (s Profiles) Strangers(searcher id.UserID, text string, limit int) ([]Found, error) {
-	return s.found(`SELECT o.user_id, '', max(o.event_nid) FROM memberships o JOIN rooms r ON r.nid = o.room_nid
-		LEFT JOIN users u ON u.user_id = o.user_id WHERE u.user_id IS NULL AND `+knownRoom+`
-		GROUP BY o.user_id ORDER BY CASE WHEN lower(o.user_id) LIKE ? ESCAPE '!' THEN 0 ELSE 1 END, max(o.position) DESC, o.user_id LIMIT ?`,
-		string(searcher), "%"+escapeLike(text)+"%", int64(limit))
-}
-
-func (s Profiles) found(query string, args ...any) ([]Found, error) {
-	var out []Found
-	err := s.tx.query(func(rows *sql.Rows) error {
-		var f Found
-		if err := rows.Scan(&f.User, &f.Folded, &f.Event); err != nil {
-			return err
-		}
-		out = append(out, f)
-		return nil
-	}, query, args...)
 	return out, err
 }
 
