@@ -124,7 +124,7 @@ func TestFollowing(t *testing.T) {
 		w := newWorld(t, db)
 		other := w.forker()
 		round := 0
-		rapid.Check(t, func(rt *rapid.T) {
+		storetest.Check(t, func(rt *rapid.T) {
 			round++
 			w.sync.HoldState(round % 2 * clientsync.MaxWholeState) // or it is read while the answer goes out
 			follow(rt, w, other, fmt.Sprint(round))

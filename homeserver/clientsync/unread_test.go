@@ -45,7 +45,7 @@ func (r *reader) check(roomID id.RoomID, anew *world) string {
 func TestUnreadCountedAnew(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w, round := newWorld(t, db), 0
-		rapid.Check(t, func(rt *rapid.T) {
+		storetest.Check(t, func(rt *rapid.T) {
 			round++
 			countRandomly(rt, w, fmt.Sprint(round))
 		})

@@ -331,7 +331,7 @@ func TestForksForgetNothing(t *testing.T) {
 func TestCurrentStateIsThatOfAllEnds(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		one, two := pair(t, db)
-		rapid.Check(t, func(t *rapid.T) {
+		storetest.Check(t, func(t *rapid.T) {
 			v := rapid.SampledFrom([]id.RoomVersion{"1", "2", "6", "10", "11", "12"}).Draw(t, "version")
 			random := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
 			f := fork(t, one, two, v)

@@ -21,7 +21,7 @@ import (
 func TestOracleAgreesOnAllEnds(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		one, two := pair(t, db)
-		rapid.Check(t, func(t *rapid.T) {
+		storetest.Check(t, func(t *rapid.T) {
 			version, _ := event.VersionOf(rapid.SampledFrom([]id.RoomVersion{"1", "2", "6", "10", "11"}).Draw(t, "version"))
 			random := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
 			f := fork(t, one, two, version.ID)

@@ -60,7 +60,7 @@ func (f *forker) positions() map[stream.Position]map[event.StateKeyTuple]id.Even
 func TestStateAtPosition(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		one, two := pair(t, db)
-		rapid.Check(t, func(t *rapid.T) {
+		storetest.Check(t, func(t *rapid.T) {
 			v := rapid.SampledFrom([]id.RoomVersion{"1", "6", "10", "12"}).Draw(t, "version")
 			f := fork(t, one, two, v)
 			f.chaos(rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0)))
