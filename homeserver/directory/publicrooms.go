@@ -2,12 +2,8 @@ package directory
 
 import (
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
-	"slices"
-	"strconv"
-	"strings"
 
 	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/glob"
@@ -58,6 +54,14 @@ const (
 	maxPageSize = 1 << 20
 	// maxSearched is how much of what a room says of itself is searched, in bytes.
 	maxSearched = 4 << 10
+	// maxRoomTypes bounds the types of rooms that one query asks for.
+	maxRoomTypes = 50
+	// maxLooked and maxLookedSize are how many rooms one query looks at, and how many bytes they say of themselves. Where it ends
+	// is the next page's beginning. Once the page is full, no more than enoughLooked are looked at to count those that fit.
+	maxLooked, maxLookedSize = 5000, 4 << 20
+	enoughLooked             = 1000
+	// lookedAtOnce is how many rooms are read at a time.
+	lookedAtOnce = 100
 )
 
 // PublicRooms answers a query with a page of this server's list, or of another's.
@@ -68,79 +72,33 @@ func (s *Service) PublicRooms(ctx context.Context, server id.ServerName, q Query
 		}
 		return s.Remote.PublicRooms(ctx, server, q)
 	}
-	offset, err := offsetOf(q.Since)
+	from, err := sinceOf(q.Since)
 	if err != nil {
 		return nil, err
 	}
 	if len(q.Search) > maxSearch {
 		return nil, fmt.Errorf("%w: the search term is longer than %d bytes", ErrBadQuery, maxSearch)
 	}
+	if len(q.RoomTypes) > maxRoomTypes {
+		return nil, fmt.Errorf("%w: more than %d types of rooms", ErrBadQuery, maxRoomTypes)
+	}
 	if q.Limit <= 0 {
 		q.Limit = usualPage
 	}
-	limit := min(q.Limit, maxPage)
-	page := &Page{Chunk: []Entry{}}
-	err = s.Store.View(ctx, func(tx *store.Tx) error {
-		rooms, total, err := tx.Rooms.Published(offset, limit, maxPageSize, q.wants)
-		if err != nil {
-			return err
-		}
-		if page.Total = total; int64(offset)+int64(len(rooms)) < total && len(rooms) > 0 {
-			page.NextBatch = tokenOf(offset + len(rooms))
-		}
-		for _, r := range rooms {
-			room, err := tx.Rooms.ByID(r.ID)
-			if err != nil {
-				return err
-			}
-			if room != nil {
-				page.Chunk = append(page.Chunk, entryOf(room, r.Summary))
-			}
-		}
-		return nil
-	})
-	if offset > 0 {
-		page.PrevBatch = tokenOf(max(0, offset-limit))
+	q.Limit = min(q.Limit, maxPage)
+	l := listing{q: q, from: from, filtered: q.Search != "" || q.RoomTypes != nil, term: glob.Fold(q.Search)}
+	if err := s.Store.View(ctx, func(tx *store.Tx) error { return l.read(ctx, tx) }); err != nil {
+		return nil, err
 	}
-	return page, err
+	return l.page(), nil
 }
 
-// wants says whether a room was asked for: one of the types, and with the search term in its name, topic or alias, in
-// whatever case and however its letters are composed. The databases know different letters, so they aren't asked.
-func (q *Query) wants(r *store.Summary) bool {
-	ofType := q.RoomTypes == nil || slices.ContainsFunc(q.RoomTypes, func(t *string) bool {
-		return t == nil && r.RoomType == "" || t != nil && *t == r.RoomType
-	})
-	if !ofType || q.Search == "" {
-		return ofType
-	}
-	text := r.Name + " " + r.CanonicalAlias + " " + r.Topic
-	return strings.Contains(glob.Fold(text[:min(len(text), maxSearched)]), glob.Fold(q.Search))
-}
-
-func entryOf(room *store.Room, s store.Summary) Entry {
+func entryOf(s *store.PublishedRoom) Entry {
 	return Entry{
-		RoomID: room.ID, Name: s.Name, Topic: s.Topic, AvatarURL: s.AvatarURL, CanonicalAlias: s.CanonicalAlias,
+		RoomID: s.ID, Name: s.Name, Topic: s.Topic, AvatarURL: s.AvatarURL, CanonicalAlias: s.CanonicalAlias,
 		JoinedMembers: s.JoinedMembers, WorldReadable: s.HistoryVisibility == "world_readable", GuestCanJoin: s.GuestAccess == "can_join",
-		JoinRule: s.JoinRule, RoomType: s.RoomType, Encryption: s.Encryption, RoomVersion: room.Version.ID,
+		JoinRule: s.JoinRule, RoomType: s.RoomType, Encryption: s.Encryption, RoomVersion: s.Version,
 	}
-}
-
-func tokenOf(offset int) string {
-	return base64.RawURLEncoding.EncodeToString([]byte("p" + strconv.Itoa(offset)))
-}
-
-func offsetOf(token string) (int, error) {
-	if token == "" {
-		return 0, nil
-	}
-	raw, err := base64.RawURLEncoding.DecodeString(token)
-	if err == nil && len(raw) > 1 && raw[0] == 'p' {
-		if n, err := strconv.Atoi(string(raw[1:])); err == nil && n >= 0 {
-			return n, nil
-		}
-	}
-	return 0, fmt.Errorf("%w: since is not a token of this server", ErrBadQuery)
 }
 
 // currentState reads a piece of a room's current state with an empty key; nil if it is not set.

@@ -3,6 +3,7 @@ package directory
 import (
 	"testing"
 
+	"github.com/securecomm/securecomm/homeserver/glob"
 	"github.com/securecomm/securecomm/homeserver/store"
 )
 
@@ -10,7 +11,7 @@ import (
 func TestSearchOfRooms(t *testing.T) {
 	cafe := &store.Summary{Name: "Caf\u00c9"} // one code point
 	for term, want := range map[string]bool{"caf\u00e9": true, "CAFE\u0301": true, "cafe": false} {
-		if got := (&Query{Search: term}).wants(cafe); got != want {
+		if got := (&listing{q: Query{Search: term}, term: glob.Fold(term)}).wants(cafe); got != want {
 			t.Errorf("%q: %v", term, got)
 		}
 	}

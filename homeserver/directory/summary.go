@@ -116,7 +116,7 @@ func nodeOf(tx *store.Tx, roomID id.RoomID, suggestedOnly bool, budget *int) (*N
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{Summary: Summary{Entry: entryOf(r, summary)}}
+	n := &Node{Summary: Summary{Entry: entryOf(&store.PublishedRoom{ID: r.ID, Version: r.Version.ID, Summary: summary})}}
 	if summary.JoinRule == "restricted" || summary.JoinRule == "knock_restricted" {
 		rules, err := currentState(tx, r, event.TypeJoinRules)
 		if err != nil {

@@ -252,34 +252,6 @@ func (r Rooms) Succeed(old, next *Room) error {
 	return r.SetPublished(next.NID, true)
 }
 
-// PublishedRoom is a room of the public room list.
-type PublishedRoom struct {
-	ID id.RoomID
-	Summary
-}
-
-// Published lists the rooms of the public room list that are wanted and that users of this server are in, the largest first: up to limit of them from an
-// offset, of which the last one reaches the size in bytes, and how many there are.
-func (r Rooms) Published(offset, limit, size int, want func(*Summary) bool) (out []PublishedRoom, total int64, err error) {
-	err = r.tx.query(func(rows *sql.Rows) error {
-		var p PublishedRoom
-		if err := rows.Scan(append([]any{&p.ID}, p.fields()...)...); err != nil {
-			return err
-		}
-		if !want(&p.Summary) {
-			return nil
-		}
-		if total++; total > int64(offset) && len(out) < limit && size > 0 {
-			out = append(out, p)
-			size -= p.Size()
-		}
-		return nil
-	}, `SELECT room_id, `+summaryColumns+` FROM rooms WHERE published
-		AND EXISTS (SELECT 1 FROM memberships m WHERE m.room_nid = rooms.nid AND m.membership = 'join' AND m.local)
-		ORDER BY joined_members DESC, nid`)
-	return out, total, err
-}
-
 func escapeLike(s string) string {
 	out := make([]byte, 0, len(s))
 	for _, c := range []byte(s) {

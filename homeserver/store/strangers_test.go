@@ -116,3 +116,50 @@ func TestStrangersArePlanned(t *testing.T) {
 		}
 	})
 }
+
+// TestPublishedRoomsArePlanned: a page of the public room list reads its own rooms, wherever it begins.
+func TestPublishedRoomsArePlanned(t *testing.T) {
+	const limit = 20
+	storetest.EachURL(t, func(t *testing.T, address string) {
+		db := storetest.Open(t, address)
+		for room := range store.RoomNID(1500) {
+			crowd(t, db, 10+room, "public", 0)
+		}
+		err := db.Update(t.Context(), func(tx *store.Tx) error {
+			for room := range store.RoomNID(1500) {
+				if err := tx.Rooms.SetPublished(10+room, room%2 == 0); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		statistics(t, address)()
+		db = storetest.Open(t, address)
+		err = db.View(t.Context(), func(tx *store.Tx) error {
+			for _, from := range []store.ListPlace{store.ListBegin, {Room: 700}} {
+				for _, back := range []bool{false, from != store.ListBegin} {
+					plans, err := tx.Explain(func() error {
+						got, err := tx.Rooms.Published(from, back, limit)
+						if err == nil && len(got) != limit {
+							err = fmt.Errorf("%d rooms", len(got))
+						}
+						return err
+					})
+					if err != nil {
+						return err
+					}
+					if wrong := bounded(plans[0], "rooms_published", limit); wrong != "" {
+						t.Errorf("from %v, back %v: %s\n%s", from, back, wrong, strings.Join(plans[0].Steps, "\n"))
+					}
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	})
+}
