@@ -32,8 +32,9 @@ type PublishedRoom struct {
 // Published reads up to limit rooms of the public room list: those behind a place, or going back those before it, the next
 // one first.
 func (r Rooms) Published(from ListPlace, back bool, limit int) (out []PublishedRoom, err error) {
-	const head = `SELECT room_id, version, nid, CASE WHEN EXISTS (SELECT 1 FROM memberships m
-		WHERE m.room_nid = rooms.nid AND m.membership = 'join' AND m.local) THEN TRUE ELSE FALSE END, ` + summaryColumns + ` FROM rooms WHERE published AND `
+	// With EXISTS, PostgreSQL reads who is here in all rooms.
+	const head = `SELECT room_id, version, nid, coalesce((SELECT 1 FROM memberships m
+		WHERE m.room_nid = rooms.nid AND m.membership = 'join' AND m.local LIMIT 1), 0) = 1, ` + summaryColumns + ` FROM rooms WHERE published AND `
 	query := head + `(joined_members, nid) < (?, ?) ORDER BY joined_members DESC, nid DESC LIMIT ?`
 	if back {
 		query = head + `(joined_members, nid) > (?, ?) ORDER BY joined_members, nid LIMIT ?`

@@ -127,7 +127,8 @@ func TestPublishedRoomsArePlanned(t *testing.T) {
 		}
 		err := db.Update(t.Context(), func(tx *store.Tx) error {
 			for room := range store.RoomNID(1500) {
-				if err := tx.Rooms.SetPublished(10+room, room%2 == 0); err != nil {
+				member := store.Membership{Room: 10 + room, User: "@alice:here", Membership: "join"}
+				if err := errors.Join(tx.Rooms.SetPublished(10+room, room%2 == 0), tx.Memberships.Set(member, "", true)); err != nil {
 					return err
 				}
 			}
@@ -151,7 +152,11 @@ func TestPublishedRoomsArePlanned(t *testing.T) {
 					if err != nil {
 						return err
 					}
-					if wrong := bounded(plans[0], "rooms_published", limit); wrong != "" {
+					wrong := bounded(plans[0], "rooms_published", limit)
+					if steps := strings.Join(plans[0].Steps, "\n"); wrong == "" && strings.Contains(steps, "hashed") {
+						wrong = "hashed"
+					}
+					if wrong != "" {
 						t.Errorf("from %v, back %v: %s\n%s", from, back, wrong, strings.Join(plans[0].Steps, "\n"))
 					}
 				}
