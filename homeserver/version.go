@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"runtime/debug"
+	"sync"
 )
 
 // Version is what the server says of its software.
@@ -22,6 +23,12 @@ func Build() string {
 			}
 		}
 	}
+	hash := ownHash()
+	return hash[:min(len(hash), length)]
+}
+
+// ownHash reads the program's file once for all servers of the process; later the file may be that of another build.
+var ownHash = sync.OnceValue(func() string {
 	path, err := os.Executable()
 	if err != nil {
 		return ""
@@ -35,5 +42,5 @@ func Build() string {
 	if _, err := io.Copy(hash, f); err != nil {
 		return ""
 	}
-	return hex.EncodeToString(hash.Sum(nil))[:length]
-}
+	return hex.EncodeToString(hash.Sum(nil))
+})
