@@ -65,12 +65,12 @@ func (a *API) send(c *call) (any, error) {
 	if len(d.PDUs) > client.MaxPDUs || len(d.EDUs) > client.MaxEDUs {
 		return nil, errTooMany
 	}
-	ctx, origin := c.Request().Context(), c.Origin
+	ctx, origin, network := c.Request().Context(), c.Origin, a.stranger(c.Request())
 	shared := a.flights.DoChan(string(origin)+" "+txnID, func() (answer any, err error) {
 		defer guard(&err)
 		work, cancel := context.WithTimeout(a.readingFor(origin), transactionTimeout)
 		defer cancel()
-		leave, err := a.sending.enterLosable(ctx, string(origin), cancel)
+		leave, err := a.sending.enterFrom(ctx, string(origin), network, cancel)
 		if err != nil {
 			return nil, err
 		}

@@ -84,6 +84,39 @@ func TestWhoSendsMostMakesRoom(t *testing.T) {
 	})
 }
 
+// TestNamesOfOneNetworkMakeRoom: whoever invents names fills the places of transactions for no other network, and a server of
+// the same network takes none of another's.
+func TestNamesOfOneNetworkMakeRoom(t *testing.T) {
+	pair(t, func(t *testing.T, us, them *peer) {
+		sending := &us.api.sending
+		lost := map[string]int{}
+		enter := func(ctx context.Context, who, network string) error {
+			_, err := sending.enterFrom(ctx, who, network, func() { lost[network]++ })
+			return err
+		}
+		if err := enter(t.Context(), "known", "198.51.100.1"); err != nil {
+			t.Fatal(err)
+		}
+		for i := range sendingAll - 1 {
+			if err := enter(t.Context(), fmt.Sprint("invented", i), "192.0.2.1"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel() // who would have to wait does not
+		if err := enter(ctx, "invented", "192.0.2.1"); err == nil || len(lost) != 0 {
+			t.Errorf("one more name: %v, and %v were lost", err, lost)
+		}
+		if err := enter(ctx, "newcomer", "203.0.113.1"); err != nil || lost["192.0.2.1"] != 1 || len(lost) != 1 {
+			t.Errorf("a newcomer: %v, and %v were lost", err, lost)
+		}
+		status, answer := them.request(us, http.MethodPut, "/_matrix/federation/v1/send/1", `{"pdus":[],"edus":[]}`, nil)
+		if status != http.StatusOK || lost["192.0.2.1"] != 2 || len(lost) != 1 {
+			t.Errorf("%d %v, and %v were lost", status, answer, lost)
+		}
+	})
+}
+
 func TestEventsWithoutARoomAreNamed(t *testing.T) {
 	rooms, refused := byRoom([]json.RawMessage{
 		json.RawMessage(`{"room_id":7,"event_id":"$a:them.test"}`), json.RawMessage(`{"event_id":"$b:them.test"}`), json.RawMessage(`{"event_id":8}`),

@@ -14,6 +14,7 @@ type turns struct {
 	mu      sync.Mutex
 	all     int
 	by      map[string]int
+	from    map[string]int // those that the same network has
 	waiting map[string]int
 	line    []*waiter // the oldest first
 	losable []*turn   // the oldest first
@@ -21,16 +22,16 @@ type turns struct {
 
 // waiter waits for a turn.
 type waiter struct {
-	who   string
+	*turn
 	ready chan struct{} // closed once it has one
 	has   bool
 }
 
-// turn is one that can be lost.
+// turn is one that somebody has or waits for. It can be lost if lose is not nil.
 type turn struct {
-	who  string
-	lose func()
-	lost bool
+	who, network string
+	lose         func()
+	lost         bool
 }
 
 // enter takes a turn, for which it may have to wait; leave ends it.
@@ -41,17 +42,23 @@ func (t *turns) enter(ctx context.Context, who string) (leave func(), err error)
 // enterLosable takes a turn that may be lost, if lose is not nil: once all are taken and somebody with fewer comes, who has
 // the most loses its oldest one.
 func (t *turns) enterLosable(ctx context.Context, who string, lose func()) (leave func(), err error) {
+	return t.enterFrom(ctx, who, who, lose)
+}
+
+// enterFrom is enterLosable for somebody of a network: before those who have the most, the network that has the most loses one.
+// Names cost nothing, but their turns come from somewhere.
+func (t *turns) enterFrom(ctx context.Context, who, network string, lose func()) (leave func(), err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.by == nil {
-		t.by, t.waiting = map[string]int{}, map[string]int{}
+		t.by, t.from, t.waiting = map[string]int{}, map[string]int{}, map[string]int{}
 	}
-	if t.by[who] < t.each && (t.all < t.most || t.makeRoom(who)) {
-		t.take(who)
-	} else if err := t.await(ctx, who); err != nil {
+	own := &turn{who: who, network: network, lose: lose}
+	if t.by[who] < t.each && (t.all < t.most || t.makeRoom(own)) {
+		t.take(own)
+	} else if err := t.await(ctx, own); err != nil {
 		return nil, err
 	}
-	own := &turn{who: who, lose: lose}
 	if lose != nil {
 		t.losable = append(t.losable, own)
 	}
@@ -65,18 +72,20 @@ func (t *turns) enterLosable(ctx context.Context, who string, lose func()) (leav
 	}, nil
 }
 
-func (t *turns) take(who string) {
+func (t *turns) take(own *turn) {
 	t.all++
-	t.by[who]++
+	t.by[own.who]++
+	t.from[own.network]++
 }
 
 // await waits until next has taken a turn. The caller holds the lock.
-func (t *turns) await(ctx context.Context, who string) error {
+func (t *turns) await(ctx context.Context, own *turn) error {
+	who := own.who
 	if t.waiting[who] >= t.queue {
 		return tooBusy()
 	}
 	t.waiting[who]++
-	w := &waiter{who: who, ready: make(chan struct{})}
+	w := &waiter{turn: own, ready: make(chan struct{})}
 	t.line = append(t.line, w)
 	t.mu.Unlock()
 	select {
@@ -98,7 +107,7 @@ func (t *turns) next() {
 		if t.all >= t.most || t.by[w.who] >= t.each {
 			return false
 		}
-		t.take(w.who)
+		t.take(w.turn)
 		less(t.waiting, w.who)
 		w.has = true
 		close(w.ready)
@@ -106,13 +115,11 @@ func (t *turns) next() {
 	})
 }
 
-// makeRoom ends a turn of who has the most, and more than somebody would. The caller holds the lock.
-func (t *turns) makeRoom(who string) bool {
-	var loser *turn
-	for _, other := range t.losable {
-		if t.by[other.who] > t.by[who]+1 && (loser == nil || t.by[other.who] > t.by[loser.who]) {
-			loser = other
-		}
+// makeRoom ends a turn of the network, or else of who has the most, and more than somebody would. The caller holds the lock.
+func (t *turns) makeRoom(own *turn) bool {
+	loser := t.fullest(t.from[own.network]+1, func(other *turn) int { return t.from[other.network] })
+	if loser == nil {
+		loser = t.fullest(t.by[own.who]+1, func(other *turn) int { return t.by[other.who] })
 	}
 	if loser == nil {
 		return false
@@ -123,10 +130,21 @@ func (t *turns) makeRoom(who string) bool {
 	return t.all < t.most
 }
 
+// fullest is the oldest of the turns that can be lost of which there are the most, and more than a number.
+func (t *turns) fullest(than int, count func(*turn) int) (loser *turn) {
+	for _, other := range t.losable {
+		if n := count(other); n > than {
+			loser, than = other, n
+		}
+	}
+	return loser
+}
+
 // free gives a turn back. The caller holds the lock.
 func (t *turns) free(own *turn) {
 	t.all--
 	less(t.by, own.who)
+	less(t.from, own.network)
 	t.losable = slices.DeleteFunc(t.losable, func(other *turn) bool { return other == own })
 }
 
