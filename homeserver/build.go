@@ -54,7 +54,7 @@ func (s *Server) build() error {
 			Open: c.Registration.Enabled, RequireToken: c.Registration.RequireToken, SharedSecret: string(c.Registration.SharedSecret),
 		},
 		MinPassword: c.Password.MinLength, TokenLifetime: c.Session.AccessTokenLifetime, RefreshLifetime: c.Session.RefreshTokenLifetime,
-		DevicesChanging: s.Keys.DevicesChanging, Erased: s.Keys.UserDeleted,
+		DevicesChanging: s.Keys.DevicesChanging, DevicesEnding: s.Keys.EmptyDevices, Erased: s.Keys.UserDeleted,
 		ProfileChanged: s.showProfile, Deactivated: s.leaveAll,
 	}
 	if c.Federation.Enabled {

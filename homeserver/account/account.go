@@ -60,6 +60,9 @@ type Options struct {
 	// those that have another display name or come to an account that has others, and with those that are deleted, to
 	// delete what hangs on them.
 	DevicesChanging func(ctx context.Context, user id.UserID) (func(tx *store.Tx, named, deleted []id.DeviceID) error, error)
+	// DevicesEnding is called before devices that are logged out are deleted, outside of transactions: to delete what is much
+	// of what hangs on them.
+	DevicesEnding func(ctx context.Context, user id.UserID, devices []id.DeviceID) error
 	// Erased is called in the transaction that erases a user, to delete what is kept of the user elsewhere.
 	Erased func(tx *store.Tx, user id.UserID) error
 	// ProfileChanged shows fields of a user's profile, the display name or the avatar, in all the user's rooms, or in one.

@@ -3,7 +3,6 @@ package account_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
@@ -467,25 +466,6 @@ func TestConfirm(t *testing.T) {
 	if challenge(s.Confirm(ctx, bob, "delete devices", auth("bob", password, asked.Session))).Err == nil {
 		t.Error("a session served for another user")
 	}
-}
-
-// TestDevicesAreDeletedInSteps: others' updates come in between.
-func TestDevicesAreDeletedInSteps(t *testing.T) {
-	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		s := newService(db, nil)
-		alice := register(t, s, "alice", false)
-		names := []id.DeviceID{alice.Device}
-		for i := range 119 {
-			names = append(names, id.DeviceID(fmt.Sprint("unknown", i)))
-		}
-		before := db.Updates()
-		if err := s.DeleteDevices(t.Context(), alice.User, names...); err != nil {
-			t.Fatal(err)
-		}
-		if left, err := s.Devices(t.Context(), alice.User); err != nil || len(left) > 0 || db.Updates()-before != 3 {
-			t.Errorf("%v are left after %d updates, %v", left, db.Updates()-before, err)
-		}
-	})
 }
 
 func TestPasswordAndDeactivation(t *testing.T) {

@@ -268,7 +268,7 @@ func TestAccountDataIsBoundedInBytes(t *testing.T) {
 			t.Errorf("there is room again: %v", err)
 		}
 		err := db.Update(ctx, func(tx *store.Tx) error {
-			if err := tx.AccountData.DeleteUser(alice); err != nil {
+			if _, err := tx.AccountData.DeleteSome(alice, 1000); err != nil {
 				return err
 			}
 			n, err := tx.Stored.Bytes(alice, store.StoredAccountData)

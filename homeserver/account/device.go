@@ -63,21 +63,25 @@ func (s *Service) changeDevices(ctx context.Context, user id.UserID, fn func(tx 
 	return s.DB.Update(ctx, func(tx *store.Tx) error { return fn(tx, tell) })
 }
 
-// deviceStep is how many of the devices that a request names are deleted in one update.
-const deviceStep = 50
+const (
+	// deviceStep is how many devices are deleted in one update.
+	deviceStep = 50
+	// tokenStep is of how many of the devices that a request names one update removes the tokens.
+	tokenStep = 500
+)
 
 // DeleteDevices logs devices of a user out. Unknown ones are no error. Others' updates come in between.
 func (s *Service) DeleteDevices(ctx context.Context, user id.UserID, devices ...id.DeviceID) error {
-	tell, err := s.DevicesChanging(ctx, user)
-	for step := range slices.Chunk(devices, deviceStep) {
+	for step := range slices.Chunk(devices, tokenStep) {
+		err := s.DB.Update(ctx, func(tx *store.Tx) error {
+			gone, err := tx.Tokens.DeleteDevices(user, step)
+			return errors.Join(err, s.loggedOut(tx, user, gone))
+		})
 		if err != nil {
-			break
+			return fmt.Errorf("delete devices: %w", err)
 		}
-		err = s.DB.Update(ctx, func(tx *store.Tx) error { return s.removeDevices(tx, user, step, tell) })
 	}
-	if err != nil {
-		return fmt.Errorf("delete devices: %w", err)
-	}
+	s.deleteLoggedOut(ctx, user)
 	return nil
 }
 
@@ -88,50 +92,76 @@ func (s *Service) Logout(ctx context.Context, r Requester) error {
 
 // LogoutAll ends all sessions of a user, also those that would begin with a login token that was handed out.
 func (s *Service) LogoutAll(ctx context.Context, user id.UserID) error {
-	err := s.changeDevices(ctx, user, func(tx *store.Tx, tell changed) error {
-		return errors.Join(s.removeAllDevices(tx, user, "", tell), tx.Passes.DeleteUser(user))
-	})
-	if err != nil {
+	if err := s.DB.Update(ctx, func(tx *store.Tx) error { return s.logoutOthers(tx, user, "") }); err != nil {
 		return fmt.Errorf("log out everywhere: %w", err)
+	}
+	s.deleteLoggedOut(ctx, user)
+	return nil
+}
+
+// logoutOthers removes all tokens of a user but those of one device.
+func (s *Service) logoutOthers(tx *store.Tx, user id.UserID, but id.DeviceID) error {
+	gone, err := tx.Tokens.DeleteOthers(user, but)
+	if err != nil {
+		return err
+	}
+	return errors.Join(s.loggedOut(tx, user, gone), tx.Passes.DeleteUser(user))
+}
+
+// loggedOut is called with the tokens of devices that an update has removed. From then on the devices are logged out. They are
+// deleted behind it some at a time, with all that hangs on them, for others wait for an update; deleteLoggedOut does that, and
+// the errand if that is interrupted.
+func (s *Service) loggedOut(tx *store.Tx, user id.UserID, tokens [][]byte) error {
+	if len(tokens) == 0 {
+		return nil
+	}
+	tx.AfterCommit(func() { s.sessions.forget(tokens) })
+	return tx.Errands.Add(user, errandDevices)
+}
+
+// deleteLoggedOut deletes the devices of a user that are logged out. What goes wrong is left to the errand.
+func (s *Service) deleteLoggedOut(ctx context.Context, user id.UserID) {
+	if err := s.finishLogout(ctx, user); err != nil && ctx.Err() == nil {
+		s.Log.Warn("cannot delete all devices that are logged out: it is tried again", "user", user, "err", err)
+	}
+	s.wakeErrands()
+}
+
+// finishLogout deletes those devices of a user that are logged out, or of these the ones named.
+func (s *Service) finishLogout(ctx context.Context, user id.UserID, only ...id.DeviceID) error {
+	var devices []id.DeviceID
+	err := s.DB.View(ctx, func(tx *store.Tx) (err error) {
+		devices, err = tx.Devices.LoggedOut(user)
+		return err
+	})
+	if len(only) > 0 {
+		devices = slices.DeleteFunc(devices, func(d id.DeviceID) bool { return !slices.Contains(only, d) })
+	}
+	if err != nil || len(devices) == 0 {
+		return err
+	}
+	tell, err := s.DevicesChanging(ctx, user)
+	if err != nil {
+		return err
+	}
+	for step := range slices.Chunk(devices, deviceStep) {
+		if s.DevicesEnding != nil {
+			if err := s.DevicesEnding(ctx, user, step); err != nil {
+				return err
+			}
+		}
+		if err := s.DB.Update(ctx, func(tx *store.Tx) error { return deleteDevices(tx, user, step, tell) }); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-// removeAllDevices removes the devices of a user but one.
-func (s *Service) removeAllDevices(tx *store.Tx, user id.UserID, but id.DeviceID, tell changed) error {
-	all, err := tx.Devices.ByUser(user)
-	if err != nil {
+// deleteDevices deletes those of some devices that are logged out still: somebody may have logged in as one of them.
+func deleteDevices(tx *store.Tx, user id.UserID, devices []id.DeviceID, tell changed) error {
+	deleted, err := tx.Devices.DeleteLoggedOut(user, devices)
+	if err != nil || len(deleted) == 0 {
 		return err
-	}
-	var devices []id.DeviceID
-	for _, d := range all {
-		if d.ID != but {
-			devices = append(devices, d.ID)
-		}
-	}
-	return s.removeDevices(tx, user, devices, tell)
-}
-
-func (s *Service) removeDevices(tx *store.Tx, user id.UserID, devices []id.DeviceID, tell changed) error {
-	var hashes [][]byte
-	var deleted []id.DeviceID
-	for _, device := range devices {
-		gone, err := tx.Tokens.DeleteDevice(user, device)
-		if err != nil {
-			return err
-		}
-		hashes = append(hashes, gone...)
-		ok, err := tx.Devices.Delete(user, device)
-		if err != nil {
-			return err
-		}
-		if ok {
-			deleted = append(deleted, device)
-		}
-	}
-	tx.AfterCommit(func() { s.sessions.forget(hashes) })
-	if len(deleted) == 0 {
-		return nil
 	}
 	return tell(tx, nil, deleted)
 }
@@ -146,7 +176,7 @@ func (s *Service) ChangePassword(ctx context.Context, r Requester, password stri
 	if err != nil {
 		return fmt.Errorf("hash a password: %w", err)
 	}
-	err = s.changeDevices(ctx, r.User, func(tx *store.Tx, tell changed) error {
+	err = s.DB.Update(ctx, func(tx *store.Tx) error {
 		u, ok, err := tx.Users.Get(r.User)
 		if err != nil {
 			return err
@@ -158,12 +188,15 @@ func (s *Service) ChangePassword(ctx context.Context, r Requester, password stri
 			return err
 		}
 		if logout {
-			return errors.Join(s.removeAllDevices(tx, r.User, r.Device, tell), tx.Passes.DeleteUser(r.User))
+			return s.logoutOthers(tx, r.User, r.Device)
 		}
 		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("change a password: %w", err)
+	}
+	if logout {
+		s.deleteLoggedOut(ctx, r.User)
 	}
 	return nil
 }
@@ -171,46 +204,37 @@ func (s *Service) ChangePassword(ctx context.Context, r Requester, password stri
 // Deactivate closes an account for ever: all devices are logged out, and the user leaves all rooms soon
 // after. With erase, what the user kept here is deleted too.
 func (s *Service) Deactivate(ctx context.Context, user id.UserID, erase bool) error {
-	err := s.changeDevices(ctx, user, func(tx *store.Tx, tell changed) error {
-		if err := tx.Users.Deactivate(user, erase); err != nil {
-			return err
+	err := s.DB.Update(ctx, func(tx *store.Tx) error {
+		err := errors.Join(tx.Users.Deactivate(user, erase), s.logoutOthers(tx, user, ""), tx.Errands.Add(user, errandLeave))
+		if err == nil && erase {
+			err = s.erase(tx, user)
 		}
-		if err := s.removeAllDevices(tx, user, "", tell); err != nil {
-			return err
-		}
-		if err := tx.Passes.DeleteUser(user); err != nil {
-			return err
-		}
-		if erase {
-			if err := s.erase(tx, user); err != nil {
-				return err
-			}
-		}
-		return tx.Errands.Add(user, errandLeave)
+		return err
 	})
 	if err != nil {
 		return fmt.Errorf("deactivate an account: %w", err)
 	}
-	s.wakeErrands()
+	s.deleteLoggedOut(ctx, user)
 	return nil
 }
 
+// erase deletes what others may see of a user; the account data, which may be much, is deleted behind it.
 func (s *Service) erase(tx *store.Tx, user id.UserID) error {
-	profile, err := tx.Profiles.Get(user)
-	if err != nil {
-		return err
-	}
-	for field := range profile {
-		if _, err := tx.Profiles.Delete(user, field); err != nil {
-			return err
-		}
-	}
 	if s.Erased != nil {
 		if err := s.Erased(tx, user); err != nil {
 			return err
 		}
 	}
-	return tx.AccountData.DeleteUser(user)
+	return errors.Join(tx.Profiles.DeleteUser(user), tx.Errands.Add(user, errandErase))
+}
+
+// eraseData deletes the account data of a user who was erased: none comes any longer.
+func (s *Service) eraseData(ctx context.Context, user id.UserID) error {
+	err := s.DB.Prune(ctx, func(tx *store.Tx, limit int) (int64, error) { return tx.AccountData.DeleteSome(user, limit) })
+	if err != nil {
+		return fmt.Errorf("erase account data: %w", err)
+	}
+	return nil
 }
 
 // SetAdmin makes a user an administrator of the server, or no longer. Open sessions notice it within half a minute.

@@ -16,6 +16,8 @@ const (
 	errandAvatar  = "profile " + FieldAvatarURL
 	errandRoom    = "room "
 	errandLeave   = "leave"
+	errandDevices = "devices" // delete those that are logged out
+	errandErase   = "erase"   // delete the account data
 )
 
 // shownBy are the fields of the profile that an errand of a kind tells all rooms of; nil if it is another errand.
@@ -51,9 +53,9 @@ func (s *Service) wakeErrands() {
 	}
 }
 
-// Run tells rooms of changed profiles and of deactivated users until the context ends. What a former
+// Run tells rooms of changed profiles and of deactivated users, and deletes devices that are logged out, until the context ends. What a former
 // process has left undone comes first. What fails is tried again for about a day, after a minute at first and then
-// less and less often, and holds no other up.
+// less and less often, and holds no other up; what concerns this server alone is never given up.
 func (s *Service) Run(ctx context.Context) {
 	tick := time.NewTicker(errandRetry)
 	defer tick.Stop()
@@ -95,6 +97,10 @@ func (s *Service) errand(e store.Errand) func(context.Context) error {
 		fields, room = shownBy(errandProfile), id.RoomID(in)
 	}
 	switch {
+	case e.Kind == errandDevices:
+		return func(ctx context.Context) error { return s.finishLogout(ctx, e.User) }
+	case e.Kind == errandErase:
+		return func(ctx context.Context) error { return s.eraseData(ctx, e.User) }
 	case e.Kind == errandLeave && s.Deactivated != nil:
 		return func(ctx context.Context) error { return s.Deactivated(ctx, e.User) }
 	case fields != nil && s.ProfileChanged != nil:
@@ -113,10 +119,10 @@ func (s *Service) runErrand(ctx context.Context, e store.Errand) error {
 			}
 			failures := e.Failures + 1
 			log := s.Log.With("user", e.User, "what", e.Kind, "failures", failures, "err", err)
-			if failures >= errandTries {
-				log.Error("cannot tell all rooms of a user: given up")
+			if ours := e.Kind == errandDevices || e.Kind == errandErase; failures >= errandTries && !ours {
+				log.Error("cannot finish what was decided about a user: given up")
 			} else {
-				log.Warn("cannot tell all rooms of a user")
+				log.Warn("cannot finish what was decided about a user")
 				due := time.Now().Add(min(errandRetry<<min(e.Failures, 6), errandWait))
 				note = func(tx *store.Tx) error { return tx.Errands.Delay(e, failures, due) }
 			}

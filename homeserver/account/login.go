@@ -3,6 +3,7 @@ package account
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -178,6 +179,12 @@ func (s *Service) LoginWithToken(ctx context.Context, token string, d DeviceRequ
 // login starts a session; first runs in the same transaction.
 func (s *Service) login(ctx context.Context, user id.UserID, d DeviceRequest, first func(*store.Tx) error) (Login, error) {
 	l, t := s.newLogin(user, d)
+	if d.ID != "" {
+		// Whoever logs in as a device that is just being deleted is a new one.
+		if err := s.finishLogout(ctx, user, d.ID); err != nil {
+			return Login{}, fmt.Errorf("log in: %w", err)
+		}
+	}
 	err := s.changeDevices(ctx, user, func(tx *store.Tx, tell changed) error {
 		if first != nil {
 			if err := first(tx); err != nil {
@@ -228,6 +235,8 @@ func (s *Service) openSession(tx *store.Tx, t store.Token, name string, tell cha
 	}
 	if len(gone) > 0 {
 		tx.AfterCommit(func() { s.sessions.forget(gone) })
+	} else if err := deleteDevices(tx, t.User, []id.DeviceID{t.Device}, tell); err != nil {
+		return err
 	}
 	fresh, err := tx.Devices.Insert(store.Device{User: t.User, ID: t.Device, DisplayName: name, CreatedAt: time.Now().UnixMilli()})
 	if err != nil {
@@ -312,13 +321,17 @@ func (s *Service) Prune(ctx context.Context) error {
 		if err != nil {
 			break
 		}
-		err = s.changeDevices(ctx, d.User, func(tx *store.Tx, tell changed) error {
+		err = s.DB.Update(ctx, func(tx *store.Tx) error {
 			lives, err := tx.Tokens.Lives(d.User, d.ID, before)
 			if err != nil || lives { // somebody has logged in as this device meanwhile
 				return err
 			}
-			return s.removeDevices(tx, d.User, []id.DeviceID{d.ID}, tell)
+			gone, err := tx.Tokens.DeleteDevice(d.User, d.ID)
+			return errors.Join(err, s.loggedOut(tx, d.User, gone))
 		})
+		if err == nil {
+			s.deleteLoggedOut(ctx, d.User)
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("end abandoned sessions: %w", err)

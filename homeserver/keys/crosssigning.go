@@ -166,13 +166,11 @@ func verifyBy(obj []byte, signer id.UserID, public string) error {
 }
 
 // setSigningKeys writes those of the keys that are fresh. A new master key takes those away that the old one had signed.
+// What a former user-signing key has signed is no longer shown; Prune deletes it.
 func (s *Service) setSigningKeys(tx *store.Tx, user id.UserID, old map[string]store.SigningKey, fresh, keys []store.SigningKey, who audience) error {
 	if _, ok := old[master]; ok && fresh[0].Usage == master {
 		fresh = keys // those that are the same as before go with the old master key
 		if err := tx.CrossSigning.DeleteUser(user); err != nil {
-			return err
-		}
-		if err := tx.CrossSigning.DeleteSignatures(user); err != nil {
 			return err
 		}
 	}
@@ -182,11 +180,6 @@ func (s *Service) setSigningKeys(tx *store.Tx, user id.UserID, old map[string]st
 		}
 		if err := tx.CrossSigning.Set(k); err != nil {
 			return err
-		}
-		if k.Usage == userSigning {
-			if err := tx.CrossSigning.DeleteSignatures(user); err != nil {
-				return err
-			}
 		}
 	}
 	return s.signingKeysChanged(tx, user, who)

@@ -37,6 +37,7 @@ const (
 	maxInboxBytes       = 32 << 20  // bytes of these messages
 	pruneInboxesAfter   = 64 << 20  // bytes that are delivered, if it is not time for it anyway
 	dropStep            = 500       // messages that one update takes out of an inbox
+	strangerStep        = 5         // users nobody here shares a room with any longer, of whom one update deletes all devices
 	messageOverhead     = 2 << 10   // bytes that a message counts as then, beside its own
 	maxBackupKeys       = 1_000_000 // keys in a backup
 	maxBackupSize       = 256 << 20 // bytes of the keys in all backups of a user

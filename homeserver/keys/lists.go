@@ -3,6 +3,7 @@ package keys
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -203,20 +204,25 @@ func (s *Service) DevicesChanging(ctx context.Context, user id.UserID) (func(tx 
 		return nil, fmt.Errorf("who hears of devices: %w", err)
 	}
 	return func(tx *store.Tx, named, deleted []id.DeviceID) error {
-		for _, device := range deleted {
-			if _, err := tx.DeviceKeys.Delete(user, device); err != nil {
-				return err
-			}
-			if err := tx.OneTimeKeys.DeleteDevice(user, device); err != nil {
-				return err
-			}
-			if err := tx.ToDevice.DeleteDevice(user, device); err != nil {
+		if len(deleted) > 0 {
+			err := errors.Join(tx.DeviceKeys.DeleteDevices(user, deleted), tx.OneTimeKeys.DeleteDevices(user, deleted), tx.ToDevice.DeleteDevices(user, deleted))
+			if err != nil {
 				return err
 			}
 		}
 		// Devices without keys count: clients list them too.
 		return s.listChanged(tx, user, who, slices.Concat(named, deleted)...)
 	}, nil
+}
+
+// EmptyDevices is to be called before devices of a local user are deleted that are logged out. It deletes what may be much of
+// what hangs on them, some at a time: others wait for an update.
+func (s *Service) EmptyDevices(ctx context.Context, user id.UserID, devices []id.DeviceID) error {
+	err := s.Store.Prune(ctx, func(tx *store.Tx, limit int) (int64, error) { return tx.Devices.Empty(user, devices, limit) })
+	if err != nil {
+		return fmt.Errorf("empty devices: %w", err)
+	}
+	return nil
 }
 
 // Joined has servers that have come to share a room with a local user fetch the list of the user's devices. Call it in
@@ -247,12 +253,10 @@ func (s *Service) Joined(tx *store.Tx, user id.UserID, servers []id.ServerName) 
 }
 
 // UserDeleted deletes the cross-signing keys and backups of a local user whose account is erased. Call it
-// in the same update. What the backups held goes some at a time, when Prune runs next: others wait for the update.
+// in the same update. What the backups held, and what the keys have signed, goes some at a time, when Prune runs next: others
+// wait for the update.
 func (s *Service) UserDeleted(tx *store.Tx, user id.UserID) error {
 	if err := tx.CrossSigning.DeleteUser(user); err != nil {
-		return err
-	}
-	if err := tx.CrossSigning.DeleteSignatures(user); err != nil {
 		return err
 	}
 	return tx.KeyBackups.DeleteAll(user)

@@ -292,7 +292,7 @@ func (u *signatureUpload) signOther(target id.UserID, name string, object []byte
 	key := "ed25519:" + usk.ID
 	signature := member(member(canonicaljson.Get(object, "signatures"), string(u.user)), key)
 	u.tx.CrossSigning.SetSignature(store.UserSignature{
-		Signer: u.user, Target: target, KeyID: name, Signatures: canonicaljson.With(nil, key, signature),
+		Signer: u.user, Target: target, KeyID: name, SignedBy: usk.ID, Signatures: canonicaljson.With(nil, key, signature),
 	})
 	return nil
 }

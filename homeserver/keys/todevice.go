@@ -272,10 +272,29 @@ func (s *Service) Delivered(ctx context.Context, user id.UserID, device id.Devic
 // Prune removes what nobody waits for any longer: the oldest messages for devices that do not come, keys of backups that
 // were deleted, and what is kept of remote users who share no room with anyone here. Call it every hour or so.
 func (s *Service) Prune(ctx context.Context) error {
-	if err := errors.Join(s.pruneInboxes(ctx), s.pruneStrangers(ctx), s.pruneBackups(ctx)); err != nil {
+	if err := errors.Join(s.pruneInboxes(ctx), s.pruneStrangers(ctx), s.pruneBackups(ctx), s.pruneSignatures(ctx)); err != nil {
 		return fmt.Errorf("prune keys: %w", err)
 	}
 	return nil
+}
+
+// pruneSignatures deletes what former user-signing keys have signed.
+func (s *Service) pruneSignatures(ctx context.Context) error {
+	for {
+		var old []store.UserSignature
+		err := s.Store.View(ctx, func(tx *store.Tx) (err error) {
+			old, err = tx.CrossSigning.OldSignatures(20 * dropStep)
+			return err
+		})
+		if err != nil || len(old) == 0 {
+			return err
+		}
+		for step := range slices.Chunk(old, dropStep) {
+			if err := s.Store.Update(ctx, func(tx *store.Tx) error { return tx.CrossSigning.DeleteOldSignatures(step) }); err != nil {
+				return err
+			}
+		}
+	}
 }
 
 func (s *Service) pruneStrangers(ctx context.Context) error {
@@ -284,7 +303,7 @@ func (s *Service) pruneStrangers(ctx context.Context) error {
 		users, err = tx.DeviceLists.Unfollowed(1000)
 		return err
 	})
-	for some := range slices.Chunk(users, 50) {
+	for some := range slices.Chunk(users, strangerStep) {
 		if err == nil {
 			err = s.Store.Update(ctx, func(tx *store.Tx) error { return tx.DeviceLists.DeleteUnfollowed(some) })
 		}

@@ -80,10 +80,11 @@ func (s AccountData) list(where string, args ...any) ([]AccountDatum, error) {
 	return out, err
 }
 
-// DeleteUser removes all account data of a user, without a word in the log.
-func (s AccountData) DeleteUser(user id.UserID) error {
-	if _, err := s.tx.exec(`DELETE FROM account_data WHERE user_id = ?`, string(user)); err != nil {
-		return err
+// DeleteSome removes account data of a user, without a word in the log: at most limit pieces, and returns how many.
+func (s AccountData) DeleteSome(user id.UserID, limit int) (int64, error) {
+	n, err := s.tx.exec(deleteSome(s.tx.db.postgres, "account_data", `user_id = ?`), string(user), limit)
+	if err != nil || n == int64(limit) {
+		return n, err
 	}
-	return s.tx.Stored.clear(user, StoredAccountData)
+	return n, s.tx.Stored.clear(user, StoredAccountData)
 }

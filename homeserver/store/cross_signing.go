@@ -22,6 +22,7 @@ type SigningKey struct {
 type UserSignature struct {
 	Signer, Target id.UserID
 	KeyID          string // the master key that is signed
+	SignedBy       string // the user-signing key
 	Signatures     []byte // canonical JSON: key ID to signature
 }
 
@@ -71,14 +72,18 @@ func (s CrossSigning) DeleteUser(user id.UserID) error {
 func (s CrossSigning) SetSignature(g UserSignature) {
 	change := stream.Change{Kind: stream.DeviceList, User: g.Target, Wake: []id.UserID{g.Signer}}
 	s.tx.Log(change, func(p stream.Position) error {
-		_, err := s.tx.exec(`INSERT INTO user_signatures (signer, target, key_id, signatures, position) VALUES (?, ?, ?, ?, ?)
-			ON CONFLICT (signer, target) DO UPDATE SET key_id = excluded.key_id, signatures = excluded.signatures, position = excluded.position`,
-			string(g.Signer), string(g.Target), g.KeyID, g.Signatures, int64(p))
+		_, err := s.tx.exec(`INSERT INTO user_signatures (signer, target, key_id, signed_by, signatures, position) VALUES (?, ?, ?, ?, ?, ?)
+			ON CONFLICT (signer, target) DO UPDATE SET
+			key_id = excluded.key_id, signed_by = excluded.signed_by, signatures = excluded.signatures, position = excluded.position`,
+			string(g.Signer), string(g.Target), g.KeyID, g.SignedBy, g.Signatures, int64(p))
 		return err
 	})
 }
 
-// Signatures reads what a user signed of some others.
+// bySigner is the present user-signing key of who made a signature g.
+const bySigner = `coalesce((SELECT k.key_id FROM cross_signing_keys k WHERE k.user_id = g.signer AND k.usage = 'user_signing'), '')`
+
+// Signatures reads what a user signed of some others with the present user-signing key.
 func (s CrossSigning) Signatures(signer id.UserID, targets []id.UserID) ([]UserSignature, error) {
 	var out []UserSignature
 	for chunk := range slices.Chunk(targets, 500) {
@@ -89,7 +94,7 @@ func (s CrossSigning) Signatures(signer id.UserID, targets []id.UserID) ([]UserS
 			}
 			out = append(out, g)
 			return nil
-		}, `SELECT target, key_id, signatures FROM user_signatures WHERE signer = ? AND target IN (?)`, string(signer), bun.In(chunk))
+		}, `SELECT target, key_id, signatures FROM user_signatures g WHERE signer = ? AND target IN (?) AND signed_by = `+bySigner, string(signer), bun.In(chunk))
 		if err != nil {
 			return nil, err
 		}
@@ -97,8 +102,27 @@ func (s CrossSigning) Signatures(signer id.UserID, targets []id.UserID) ([]UserS
 	return out, nil
 }
 
-// DeleteSignatures removes all that a user signed of others.
-func (s CrossSigning) DeleteSignatures(signer id.UserID) error {
-	_, err := s.tx.exec(`DELETE FROM user_signatures WHERE signer = ?`, string(signer))
+// OldSignatures lists signatures that were not made by their signer's present user-signing key, at most limit. It looks at all
+// signatures: use it in a View.
+func (s CrossSigning) OldSignatures(limit int) ([]UserSignature, error) {
+	var out []UserSignature
+	err := s.tx.query(func(rows *sql.Rows) error {
+		var g UserSignature
+		if err := rows.Scan(&g.Signer, &g.Target); err != nil {
+			return err
+		}
+		out = append(out, g)
+		return nil
+	}, `SELECT signer, target FROM user_signatures g WHERE signed_by <> `+bySigner+` LIMIT ?`, limit)
+	return out, err
+}
+
+// DeleteOldSignatures removes those of some signatures that are old still.
+func (s CrossSigning) DeleteOldSignatures(list []UserSignature) error {
+	pairs := make([][]string, len(list))
+	for i, g := range list {
+		pairs[i] = []string{string(g.Signer), string(g.Target)}
+	}
+	_, err := s.tx.exec(`DELETE FROM user_signatures AS g WHERE (signer, target) IN (VALUES ?) AND signed_by <> `+bySigner, bun.In(pairs))
 	return err
 }

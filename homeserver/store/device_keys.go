@@ -111,6 +111,12 @@ func (s DeviceKeys) Delete(user id.UserID, device id.DeviceID) (bool, error) {
 	return n > 0, err
 }
 
+// DeleteDevices removes the identity keys of some devices.
+func (s DeviceKeys) DeleteDevices(user id.UserID, devices []id.DeviceID) error {
+	_, err := s.tx.exec(`DELETE FROM device_keys WHERE user_id = ? AND device_id IN (?)`, string(user), bun.In(devices))
+	return err
+}
+
 // DeleteUser removes the identity keys of all devices of a user.
 func (s DeviceKeys) DeleteUser(user id.UserID) error {
 	_, err := s.tx.exec(`DELETE FROM device_keys WHERE user_id = ?`, string(user))

@@ -3,6 +3,8 @@ package store
 import (
 	"database/sql"
 
+	"github.com/uptrace/bun"
+
 	"github.com/securecomm/securecomm/homeserver/id"
 )
 
@@ -78,6 +80,49 @@ func (s Devices) SetSeen(d Device) error {
 	_, err := s.tx.exec(`UPDATE devices SET seen_at = ?, seen_address = ?, seen_agent = ? WHERE user_id = ? AND device_id = ?`,
 		d.SeenAt, d.SeenAddress, d.SeenAgent, string(d.User), string(d.ID))
 	return err
+}
+
+// loggedOut is true of a row of a device that has no tokens: it is logged out, and to be deleted.
+func loggedOut(table string) string {
+	return `NOT EXISTS (SELECT 1 FROM tokens t WHERE t.user_id = ` + table + `.user_id AND t.device_id = ` + table + `.device_id)`
+}
+
+// LoggedOut lists those of a user's devices that have no tokens.
+func (s Devices) LoggedOut(user id.UserID) ([]id.DeviceID, error) {
+	return s.named(`SELECT device_id FROM devices WHERE user_id = ? AND `+loggedOut("devices")+` ORDER BY device_id`, string(user))
+}
+
+// DeleteLoggedOut removes those of some devices that have no tokens, and returns which it has removed. What hangs on them is
+// left.
+func (s Devices) DeleteLoggedOut(user id.UserID, devices []id.DeviceID) ([]id.DeviceID, error) {
+	return s.named(`DELETE FROM devices WHERE user_id = ? AND device_id IN (?) AND `+loggedOut("devices")+` RETURNING device_id`, string(user), bun.In(devices))
+}
+
+func (s Devices) named(text string, args ...any) ([]id.DeviceID, error) {
+	var out []id.DeviceID
+	err := s.tx.query(func(rows *sql.Rows) error {
+		var d id.DeviceID
+		if err := rows.Scan(&d); err != nil {
+			return err
+		}
+		out = append(out, d)
+		return nil
+	}, text, args...)
+	return out, err
+}
+
+// Empty deletes messages and keys of those of some devices that have no tokens, at most limit, and returns how many.
+func (s Devices) Empty(user id.UserID, devices []id.DeviceID, limit int) (all int64, err error) {
+	for _, table := range []string{"to_device", "one_time_keys", "claimed_keys"} {
+		n, err := s.tx.exec(deleteSome(s.tx.db.postgres, table, `user_id = ? AND device_id IN (?) AND `+loggedOut(table)), string(user), bun.In(devices), int64(limit)-all)
+		if err == nil && table == "claimed_keys" {
+			err = s.tx.Stored.add(user, StoredClaims, -int(n))
+		}
+		if all += n; err != nil || all == int64(limit) {
+			return all, err
+		}
+	}
+	return all, nil
 }
 
 // Delete removes a device; false if there is no such device. Its tokens are removed by Tokens.DeleteDevice.

@@ -352,17 +352,19 @@ func (s OneTimeKeys) UseUp(user id.UserID, device id.DeviceID) error {
 	return err
 }
 
-// DeleteDevice removes all one-time and fallback keys of a device.
-func (s OneTimeKeys) DeleteDevice(user id.UserID, device id.DeviceID) error {
+// DeleteDevices removes all one-time and fallback keys of some devices.
+func (s OneTimeKeys) DeleteDevices(user id.UserID, devices []id.DeviceID) error {
 	for _, table := range []string{"one_time_keys", "fallback_keys"} {
-		if _, err := s.tx.exec(`DELETE FROM `+table+` WHERE user_id = ? AND device_id = ?`, string(user), string(device)); err != nil {
+		if _, err := s.tx.exec(`DELETE FROM `+table+` WHERE user_id = ? AND device_id IN (?)`, string(user), bun.In(devices)); err != nil {
 			return err
 		}
 	}
-	claimed, err := s.tx.exec(`DELETE FROM claimed_keys WHERE user_id = ? AND device_id = ?`, string(user), string(device))
+	claimed, err := s.tx.exec(`DELETE FROM claimed_keys WHERE user_id = ? AND device_id IN (?)`, string(user), bun.In(devices))
 	if err != nil {
 		return err
 	}
-	s.touch(user, device)
+	for _, device := range devices {
+		s.touch(user, device)
+	}
 	return s.tx.Stored.add(user, StoredClaims, -int(claimed))
 }

@@ -44,6 +44,15 @@ func (s Profiles) Delete(user id.UserID, field string) (bool, error) {
 	return n > 0, err
 }
 
+// DeleteUser removes all fields of a user and logs the change.
+func (s Profiles) DeleteUser(user id.UserID) error {
+	n, err := s.tx.exec(`DELETE FROM profiles WHERE user_id = ?`, string(user))
+	if n > 0 {
+		s.tx.Log(stream.Change{Kind: stream.Profile, User: user}, func(stream.Position) error { return nil })
+	}
+	return err
+}
+
 // Found is a local user whom the user directory may show.
 type Found struct {
 	User   id.UserID

@@ -221,7 +221,7 @@ func TestClaimsOfAUserAreBounded(t *testing.T) {
 		remembered(user, "A", "cd")
 		remembered(user, "B", "efgh")
 		remembered("@b:one.test", "A", "a")
-		if err := db.Update(context.Background(), func(tx *store.Tx) error { return tx.OneTimeKeys.DeleteDevice(user, "B") }); err != nil {
+		if err := db.Update(context.Background(), func(tx *store.Tx) error { return tx.OneTimeKeys.DeleteDevices(user, []id.DeviceID{"B"}) }); err != nil {
 			t.Fatal(err)
 		}
 		claim(user, "A", "i", "j", "k", "l")

@@ -115,9 +115,6 @@ func (r Rooms) BeginPurge(nid RoomNID, marked time.Time) (bool, error) {
 	if _, err := r.tx.exec(`UPDATE room_heads SET seq = seq + 1, state = 0, extremities = ? WHERE room_nid = ?`, encodeExtremities(nil), int64(nid)); err != nil {
 		return false, err
 	}
-	if _, err := r.tx.exec(`DELETE FROM further_ends WHERE room_nid = ?`, int64(nid)); err != nil {
-		return false, err
-	}
 	if err := r.SetSummary(nid, Summary{JoinRule: "invite", HistoryVisibility: "shared", GuestAccess: "forbidden"}); err != nil {
 		return false, err
 	}
@@ -125,7 +122,7 @@ func (r Rooms) BeginPurge(nid RoomNID, marked time.Time) (bool, error) {
 }
 
 // purged are the tables that hold rows of rooms, each with an index by room_nid. Events and states are treated on their own.
-var purged = []string{"relations", "relation_groups", "thread_senders", "pending_redactions", "missing_events", "receipts", "membership_log", "memberships", "pending_invites", "resolved_states"}
+var purged = []string{"further_ends", "relations", "relation_groups", "thread_senders", "pending_redactions", "missing_events", "receipts", "membership_log", "memberships", "pending_invites", "resolved_states"}
 
 // PurgeSome deletes some more of a room whose purge has begun, at most limit rows, and returns false once all is gone.
 func (r Rooms) PurgeSome(nid RoomNID, limit int) (more bool, err error) {

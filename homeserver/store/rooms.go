@@ -160,7 +160,7 @@ func (r Rooms) SwapHead(nid RoomNID, expected, h Head) (bool, error) {
 	return n == 1, err
 }
 
-// Ends reads the ends of a room that are not among its head's, the oldest first.
+// Ends reads the ends of a room that are not among its head's, the oldest first. A room whose purge has begun has none.
 func (r Rooms) Ends(nid RoomNID) ([]Extremity, error) {
 	var out []Extremity
 	err := r.tx.query(func(rows *sql.Rows) error {
@@ -170,7 +170,8 @@ func (r Rooms) Ends(nid RoomNID) ([]Extremity, error) {
 		}
 		out = append(out, x)
 		return nil
-	}, `SELECT event_nid, event_id, depth, state, state_key, stays FROM further_ends WHERE room_nid = ? ORDER BY event_nid`, int64(nid))
+	}, `SELECT event_nid, event_id, depth, state, state_key, stays FROM further_ends f WHERE room_nid = ? AND NOT EXISTS (
+		SELECT 1 FROM unwanted_rooms u WHERE u.room_nid = f.room_nid AND u.purging) ORDER BY event_nid`, int64(nid))
 	return out, err
 }
 

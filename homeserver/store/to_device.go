@@ -86,9 +86,9 @@ func (s ToDevice) Delete(user id.UserID, device id.DeviceID, upto stream.Positio
 	return s.tx.exec(deleteSome(s.tx.db.postgres, "to_device", `user_id = ? AND device_id = ? AND position <= ?`), string(user), string(device), int64(upto), limit)
 }
 
-// DeleteDevice removes all messages for a device.
-func (s ToDevice) DeleteDevice(user id.UserID, device id.DeviceID) error {
-	_, err := s.tx.exec(`DELETE FROM to_device WHERE user_id = ? AND device_id = ?`, string(user), string(device))
+// DeleteDevices removes all messages for some devices.
+func (s ToDevice) DeleteDevices(user id.UserID, devices []id.DeviceID) error {
+	_, err := s.tx.exec(`DELETE FROM to_device WHERE user_id = ? AND device_id IN (?)`, string(user), bun.In(devices))
 	return err
 }
 

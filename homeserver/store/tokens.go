@@ -3,6 +3,8 @@ package store
 import (
 	"database/sql"
 
+	"github.com/uptrace/bun"
+
 	"github.com/securecomm/securecomm/homeserver/id"
 )
 
@@ -79,6 +81,19 @@ func (s Tokens) SetExpiry(access []byte, expiresAt int64) error {
 // DeleteDevice removes all tokens of a device and returns their access hashes.
 func (s Tokens) DeleteDevice(user id.UserID, device id.DeviceID) ([][]byte, error) {
 	return s.deleted(`DELETE FROM tokens WHERE user_id = ? AND device_id = ? RETURNING access_hash`, string(user), string(device))
+}
+
+// DeleteDevices removes all tokens of some devices and returns their access hashes.
+func (s Tokens) DeleteDevices(user id.UserID, devices []id.DeviceID) ([][]byte, error) {
+	if len(devices) == 0 {
+		return nil, nil
+	}
+	return s.deleted(`DELETE FROM tokens WHERE user_id = ? AND device_id IN (?) RETURNING access_hash`, string(user), bun.In(devices))
+}
+
+// DeleteOthers removes all tokens of a user but those of one device, if it is not empty, and returns their access hashes.
+func (s Tokens) DeleteOthers(user id.UserID, but id.DeviceID) ([][]byte, error) {
+	return s.deleted(`DELETE FROM tokens WHERE user_id = ? AND device_id <> ? RETURNING access_hash`, string(user), string(but))
 }
 
 // Abandoned lists devices of which all access tokens have expired before a time, at most limit. It looks at all tokens:
