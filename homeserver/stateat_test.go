@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/url"
+	"slices"
 	"testing"
 	"time"
 
@@ -182,6 +183,27 @@ func TestHiddenEventsMoveState(t *testing.T) {
 				t.Errorf("filter %s: the topic is %s, the client knows %s", filter, now, f.known[topic])
 			}
 			peer.Send(room.Message("tie"))
+		}
+	})
+}
+
+// TestContextOfAFork: a message of another server crosses with a change of ours. The state around it is that of the room, with
+// the change, and not that of the message's branch alone.
+func TestContextOfAFork(t *testing.T) {
+	hstest.EachWithPeer(t, func(t *testing.T, s *hstest.Server, peer *hstest.Peer) {
+		alice := s.Register("alice")
+		roomID := alice.CreateRoom(map[string]any{"preset": "public_chat"})
+		room := peer.Join(roomID, peer.User("bob"))
+		crossed := room.Message("sent before the topic was seen")
+		path := "/v3/rooms/" + url.PathEscape(string(roomID))
+		alice.Must("PUT", path+"/state/m.room.topic", map[string]any{"topic": "ours"}, nil)
+		if refused := peer.Send(crossed); len(refused) > 0 {
+			t.Fatal(refused)
+		}
+		var around struct{ State []struct{ Type string } }
+		alice.Must("GET", path+"/context/"+url.PathEscape(string(crossed.ID)), nil, &around)
+		if !slices.ContainsFunc(around.State, func(e struct{ Type string }) bool { return e.Type == "m.room.topic" }) {
+			t.Errorf("the topic is missing in %v", around.State)
 		}
 	})
 }

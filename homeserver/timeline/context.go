@@ -65,16 +65,13 @@ func (v *View) context(ev *store.Event, before, after int, f *filter.RoomEvents)
 	return out, err
 }
 
-// contextState encodes the state behind the newest of some events; only of the members who sent them if the client
+// contextState encodes the state of the room at the newest of some events; only of the members who sent them if the client
 // loads members lazily, or if all would be too much.
 func (v *View) contextState(events []*store.Event, f *filter.RoomEvents) ([]json.RawMessage, error) {
 	newest := slices.MaxFunc(events, func(a, b *store.Event) int { return cmp.Compare(a.Position, b.Position) })
-	state := v.state
-	if !newest.Outlier() {
-		var err error
-		if state, err = v.tx.States.Behind(newest); err != nil {
-			return nil, err
-		}
+	state, err := v.stateUpTo(newest)
+	if err != nil {
+		return nil, err
 	}
 	senders := map[id.UserID]bool{}
 	for _, ev := range events {
@@ -94,4 +91,16 @@ func (v *View) contextState(events []*store.Event, f *filter.RoomEvents) ([]json
 	}
 	forms, err := v.formState(found)
 	return list(forms), err
+}
+
+// stateUpTo is the state that all branches of the room had at an event. Where the reader may not see that, since the event
+// came late, it is the one behind the event on its own branch.
+func (v *View) stateUpTo(ev *store.Event) (store.StateMap, error) {
+	if ev.Outlier() || ev.Position >= v.upto {
+		return v.state, nil
+	}
+	if state, ok, err := v.visibleStateAt(ev.Position); err != nil || ok {
+		return state, err
+	}
+	return v.tx.States.Behind(ev)
 }
