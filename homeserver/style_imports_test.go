@@ -29,6 +29,7 @@ var layers = []layer{
 	{path: "migrations", only: []string{}},
 	{path: "homeserver/stream", only: []string{"homeserver/id"}},
 	{path: "homeserver/store"},
+	{path: "homeserver/visibility", only: []string{"homeserver/id", "homeserver/event", "homeserver/store", "homeserver/stream"}},
 	{path: "homeserver/room"},
 	{path: "homeserver/timeline"},
 	{path: "homeserver/account"},

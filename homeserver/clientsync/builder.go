@@ -33,8 +33,7 @@ type builder struct {
 	came  []id.UserID // who came to share a room with the user
 	owed  map[store.RoomNID][]event.StateKeyTuple
 	any   bool // there is something to tell
-	seen  map[store.StateNID]string
-	shown int // bytes of events in timelines
+	shown int  // bytes of events in timelines
 	// events that were looked at for timelines, and their bytes
 	scanned, scannedSize int
 	erased               history.Erased

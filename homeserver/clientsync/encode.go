@@ -14,7 +14,10 @@ func appendString(out []byte, s string) []byte { return canonicaljson.AppendStri
 // appendTimelineEvent adds an event as the client wants it, with what is bundled with it. Most events look the same to
 // all, and are encoded once.
 func (b *builder) appendTimelineEvent(out []byte, v *visit, ev *store.Event, txns map[id.EventID]string, bundle json.RawMessage) ([]byte, error) {
-	membership := v.membershipAt(ev)
+	membership, err := b.membershipAt(v, ev)
+	if err != nil {
+		return nil, err
+	}
 	txn, own := txns[ev.ID]
 	plain := len(b.f.EventFields) == 0 && b.f.EventFormat != "federation"
 	if plain && !own && bundle == nil && ev.StateKey == nil && ev.RedactedBy == 0 && membership == "join" {
@@ -22,7 +25,6 @@ func (b *builder) appendTimelineEvent(out []byte, v *visit, ev *store.Event, txn
 	}
 	unsigned := append(make([]byte, 0, 256), `{"membership":`...)
 	unsigned = appendString(unsigned, membership)
-	var err error
 	if ev.StateKey != nil {
 		if unsigned, err = b.appendReplaced(unsigned, ev); err != nil {
 			return nil, err

@@ -1,7 +1,6 @@
 package clientsync
 
 import (
-	"encoding/json"
 	"slices"
 	"sync"
 
@@ -9,6 +8,7 @@ import (
 	"github.com/securecomm/securecomm/homeserver/pushrule"
 	"github.com/securecomm/securecomm/homeserver/store"
 	"github.com/securecomm/securecomm/homeserver/stream"
+	"github.com/securecomm/securecomm/homeserver/visibility"
 )
 
 // person is what is kept of a user whose devices sync. It is used under its lock.
@@ -152,24 +152,13 @@ func (p *person) setRoom(tx *store.Tx, m store.Membership, now stream.Position) 
 	return nil
 }
 
-const typeIgnored = "m.ignored_user_list"
-
 // loadData reads the account data that decides what the user sees.
 func (p *person) loadData(tx *store.Tx) error {
-	raw, _, err := tx.AccountData.Get(p.user, "", typeIgnored)
+	raw, _, err := tx.AccountData.Get(p.user, "", visibility.IgnoredType)
 	if err != nil {
 		return err
 	}
-	var list struct {
-		Users map[id.UserID]json.RawMessage `json:"ignored_users"`
-	}
-	p.ignored = nil
-	if len(raw) > 0 && json.Unmarshal(raw, &list) == nil && len(list.Users) > 0 {
-		p.ignored = make(map[id.UserID]bool, len(list.Users))
-		for u := range list.Users {
-			p.ignored[u] = u != p.user
-		}
-	}
+	p.ignored = visibility.Ignored(p.user, raw)
 	ignored := string(raw)
 	if raw, _, err = tx.AccountData.Get(p.user, "", pushrule.AccountDataType); err != nil {
 		return err

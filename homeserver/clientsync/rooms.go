@@ -8,6 +8,7 @@ import (
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/store"
 	"github.com/securecomm/securecomm/homeserver/stream"
+	"github.com/securecomm/securecomm/homeserver/visibility"
 )
 
 // visit is what an answer has to tell of one room.
@@ -20,8 +21,10 @@ type visit struct {
 	events  []store.EventNID // those in it, if they are known
 	fresh   bool             // the client knows nothing of the room
 	left    bool
-	never   bool // the user was not joined in that time: nothing is shown but the user's own events
+	never   bool           // the user was not joined in that time: nothing is shown but the user's own events
+	leave   store.EventNID // of a room that the user left: how
 	w       *roomWindow
+	sight   *visibility.Reader
 	spans   *spans
 	summary *summary
 	counted *countedState // whose members were counted last
@@ -255,6 +258,7 @@ func (b *builder) leftRoom(v *visit, m store.Membership) error {
 	if err := b.loadSpans(v); err != nil {
 		return err
 	}
+	v.leave = m.Event
 	v.never = v.spans.at(v.from) != "join" && !v.spans.joinsAfter(v.from)
 	v.stateTo = v.spans.leftBy(v.to)
 	t, err := b.timeline(v)

@@ -61,6 +61,9 @@ func (b *builder) timeline(v *visit) (*timeline, error) {
 	p := picker{b: b, v: v, t: t, limit: limit, size: min(maxTimelineSize, maxTimelinesSize-b.shown), unfiltered: f.Unrestricted() && len(b.p.ignored) == 0}
 	if len(v.events) <= maxListed && (v.events != nil || b.w.listed && !v.fresh && !v.left) {
 		list, err := b.tx.Events.ByNID(v.events...)
+		if err == nil {
+			err = b.foresee(v, list)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -93,6 +96,9 @@ func (p *picker) scan() error {
 	upto := p.v.to
 	for scanned, size := 0, 0; ; {
 		list, more, err := p.b.lookBack(p.v.room, p.v.from, upto, page, maxScanSize)
+		if err == nil {
+			err = p.b.foresee(p.v, list)
+		}
 		if err != nil {
 			return err
 		}
@@ -132,16 +138,15 @@ func (p *picker) take(ev *store.Event) (bool, error) {
 		p.t.hid = true // the state may have changed with it
 		return true, nil
 	}
-	if p.v.spans != nil {
-		if visible, err := p.b.visible(p.v, ev); err != nil || !visible {
-			return true, err
-		}
-		var err error
-		if ev, err = p.b.unlessErased(p.v, ev); err != nil {
-			return false, err
-		}
-	}
 	p.t.named = p.t.named || names(ev)
+	if visible, err := p.b.visible(p.v, ev); err != nil || !visible {
+		p.t.hid = p.t.hid || p.b.ties(ev)
+		return true, err
+	}
+	ev, err := p.b.unlessErased(p.v, ev)
+	if err != nil {
+		return false, err
+	}
 	if !p.unfiltered && !p.b.passes(ev) {
 		p.t.hid = p.t.hid || ev.StateKey != nil || p.b.ties(ev)
 		return true, nil

@@ -267,6 +267,9 @@ func (b *builder) scanUnread(v *visit, u *unread) error {
 // count goes through new events in order.
 func (b *builder) count(v *visit, u *unread, events []*store.Event) error {
 	threads, err := b.threads(events)
+	if err == nil {
+		err = b.foresee(v, events)
+	}
 	if err != nil {
 		return err
 	}
@@ -348,6 +351,9 @@ func (b *builder) threads(events []*store.Event) (map[store.EventNID]string, err
 func (b *builder) countOne(v *visit, u *unread, ev *store.Event, thread string) error {
 	if b.p.ignored[ev.Sender] || ev.RedactedBy != 0 {
 		return nil
+	}
+	if visible, err := b.visible(v, ev); err != nil || !visible {
+		return err
 	}
 	shared, err := b.shared(v, ev)
 	if err != nil {

@@ -1,10 +1,13 @@
 package clientsync
 
 import (
+	"cmp"
+
 	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/store"
 	"github.com/securecomm/securecomm/homeserver/stream"
 	history "github.com/securecomm/securecomm/homeserver/timeline"
+	"github.com/securecomm/securecomm/homeserver/visibility"
 )
 
 // spans are the changes of the user's membership in a room, in order.
@@ -21,6 +24,9 @@ func (s *spans) at(p stream.Position) string {
 	}
 	return out
 }
+
+// before is the membership that a position found.
+func (s *spans) before(p stream.Position) string { return s.at(p - 1) }
 
 // joinsAfter says whether the user was joined at some time behind a position.
 func (s *spans) joinsAfter(p stream.Position) bool {
@@ -47,7 +53,11 @@ func (b *builder) loadSpans(v *visit) error {
 	if v.spans != nil {
 		return nil
 	}
-	list, err := b.tx.Memberships.History(v.room, b.p.user)
+	sight, err := b.sight(v)
+	if err != nil {
+		return err
+	}
+	list, err := sight.Changes()
 	if err != nil {
 		return err
 	}
@@ -55,79 +65,77 @@ func (b *builder) loadSpans(v *visit) error {
 	return nil
 }
 
-// membershipAt is the user's membership when an event happened.
-func (v *visit) membershipAt(ev *store.Event) string {
-	if v.spans == nil {
-		return "join" // all the time
+// sight is how the user sees the room.
+func (b *builder) sight(v *visit) (sight *visibility.Reader, err error) {
+	if v.sight == nil {
+		v.sight, err = visibility.Look(b.tx, v.room, b.p.user)
 	}
-	return v.spans.at(ev.Position)
+	return v.sight, err
 }
 
-// visible says whether the user may see an event (Client-Server API, "Room History Visibility").
+// inLine says whether the state before an event is known to be that of the room at its position, in which the user was joined:
+// they see it then, and nothing has to be read for it.
+func (b *builder) inLine(v *visit, ev *store.Event) bool {
+	return !b.ties(ev) && (v.spans == nil || v.spans.before(ev.Position) == "join")
+}
+
+// foresee reads at once what visible asks about events.
+func (b *builder) foresee(v *visit, events []*store.Event) error {
+	var apart []*store.Event
+	for _, ev := range events {
+		if !ev.Withheld && !b.inLine(v, ev) {
+			apart = append(apart, ev)
+		}
+	}
+	if len(apart) == 0 {
+		return nil
+	}
+	sight, err := b.sight(v)
+	if err != nil {
+		return err
+	}
+	return sight.Gather(apart)
+}
+
+// membershipAt is the user's membership when an event happened.
+func (b *builder) membershipAt(v *visit, ev *store.Event) (string, error) {
+	if b.inLine(v, ev) {
+		if v.spans == nil {
+			return "join", nil // all the time
+		}
+		return v.spans.at(ev.Position), nil
+	}
+	sight, err := b.sight(v)
+	if err != nil {
+		return "", err
+	}
+	_, after, err := sight.Around(ev)
+	return cmp.Or(after.Membership, "leave"), err
+}
+
+// visible says whether the user may see an event. They are always told how they left a room.
 func (b *builder) visible(v *visit, ev *store.Event) (bool, error) {
-	if ev.StateKeyIs(event.TypeMember, string(b.p.user)) {
+	switch {
+	case b.inLine(v, ev), v.leave != 0 && ev.NID == v.leave:
 		return true, nil
-	}
-	membership := v.spans.at(ev.Position)
-	if membership == "join" {
-		return true, nil
-	}
-	if v.never {
+	case v.never && !ev.StateKeyIs(event.TypeMember, string(b.p.user)):
 		return false, nil
 	}
-	visibility, err := b.visibility(ev)
+	sight, err := b.sight(v)
 	if err != nil {
 		return false, err
 	}
-	if b.mayRead(v, ev, membership, visibility) {
-		return true, nil
-	}
-	// An event that changes the visibility is shown under the laxer one.
-	return ev.StateKeyIs(event.TypeHistoryVisibility, "") && b.mayRead(v, ev, membership, event.HistoryVisibility(ev.Content)), nil
-}
-
-func (b *builder) mayRead(v *visit, ev *store.Event, membership, visibility string) bool {
-	switch visibility {
-	case "world_readable":
-		return true
-	case "joined":
-		return false
-	case "invited":
-		return membership == "invite"
-	default:
-		return v.spans.joinsAfter(ev.Position)
-	}
-}
-
-// visibility is the history visibility before an event.
-func (b *builder) visibility(ev *store.Event) (string, error) {
-	if known, ok := b.seen[ev.StateBefore]; ok {
-		return known, nil
-	}
-	m, err := b.tx.States.Map(ev.StateBefore)
-	if err != nil {
-		return "", err
-	}
-	now, err := b.tx.States.Event(m, event.StateKeyTuple{Type: event.TypeHistoryVisibility})
-	if err != nil {
-		return "", err
-	}
-	out := "shared"
-	if now != nil {
-		out = event.HistoryVisibility(now.Content)
-	}
-	if b.seen == nil {
-		b.seen = map[store.StateNID]string{}
-	}
-	b.seen[ev.StateBefore] = out
-	return out, nil
+	return sight.Visible(ev)
 }
 
 // unlessErased is an event as who was not in the room at the time may see it: without its content if its sender has been
 // erased (Client-Server API, "Account deactivation").
 func (b *builder) unlessErased(v *visit, ev *store.Event) (*store.Event, error) {
-	if ev.StateKey != nil || ev.RedactedBy != 0 || ev.Sender.Server() != b.e.Server || v.spans.at(ev.Position) == "join" {
+	if ev.StateKey != nil || ev.RedactedBy != 0 || ev.Sender.Server() != b.e.Server || b.inLine(v, ev) {
 		return ev, nil
+	}
+	if membership, err := b.membershipAt(v, ev); err != nil || membership == "join" {
+		return ev, err
 	}
 	if b.erased == nil {
 		b.erased = history.Erased{}

@@ -12,6 +12,7 @@ import (
 	"github.com/securecomm/securecomm/homeserver/pushrule"
 	"github.com/securecomm/securecomm/homeserver/store"
 	"github.com/securecomm/securecomm/homeserver/stream"
+	"github.com/securecomm/securecomm/homeserver/visibility"
 )
 
 // Limits of one look at the notifications of a user.
@@ -73,11 +74,12 @@ func page(list []Notification, limit int) int {
 
 // looking is one look at the notifications of a user.
 type looking struct {
-	user   id.UserID
-	before stream.Position
-	rules  *pushrule.Rules
-	floor  stream.Position
-	found  []candidate
+	user    id.UserID
+	before  stream.Position
+	rules   *pushrule.Rules
+	ignored map[id.UserID]bool
+	floor   stream.Position
+	found   []candidate
 }
 
 // candidate is an event that the rules have to be asked about.
@@ -93,6 +95,11 @@ func (s *Service) gather(tx *store.Tx, look *looking) (err error) {
 	if look.rules, err = s.Rules(tx, look.user); err != nil {
 		return err
 	}
+	ignored, _, err := tx.AccountData.Get(look.user, "", visibility.IgnoredType)
+	if err != nil {
+		return err
+	}
+	look.ignored = visibility.Ignored(look.user, ignored)
 	rooms, err := tx.Memberships.ByUser(look.user, "join")
 	if err != nil {
 		return err
@@ -110,15 +117,26 @@ func (s *Service) gather(tx *store.Tx, look *looking) (err error) {
 	return nil
 }
 
-// in looks at the newest events of a room, since the user joined. It tells how far it got, 0 if it looked at all.
-func (l *looking) in(tx *store.Tx, m store.Membership, limit, size int) (stream.Position, error) {
-	joined, err := joinedAt(tx, m)
+// in looks at the newest events of a room that came since the user joined and that the user may see. It tells how far it got,
+// 0 if it looked at all.
+func (l *looking) in(tx *store.Tx, m store.Membership, limit, size int) (reached stream.Position, err error) {
+	sight, err := visibility.Look(tx, m.Room, m.User)
 	if err != nil {
 		return 0, err
 	}
-	events, more, err := tx.Events.RangeWithin(m.Room, joined, l.before-1, limit, size, true)
+	changes, err := sight.Changes()
+	if err != nil {
+		return 0, err
+	}
+	events, more, err := tx.Events.RangeWithin(m.Room, joinedAt(changes, m), l.before-1, limit, size, true)
 	if err != nil || len(events) == 0 {
 		return 0, err
+	}
+	if more {
+		reached = events[len(events)-1].Position
+	}
+	if events, err = l.seen(sight, events); err != nil || len(events) == 0 {
+		return reached, err
 	}
 	room, err := OpenRoom(tx, m.Room)
 	if err != nil {
@@ -142,10 +160,24 @@ func (l *looking) in(tx *store.Tx, m store.Membership, limit, size int) (stream.
 		n := Notification{Position: e.Position, Room: m.RoomID, Event: e, Read: read(e, threads[e.NID], receipts)}
 		l.found = append(l.found, candidate{n, room.Message(e.Event), name})
 	}
-	if !more {
-		return 0, nil
+	return reached, nil
+}
+
+// seen leaves those events that the user may see, and not of users whom they ignore.
+func (l *looking) seen(sight *visibility.Reader, events []*store.Event) (out []*store.Event, err error) {
+	if err := sight.Gather(events); err != nil {
+		return nil, err
 	}
-	return events[len(events)-1].Position, nil
+	for _, e := range events {
+		visible, err := sight.Visible(e)
+		if err != nil {
+			return nil, err
+		}
+		if visible && !l.ignored[e.Sender] {
+			out = append(out, e)
+		}
+	}
+	return out, nil
 }
 
 // judge asks the rules which of the events the user was notified of.
@@ -168,17 +200,13 @@ func (l *looking) judge(ctx context.Context, onlyHighlights bool) ([]Notificatio
 }
 
 // joinedAt is where a user joined a room that they are joined to, whatever became of their profile since.
-func joinedAt(tx *store.Tx, m store.Membership) (stream.Position, error) {
-	history, err := tx.Memberships.History(m.Room, m.User)
-	if err != nil {
-		return 0, err
-	}
-	for _, c := range slices.Backward(history) {
+func joinedAt(changes []store.MembershipChange, m store.Membership) stream.Position {
+	for _, c := range slices.Backward(changes) {
 		if c.Membership == "join" && c.Former != "join" {
-			return c.Position, nil
+			return c.Position
 		}
 	}
-	return m.Position, nil
+	return m.Position
 }
 
 // read says whether one of a user's receipts is at an event or after it, in its thread or in all of them.

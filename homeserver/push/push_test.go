@@ -302,6 +302,13 @@ func TestNotifications(t *testing.T) {
 				t.Errorf("%+v: got %q", test, got)
 			}
 		}
+		err = db.Update(ctx, func(tx *store.Tx) error {
+			tx.AccountData.Set(alice, "", "m.ignored_user_list", json.RawMessage(`{"ignored_users":{"@alice:one.test":{},"@bob:one.test":{}}}`))
+			return nil
+		})
+		if got := strings.Join(bodies(alice, 10, false), "|"); err != nil || got != "" {
+			t.Errorf("of somebody ignored, got %q, %v", got, err)
+		}
 	})
 }
 

@@ -85,11 +85,11 @@ func (v *View) addPast(ev *store.Event, u *unsigned) error {
 	if ev.Outlier() {
 		return nil // the state before it is not known
 	}
-	_, after, err := v.around(ev)
+	_, after, err := v.sight.Around(ev)
 	if err != nil {
 		return err
 	}
-	if u.Membership = after.membership; u.Membership == "" {
+	if u.Membership = after.Membership; u.Membership == "" {
 		u.Membership = "leave"
 	}
 	replaced, err := v.replaced(ev)

@@ -162,8 +162,12 @@ func (v *View) visibleStateAt(p stream.Position) (store.StateMap, bool, error) {
 	if err != nil || state.Len() == 0 {
 		return state, false, err
 	}
-	then, err := v.momentIn(state)
-	return state, err == nil && v.allowed(then, p), err
+	then, err := v.sight.In(state)
+	if err != nil {
+		return state, false, err
+	}
+	ok, err := v.sight.Allows(then, p)
+	return state, ok, err
 }
 
 // Member is how a joined member is shown. What is not set is null, as other servers send it: some clients need the names.

@@ -1,13 +1,10 @@
 package timeline
 
 import (
-	"encoding/json"
-	"fmt"
-
-	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/store"
 	"github.com/securecomm/securecomm/homeserver/stream"
+	"github.com/securecomm/securecomm/homeserver/visibility"
 )
 
 // View is how one user sees one room within one transaction. It remembers what it has read and must not outlive
@@ -17,31 +14,22 @@ type View struct {
 	room   *store.Room
 	reader Reader
 
-	membership store.Membership // now
-	readable   bool             // the room is world_readable now
-	inside     bool             // the reader may look into the room: is or was in it, or anyone may
-	upto       stream.Position  // where what the reader may see ends
-	lastJoin   stream.Position  // 0 if the reader never joined
-	state      store.StateMap   // now, or as the reader left it
-
-	memberKey, visibilityKey int64
-	moments                  map[store.StateNID]moment
-	ignored                  map[id.UserID]bool // nil until read
-	erased                   Erased
-	budget                   *Budget // of the answer that the view is for
+	membership store.Membership   // now
+	readable   bool               // the room is world_readable now
+	inside     bool               // the reader may look into the room: is or was in it, or anyone may
+	upto       stream.Position    // where what the reader may see ends
+	state      store.StateMap     // now, or as the reader left it
+	sight      *visibility.Reader // by the state before each event
+	ignored    map[id.UserID]bool // nil until read
+	erased     Erased
+	budget     *Budget // of the answer that the view is for
 }
-
-// moment is what counts for whether an event may be seen.
-type moment struct{ visibility, membership string }
 
 // Look makes a reader's view of a room.
 func Look(tx *store.Tx, room *store.Room, r Reader) (*View, error) {
-	v := &View{tx: tx, room: room, reader: r, upto: last, moments: map[store.StateNID]moment{}, erased: Erased{}, budget: &Budget{}}
+	v := &View{tx: tx, room: room, reader: r, upto: last, erased: Erased{}, budget: &Budget{}}
 	var err error
-	if v.visibilityKey, err = tx.States.FindKey(event.StateKeyTuple{Type: event.TypeHistoryVisibility}); err != nil {
-		return nil, err
-	}
-	if v.memberKey, err = tx.States.FindKey(event.StateKeyTuple{Type: event.TypeMember, StateKey: string(r.User)}); err != nil {
+	if v.sight, err = visibility.Look(tx, room.NID, r.User); err != nil {
 		return nil, err
 	}
 	if v.membership, err = tx.Memberships.Get(room.NID, r.User); err != nil {
@@ -54,31 +42,31 @@ func Look(tx *store.Tx, room *store.Room, r Reader) (*View, error) {
 	if v.state, err = tx.States.Map(head.State); err != nil {
 		return nil, err
 	}
-	now, err := v.momentOf(head.State)
+	now, err := v.sight.In(v.state)
 	if err != nil {
 		return nil, err
 	}
-	v.readable = now.visibility == "world_readable"
+	v.readable = now.Visibility == "world_readable"
 	v.inside = v.readable || v.membership.Membership == "join"
-	return v, v.readHistory()
+	if v.inside || v.membership.Forgotten || v.membership.Membership != "leave" && v.membership.Membership != "ban" {
+		return v, nil
+	}
+	return v, v.lookBack()
 }
 
-// readHistory finds out when the reader came and left.
-func (v *View) readHistory() error {
-	history, err := v.tx.Memberships.History(v.room.NID, v.reader.User)
+// lookBack is for a reader who is no longer in the room: it ends where they left.
+func (v *View) lookBack() error {
+	history, err := v.sight.Changes()
 	if err != nil {
 		return err
 	}
 	left := stream.Position(0)
 	for _, c := range history {
-		if c.Membership == "join" && c.Former != "join" {
-			v.lastJoin = c.Position
-		}
 		if c.Former == "join" && c.Membership != "join" {
 			left = c.Position
 		}
 	}
-	if v.inside || left == 0 || v.membership.Forgotten || v.membership.Membership != "leave" && v.membership.Membership != "ban" {
+	if left == 0 {
 		return nil
 	}
 	v.inside, v.upto = true, left
@@ -89,98 +77,22 @@ func (v *View) readHistory() error {
 // Room is the room that is looked at.
 func (v *View) Room() *store.Room { return v.room }
 
-func (v *View) momentOf(nid store.StateNID) (moment, error) {
-	if m, ok := v.moments[nid]; ok {
-		return m, nil
-	}
-	state, err := v.tx.States.Map(nid)
-	if err != nil {
-		return moment{}, err
-	}
-	out, err := v.momentIn(state)
-	if err == nil {
-		v.moments[nid] = out
-	}
-	return out, err
-}
-
-func (v *View) momentIn(state store.StateMap) (moment, error) {
-	out := moment{"shared", ""}
-	if e, err := v.eventIn(state, v.visibilityKey); err != nil {
-		return out, err
-	} else if e != nil {
-		out.visibility = event.HistoryVisibility(e.Content)
-	}
-	if e, err := v.eventIn(state, v.memberKey); err != nil {
-		return out, err
-	} else if e != nil {
-		out.membership = e.Membership()
-	}
-	return out, nil
-}
-
-func (v *View) eventIn(state store.StateMap, key int64) (*store.Event, error) {
-	if key == 0 {
-		return nil, nil
-	}
-	nid := state.Get(key)
-	if nid == 0 {
-		return nil, nil
-	}
-	events, err := v.tx.Events.ByNID(nid)
-	if err != nil || len(events) == 0 {
-		return nil, err
-	}
-	return events[0], nil
-}
-
-// around is how things stood for the reader before and after an event.
-func (v *View) around(ev *store.Event) (before, after moment, err error) {
-	if before, err = v.momentOf(ev.StateBefore); err != nil {
-		return before, before, fmt.Errorf("the state before %s: %w", ev.ID, err)
-	}
-	after = before
-	switch {
-	case ev.StateKeyIs(event.TypeHistoryVisibility, ""):
-		after.visibility = event.HistoryVisibility(ev.Content)
-	case ev.StateKeyIs(event.TypeMember, string(v.reader.User)):
-		after.membership = ev.Membership()
-	}
-	return before, after, nil
-}
-
-// Visible says whether the reader may see an event (Client-Server API, "Room history visibility", "Server
-// behaviour"). For changes of the visibility and of the reader's own membership, before or after is enough.
+// Visible says whether the reader may see an event. Of a room that they have forgotten, that is what anyone may.
 func (v *View) Visible(ev *store.Event) (bool, error) {
-	if ev.Room != v.room.NID || ev.Rejected || ev.SoftFailed || ev.Withheld || ev.Position == 0 {
-		return false, nil
+	visible, err := v.sight.Visible(ev)
+	if err != nil || !visible || !v.membership.Forgotten {
+		return visible, err
 	}
-	before, after, err := v.around(ev)
-	if err != nil {
-		return false, err
-	}
-	if v.membership.Forgotten {
-		return v.readable && before.visibility == "world_readable", nil
-	}
-	return v.allowed(before, ev.Position) || after != before && v.allowed(after, ev.Position), nil
-}
-
-func (v *View) allowed(m moment, at stream.Position) bool {
-	switch {
-	case m.visibility == "world_readable", m.membership == "join":
-		return true
-	case m.visibility == "shared":
-		return v.lastJoin > at
-	case m.visibility == "invited":
-		return m.membership == "invite"
-	default:
-		return false
-	}
+	before, _, err := v.sight.Around(ev)
+	return v.readable && before.Visibility == "world_readable", err
 }
 
 // See keeps those events that the reader may see and wants to: messages of ignored users are left out. What
 // erased users wrote comes redacted to readers who were not in the room at the time (Client-Server API, "Account deactivation").
 func (v *View) See(events []*store.Event) ([]*store.Event, error) {
+	if err := v.sight.Gather(events); err != nil {
+		return nil, err
+	}
 	out := make([]*store.Event, 0, len(events))
 	for _, ev := range events {
 		seen, err := v.see(ev)
@@ -196,9 +108,17 @@ func (v *View) See(events []*store.Event) ([]*store.Event, error) {
 
 // seeAndWeigh is what the reader sees of those events that pass, nil of the others, and how many bytes that adds to an answer.
 func (v *View) seeAndWeigh(events []*store.Event, pass func(*store.Event) bool) ([]*store.Event, []int, error) {
-	seen := make([]*store.Event, len(events))
+	seen, wanted := make([]*store.Event, len(events)), make([]*store.Event, 0, len(events))
 	for i, ev := range events {
-		if !pass(ev) {
+		if pass(ev) {
+			seen[i], wanted = ev, append(wanted, ev)
+		}
+	}
+	if err := v.sight.Gather(wanted); err != nil {
+		return nil, nil, err
+	}
+	for i, ev := range seen {
+		if ev == nil {
 			continue
 		}
 		var err error
@@ -226,8 +146,8 @@ func (v *View) see(ev *store.Event) (*store.Event, error) {
 }
 
 func (v *View) unlessErased(ev *store.Event) (*store.Event, error) {
-	before, _, err := v.around(ev)
-	if err != nil || before.membership == "join" || ev.StateKey != nil {
+	before, _, err := v.sight.Around(ev)
+	if err != nil || before.Membership == "join" || ev.StateKey != nil {
 		return ev, err
 	}
 	return v.erased.Show(v.tx, ev)
@@ -265,18 +185,12 @@ func redacted(ev *store.Event) (*store.Event, error) {
 // ignores says whether the reader wants nothing of a user (Client-Server API, "Ignoring Users").
 func (v *View) ignores(u id.UserID) (bool, error) {
 	if v.ignored == nil {
-		v.ignored = map[id.UserID]bool{}
-		raw, _, err := v.tx.AccountData.Get(v.reader.User, "", "m.ignored_user_list")
+		content, _, err := v.tx.AccountData.Get(v.reader.User, "", visibility.IgnoredType)
 		if err != nil {
 			return false, err
 		}
-		var c struct {
-			Users map[id.UserID]json.RawMessage `json:"ignored_users"`
-		}
-		if len(raw) > 0 && json.Unmarshal(raw, &c) == nil {
-			for u := range c.Users {
-				v.ignored[u] = true
-			}
+		if v.ignored = visibility.Ignored(v.reader.User, content); v.ignored == nil {
+			v.ignored = map[id.UserID]bool{}
 		}
 	}
 	return v.ignored[u], nil
