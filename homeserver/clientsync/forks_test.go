@@ -4,6 +4,9 @@ import (
 	"context"
 	"crypto/ed25519"
 	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
 	"time"
 
 	"pgregory.net/rapid"
@@ -14,6 +17,7 @@ import (
 	"github.com/securecomm/securecomm/homeserver/room"
 	"github.com/securecomm/securecomm/homeserver/sign"
 	"github.com/securecomm/securecomm/homeserver/store"
+	"github.com/securecomm/securecomm/homeserver/store/storetest"
 )
 
 const otherServer id.ServerName = "two.test"
@@ -125,4 +129,42 @@ func (f *forker) actions(rt *rapid.T, r id.RoomID, eve, frank id.UserID, somethi
 		done()
 	}
 	return []func(){anything, anything, anything, lose}
+}
+
+// TestHiddenEventsTieBranches: a message that the filter hides goes on with a branch, whose topic wins by that. Who follows is
+// told, though the message itself sets nothing.
+func TestHiddenEventsTieBranches(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		w := newWorld(t, db)
+		other, eve, none := w.forker(), id.UserID("@eve:"+otherServer), ""
+		r, self := w.create("alice", room.Creation{}), string(eve)
+		w.state(r, "alice", "m.room.power_levels", "", fmt.Sprintf(`{"users":{%q:90}}`, eve))
+		end := func() *store.Event { list := other.timeline(r); return list[len(list)-1] }
+		topic := func(text string) event.Proto {
+			return event.Proto{Type: "m.room.topic", StateKey: &none, Sender: eve, Content: json.RawMessage(fmt.Sprintf(`{"topic":%q}`, text))}
+		}
+		w.must(other.send(end(), event.Proto{Type: event.TypeMember, StateKey: &self, Sender: eve, Content: json.RawMessage(`{"membership":"join"}`)}, 0))
+		var clients []*follower
+		for _, after := range []bool{false, true} {
+			f := &follower{*w.client("alice", fmt.Sprintf(`{"room":{"timeline":{"not_senders":[%q]}}}`, eve)), r, map[event.StateKeyTuple]ev{}}
+			f.r.Device, f.r.UseStateAfter = id.DeviceID(fmt.Sprint(after)), after
+			f.sync()
+			clients = append(clients, f)
+		}
+		told := func(want string) {
+			t.Helper()
+			for _, f := range clients {
+				f.sync()
+				if got := string(f.known[event.StateKeyTuple{Type: "m.room.topic"}].Content); !strings.Contains(got, want) {
+					t.Errorf("device %s knows %s, not %s", f.r.Device, got, want)
+				}
+			}
+		}
+		w.must(other.send(end(), topic("kept"), 0))
+		kept := end()
+		w.must(other.send(kept, topic("lost"), 3*time.Hour))
+		told("lost")
+		w.must(other.send(kept, event.Proto{Type: "m.room.message", Sender: eve, Content: json.RawMessage(`{"body":"on"}`)}, 0))
+		told("kept")
+	})
 }
