@@ -2,7 +2,6 @@ package migrations_test
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"testing"
 
@@ -16,36 +15,27 @@ import (
 
 // TestNewerSchemaIsRefused has a newer program take the schema one step further.
 func TestNewerSchemaIsRefused(t *testing.T) {
-	for driver, address := range map[string]func(testing.TB) string{
-		"sqlite": func(t testing.TB) string { return t.TempDir() + "/test.db" },
-		"pgx":    storetest.Postgres,
-	} {
-		t.Run(driver, func(t *testing.T) {
-			address := address(t)
-			for range 2 { // made, and opened as it is
-				db, err := store.Open(context.Background(), store.Options{URL: address, Readers: 1})
-				if err != nil {
-					t.Fatal(err)
-				}
-				if err := db.Close(); err != nil {
-					t.Fatal(err)
-				}
-			}
-			raw, err := sql.Open(driver, address)
+	storetest.EachURL(t, func(t *testing.T, address string) {
+		for range 2 { // made, and opened as it is
+			db, err := store.Open(context.Background(), store.Options{URL: address, Readers: 1})
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, err = raw.Exec(`INSERT INTO schema_steps (number, name) SELECT max(number) + 1, 'of tomorrow' FROM schema_steps`)
-			if err = errors.Join(err, raw.Close()); err != nil {
+			if err := db.Close(); err != nil {
 				t.Fatal(err)
 			}
-			db, err := store.Open(context.Background(), store.Options{URL: address, Readers: 1})
-			if !errors.Is(err, migrations.ErrNewer) {
-				t.Errorf("a newer schema: %v", err)
-			}
-			if db != nil {
-				_ = db.Close()
-			}
-		})
-	}
+		}
+		raw := open(t, address)
+		_, err := raw.Exec(`INSERT INTO schema_steps (number, name) SELECT max(number) + 1, 'of tomorrow' FROM schema_steps`)
+		if err = errors.Join(err, raw.Close()); err != nil {
+			t.Fatal(err)
+		}
+		db, err := store.Open(context.Background(), store.Options{URL: address, Readers: 1})
+		if !errors.Is(err, migrations.ErrNewer) {
+			t.Errorf("a newer schema: %v", err)
+		}
+		if db != nil {
+			_ = db.Close()
+		}
+	})
 }

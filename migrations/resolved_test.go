@@ -10,7 +10,7 @@ import (
 )
 
 // TestHeadsGetTheirPlaces has rooms from before the states at positions were written: one with events that are shown, were
-// refused and changed the state without being shown; one with none of its own; one that was purged.
+// refused and changed the state without being shown; one with none of its own; one that was purged; one with none but from the past.
 func TestHeadsGetTheirPlaces(t *testing.T) {
 	storetest.EachURL(t, func(t *testing.T, address string) {
 		db, ctx := open(t, address), context.Background()
@@ -22,10 +22,10 @@ func TestHeadsGetTheirPlaces(t *testing.T) {
 		}
 		must(migrations.ApplyUpTo(ctx, db, 28))
 		for _, statement := range []string{
-			`INSERT INTO room_heads (room_nid, seq, state, extremities) VALUES (7, 1, 70, '[]'), (8, 1, 80, '[]'), (9, 1, 0, '[]')`,
+			`INSERT INTO room_heads (room_nid, seq, state, extremities) VALUES (7, 1, 70, '[]'), (8, 1, 80, '[]'), (9, 1, 0, '[]'), (10, 1, 90, '[]')`,
 			`INSERT INTO events (nid, event_id, room_nid, position, state_before, status, redacted_by, json) VALUES
 				(1, '$1', 7, 11, 0, 0, 0, ''), (2, '$2', 7, -12, 0, 0, 0, ''), (3, '$3', 7, 13, 0, 4, 0, ''), (4, '$4', 7, NULL, 0, 2, 0, ''),
-				(5, '$5', 8, NULL, 0, 0, 0, ''), (6, '$6', 9, 16, 0, 0, 0, '')`,
+				(5, '$5', 8, NULL, 0, 0, 0, ''), (6, '$6', 9, 16, 0, 0, 0, ''), (7, '$7', 7, 17, 0, 1, 0, ''), (8, '$8', 10, -18, 0, 0, 0, '')`,
 		} {
 			_, err := db.ExecContext(ctx, statement)
 			must(err)
