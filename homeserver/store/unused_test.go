@@ -46,9 +46,19 @@ func number(t rapid.TB, db *store.DB) int64 {
 
 func (s *states) update(fn func(*store.Tx) error) {
 	s.t.Helper()
-	if err := s.db.Update(context.Background(), fn); err != nil {
+	if err := s.try(fn); err != nil {
 		s.t.Fatal(err)
 	}
+}
+
+// try updates, some times over while PostgreSQL finds that processes wait for each other, as those who collect do.
+func (s *states) try(fn func(*store.Tx) error) (err error) {
+	for range 20 {
+		if err = s.db.Update(context.Background(), fn); !errors.Is(err, store.ErrUnavailable) {
+			break
+		}
+	}
+	return err
 }
 
 func (s *states) get(nid store.StateNID) (out store.Snapshot, err error) {
@@ -63,7 +73,7 @@ func (s *states) get(nid store.StateNID) (out store.Snapshot, err error) {
 func (s *states) child(parent store.Snapshot, changes ...store.StateChange) (store.Snapshot, error) {
 	s.t.Helper()
 	n := parent.Next(store.StateNID(number(s.t, s.db)), changes)
-	err := s.db.Update(context.Background(), func(tx *store.Tx) error { return tx.States.Insert(s.room, n, parent.NID, changes) })
+	err := s.try(func(tx *store.Tx) error { return tx.States.Insert(s.room, n, parent.NID, changes) })
 	return n, err
 }
 
@@ -311,7 +321,7 @@ func TestCollectAtOnce(t *testing.T) {
 						mine.unused(leaf)
 						nid := number(t, mine.db)
 						if i%3 > 0 {
-							err = mine.db.Update(context.Background(), func(tx *store.Tx) error { return mine.point(tx, leaf.NID, nid) })
+							err = mine.try(func(tx *store.Tx) error { return mine.point(tx, leaf.NID, nid) })
 						} else {
 							continue
 						}
