@@ -51,7 +51,8 @@ type API struct {
 	syncs    places
 	searches places
 	wholes   places // answers that go out in pieces
-	rooms    places // answers that hold the whole state of a room, while they are gathered
+	rooms    places // answers that hold the whole state of a room, or its members, while they are gathered
+	pages    places // pages of a room's events, for which another server may be asked
 	spaces   places // hierarchies, while they are gathered
 	backups  places
 	claims   places
@@ -104,7 +105,7 @@ func (a *API) routes() []route {
 func (a *API) Register(e *echo.Echo) {
 	a.limiter = newLimiter(a.Limits)
 	a.sends.inLine, a.queries.inLine = sendsInLine, queriesInLine
-	a.rooms.inLine, a.spaces.inLine = gathersInLine, gathersInLine
+	a.rooms.inLine, a.pages.inLine, a.spaces.inLine = gathersInLine, gathersInLine, gathersInLine
 	a.bodies.Each, a.bodies.All = userLoad, allLoad
 	e.HTTPErrorHandler = a.answerError
 	e.Pre(a.around)

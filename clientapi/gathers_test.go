@@ -54,7 +54,7 @@ func TestEveryLargeAnswerIsCharged(t *testing.T) {
 func TestFewLargeAnswersAreGathered(t *testing.T) {
 	test := newTester(t, storetest.Open(t, t.TempDir()+"/test.db"), nil)
 	user, token := test.register("alice")
-	for _, p := range []*places{&test.api.rooms, &test.api.spaces} {
+	for _, p := range []*places{&test.api.rooms, &test.api.pages, &test.api.spaces} {
 		for range maxGathers {
 			leave, err := p.enter(id.UserID(user), maxGathers)
 			if err != nil {
@@ -66,7 +66,11 @@ func TestFewLargeAnswersAreGathered(t *testing.T) {
 			p.line(id.UserID(user), 1)
 		}
 	}
-	for _, path := range []string{"/v3/rooms/!a:b.test/context/$e", "/v3/rooms/!a:b.test/initialSync", "/v1/rooms/!a:b.test/hierarchy"} {
-		test.want(test.call(GET, prefix+path, token, nil), 429, "M_LIMIT_EXCEEDED")
+	for _, path := range []string{
+		"v3/context/$e", "v3/initialSync", "v3/state", "v3/members", "v3/joined_members", "v3/messages", "v1/hierarchy", "v1/threads",
+		"v1/relations/$e", "v1/relations/$e/m.thread", "v1/relations/$e/m.thread/m.room.message",
+	} {
+		version, name, _ := strings.Cut(path, "/")
+		test.want(test.call(GET, prefix+"/"+version+"/rooms/!a:b.test/"+name, token, nil), 429, "M_LIMIT_EXCEEDED")
 	}
 }

@@ -9,8 +9,8 @@ import (
 // memberRoutes list the members of rooms.
 func (a *API) memberRoutes() []route {
 	return []route{
-		{GET, "/v3/rooms/:roomId/members", user, none, a.members},
-		{GET, "/v3/rooms/:roomId/joined_members", user, none, a.joinedMembers},
+		{GET, "/v3/rooms/:roomId/members", user, none, gathers(&a.rooms, a.members)},
+		{GET, "/v3/rooms/:roomId/joined_members", user, none, gathers(&a.rooms, a.joinedMembers)},
 	}
 }
 

@@ -9,9 +9,9 @@ import (
 // relationRoutes are Client-Server API, "Relationships API".
 func (a *API) relationRoutes() []route {
 	return []route{
-		{GET, "/v1/rooms/:roomId/relations/:eventId", user, none, a.relations},
-		{GET, "/v1/rooms/:roomId/relations/:eventId/:relType", user, none, a.relations},
-		{GET, "/v1/rooms/:roomId/relations/:eventId/:relType/:eventType", user, none, a.relations},
+		{GET, "/v1/rooms/:roomId/relations/:eventId", user, none, gathers(&a.pages, a.relations)},
+		{GET, "/v1/rooms/:roomId/relations/:eventId/:relType", user, none, gathers(&a.pages, a.relations)},
+		{GET, "/v1/rooms/:roomId/relations/:eventId/:relType/:eventType", user, none, gathers(&a.pages, a.relations)},
 	}
 }
 

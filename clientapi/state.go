@@ -9,7 +9,7 @@ import (
 // stateRoutes read rooms' states; rooms.go has those that set them.
 func (a *API) stateRoutes() []route {
 	return []route{
-		{GET, "/v3/rooms/:roomId/state", user, none, a.state},
+		{GET, "/v3/rooms/:roomId/state", user, none, gathers(&a.rooms, a.state)},
 		{GET, "/v3/rooms/:roomId/state/:eventType", user, none, a.stateEvent},
 		{GET, "/v3/rooms/:roomId/state/:eventType/", user, none, a.stateEvent},
 		{GET, "/v3/rooms/:roomId/state/:eventType/:stateKey", user, none, a.stateEvent},

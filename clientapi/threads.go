@@ -9,7 +9,7 @@ import (
 // threadRoutes are Client-Server API, module "Threading".
 func (a *API) threadRoutes() []route {
 	return []route{
-		{GET, "/v1/rooms/:roomId/threads", user, none, a.threads},
+		{GET, "/v1/rooms/:roomId/threads", user, none, gathers(&a.pages, a.threads)},
 	}
 }
 

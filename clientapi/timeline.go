@@ -16,10 +16,22 @@ const (
 // timelineRoutes read rooms' histories (Client-Server API, "Getting events for a room", module "Event Context").
 func (a *API) timelineRoutes() []route {
 	return []route{
-		{GET, "/v3/rooms/:roomId/messages", user, none, a.messages},
+		{GET, "/v3/rooms/:roomId/messages", user, none, gathers(&a.pages, a.messages)},
 		{GET, "/v3/rooms/:roomId/event/:eventId", user, none, a.event},
-		{GET, "/v3/rooms/:roomId/context/:eventId", user, none, a.eventContext},
-		{GET, "/v3/rooms/:roomId/initialSync", user, none, a.roomSnapshot},
+		{GET, "/v3/rooms/:roomId/context/:eventId", user, none, gathers(&a.rooms, a.eventContext)},
+		{GET, "/v3/rooms/:roomId/initialSync", user, none, gathers(&a.rooms, a.roomSnapshot)},
+	}
+}
+
+// gathers is a handler whose answer may be as large as a room: it has a place before anything is read.
+func gathers(p *places, handle func(*call) (any, error)) func(*call) (any, error) {
+	return func(c *call) (any, error) {
+		leave, err := p.await(c.Request().Context(), c.Requester.User, maxGathers)
+		if err != nil {
+			return nil, err
+		}
+		defer leave()
+		return handle(c)
 	}
 }
 
@@ -93,11 +105,6 @@ func (a *API) eventContext(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	leave, err := a.rooms.await(c.Request().Context(), c.Requester.User, maxGathers)
-	if err != nil {
-		return nil, err
-	}
-	defer leave()
 	return a.Timeline.Context(c.Request().Context(), roomID, c.reader(), eventID, limit, f)
 }
 
@@ -111,10 +118,5 @@ func (a *API) roomSnapshot(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	leave, err := a.rooms.await(c.Request().Context(), c.Requester.User, maxGathers)
-	if err != nil {
-		return nil, err
-	}
-	defer leave()
 	return a.Timeline.Snapshot(c.Request().Context(), roomID, c.reader(), limit)
 }
