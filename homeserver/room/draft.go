@@ -1,6 +1,7 @@
 package room
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -108,6 +109,19 @@ func (e *Engine) look(ctx context.Context, l *live, see func(*draft) error) erro
 		return err
 	}
 	return see(d)
+}
+
+// lookSurely is look for what another server is told, or has signed: it is not told of anything that may yet be lost.
+func (e *Engine) lookSurely(ctx context.Context, l *live, see func(*draft) error) error {
+	var looked *draft
+	err := e.look(ctx, l, func(d *draft) error {
+		looked = d
+		return see(d)
+	})
+	if looked == nil {
+		return err
+	}
+	return cmp.Or(looked.certain(ctx), err)
 }
 
 // lookIn is look for a room that need not be known here; then nothing is seen.

@@ -236,7 +236,7 @@ func (e *Engine) mayVouch(ctx context.Context, roomID id.RoomID, host, user id.U
 	if err != nil {
 		return err
 	}
-	return e.look(ctx, l, func(d *draft) error {
+	return e.lookSurely(ctx, l, func(d *draft) error {
 		if !d.mayHost(host) {
 			return fmt.Errorf("%w: %s may not", ErrCannotGrant, host)
 		}
@@ -318,13 +318,15 @@ func (e *Engine) ReceiveKnock(ctx context.Context, origin id.ServerName, roomID 
 	if _, err := e.receiveMembership(ctx, origin, l, v); err != nil {
 		return nil, err
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	d, err := e.draft(ctx, l)
+	var stripped []json.RawMessage
+	err = e.lookSurely(ctx, l, func(d *draft) (err error) {
+		stripped, err = d.strippedPDUs(ctx, v.Event().Sender)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
-	return d.strippedPDUs(ctx, v.Event().Sender)
+	return stripped, nil
 }
 
 // ReceiveInvite takes in the invite of a local user by another server and signs it.

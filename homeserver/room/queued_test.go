@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -172,5 +173,56 @@ func TestInviteByWhoWasPutOut(t *testing.T) {
 				t.Errorf("the invite was answered with %v", err)
 			}
 		}
+	})
+}
+
+// TestKnockIsToldWhatLasts: whoever knocks is not shown what is never written.
+func TestKnockIsToldWhatLasts(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		one, two := pair(t, db)
+		f := fork(t, one, two, "11")
+		f.set("m.room.join_rules", "", `{"join_rule":"knock"}`)
+		f.set("m.room.name", "", `{"name":"kept"}`)
+		dave := "@dave:two.test"
+		ev := f.forge(f.last(), event.Proto{Type: event.TypeMember, StateKey: &dave, Sender: id.UserID(dave), Content: json.RawMessage(`{"membership":"knock"}`)})
+		knock := func() ([]json.RawMessage, error) {
+			return one.ReceiveKnock(context.Background(), two.Server, f.room, ev.ID, ev.JSON)
+		}
+		if _, err := knock(); err != nil {
+			t.Fatal(err)
+		}
+		sent, none, name := make(chan error, 1), "", event.StateKeyTuple{Type: "m.room.name"}
+		kept, err := one.StateEventID(context.Background(), f.room, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		release := hold(t, db)
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() {
+			_, err := one.Send(ctx, room.Message{Room: f.room, Sender: user("alice"), Type: name.Type, StateKey: &none, Content: json.RawMessage(`{"name":"lost"}`)})
+			sent <- err
+		}()
+		until(t, func() bool {
+			now, err := one.StateEventID(context.Background(), f.room, name)
+			return err != nil || now != kept
+		})
+		answered := make(chan struct{})
+		go func() {
+			defer close(answered)
+			shown, err := knock()
+			if text, _ := json.Marshal(shown); strings.Contains(string(text), "lost") || err != nil && !errors.Is(err, room.ErrBusy) {
+				t.Errorf("the answer is %s, %v", text, err)
+			}
+		}()
+		select {
+		case <-answered:
+		case <-time.After(early):
+		}
+		cancel()
+		release()
+		if err := <-sent; !errors.Is(err, context.Canceled) {
+			t.Errorf("the name was sent: %v", err)
+		}
+		<-answered
 	})
 }
