@@ -140,7 +140,7 @@ type Media struct {
 	MaxPixels int    `key:"max_pixels"`
 	RemoteMax Size   `key:"remote_max"`
 	KeepFree  Size   `key:"keep_free"`
-	// UserQuota bounds what one user has uploaded, CacheMax what is kept of other servers and previews; 0 is no bound.
+	// UserQuota bounds what one user has uploaded, CacheMax what is kept of other servers, previews and thumbnails; 0 is no bound.
 	UserQuota Size `key:"user_quota"`
 	CacheMax  Size `key:"cache_max"`
 	// Unauthenticated lets those without an account download what was uploaded here.

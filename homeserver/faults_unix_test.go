@@ -20,6 +20,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/securecomm/securecomm/config"
 	"github.com/securecomm/securecomm/homeserver/hstest"
 	"github.com/securecomm/securecomm/homeserver/store/storetest"
 	"github.com/securecomm/securecomm/homeserver/waittest"
@@ -78,7 +79,7 @@ func TestKnownFaults(t *testing.T) {
 			}
 		}
 		s := hstest.New(t)
-		fault(t, s, func() { limit(syscall.Rlimit{Cur: 1, Max: old.Max}) }, func() { limit(old) }, "the database cannot be written to", "the media folder cannot be written to")
+		fault(t, s, func() { limit(syscall.Rlimit{Cur: 1, Max: old.Max}) }, func() { limit(old) }, "the database cannot be written to", "the media folder cannot be written to, or its disk is nearly full")
 	})
 	t.Run("read-only database", func(t *testing.T) {
 		address := storetest.Postgres(t)
@@ -241,6 +242,28 @@ func fault(t *testing.T, s *hstest.Server, begin, end func(), reasons ...string)
 	_, over := log.levels("INFO", "has ended")
 	if begun == 0 || begun > 4 || over == 0 || all-begun > 1 || others > 1 { // one more may be of the lock on the database
 		t.Errorf("%d faults have begun and %d ended; errors: %d, warnings: %d\n%s", begun, over, all, others, log.buf.String())
+	}
+}
+
+// TestNearlyFullDisksAreUnhealthy: while no media is taken, /health says why, and that it was asked ends no fault.
+func TestNearlyFullDisksAreUnhealthy(t *testing.T) {
+	s := hstest.New(t, func(c *config.Config) { c.Media.KeepFree = 1 << 60 })
+	alice, log := s.Register("alice"), &lines{}
+	s.LogTo(log)
+	for range 2 {
+		if status, answer := alice.Do("POST", "/_matrix/media/v3/upload", "x"); status != http.StatusServiceUnavailable {
+			t.Errorf("an upload: %d %s", status, answer)
+		}
+		answer, err := http.Get(s.URL + "/health")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := answer.Body.Close(); err != nil || answer.StatusCode != http.StatusServiceUnavailable {
+			t.Errorf("/health: %s, %v", answer.Status, err)
+		}
+	}
+	if all := log.buf.String(); strings.Count(all, "has begun") != 1 || strings.Contains(all, "has ended") {
+		t.Errorf("the log tells of more than one fault, or that it ended:\n%s", all)
 	}
 }
 

@@ -4,8 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strconv"
 	"sync"
 	"time"
@@ -27,7 +25,6 @@ const (
 	probePatience = 5 * time.Second
 	// retryAfter is how long a client is told to wait while a known fault lasts.
 	retryAfter = 10 * time.Second
-	mediaFault = "writing media files"
 	probeFact  = "probe"
 )
 
@@ -66,8 +63,8 @@ func (s *Server) reasons() []string {
 	} else if !inTime(s.writable) {
 		p.reasons = append(p.reasons, "the database cannot be written to")
 	}
-	if !inTime(s.mediaWritable) {
-		p.reasons = append(p.reasons, "the media folder cannot be written to")
+	if !inTime(s.Media.CheckWrite) {
+		p.reasons = append(p.reasons, "the media folder cannot be written to, or its disk is nearly full")
 	}
 	p.at = time.Now()
 	return p.reasons
@@ -94,23 +91,6 @@ func (s *Server) checkDamage(ctx context.Context) error {
 
 func (s *Server) writable(ctx context.Context) error {
 	return s.Store.CheckWrite(ctx, func(tx *store.Tx) error { return tx.SetFact(probeFact, time.Now().UTC().Format(time.RFC3339Nano)) })
-}
-
-// mediaWritable writes a page into a file of the media folder.
-func (s *Server) mediaWritable(context.Context) error {
-	err := os.MkdirAll(s.Config.MediaDir(), 0o700)
-	name := filepath.Join(s.Config.MediaDir(), ".probe")
-	if err == nil {
-		err = os.WriteFile(name, make([]byte, 4<<10), 0o600)
-	}
-	if err == nil {
-		err = os.Remove(name)
-	}
-	if err = store.Disk(err); err != nil {
-		_ = os.Remove(name)
-	}
-	s.Store.Note(mediaFault, err)
-	return err
 }
 
 // tellHealth answers the three paths.

@@ -7,10 +7,14 @@ import (
 	"io/fs"
 	"os"
 
+	"github.com/securecomm/securecomm/homeserver/load"
 	"github.com/securecomm/securecomm/homeserver/store"
 )
 
-// evictStep is how many pieces of media are forgotten at a time to make room in the cache.
+// The cache is what can be had again: media of other servers, images of previews, and thumbnails, also those of what was
+// uploaded here. Each file counts for the user or the server that asked for it first.
+
+// evictStep is how many files are forgotten at a time to make room in the cache.
 const evictStep = 100
 
 // grown counts what has come into the cache and makes room if that is too much: whoever fills it waits for it.
@@ -23,63 +27,88 @@ func (s *Service) grown(ctx context.Context, bytes int64) {
 	}
 }
 
-// evict forgets what was not used for longest, until a tenth of the cache is free again.
+// evict makes room until a tenth of the cache is free again: who has most of it loses what was not used for longest.
 func (s *Service) evict(ctx context.Context) error {
 	s.evicting.Lock()
 	defer s.evicting.Unlock()
 	if s.CacheMax == 0 || s.cached.Load() <= s.CacheMax {
 		return nil
 	}
-	if err := s.measure(ctx); err != nil {
+	has, err := s.measure(ctx)
+	if err != nil || s.cached.Load() <= s.CacheMax {
 		return err
 	}
-	for s.cached.Load() > s.CacheMax/10*9 {
-		var list []store.MediaRow
+	each := load.FairShare(has, int(s.CacheMax/10*9))
+	for who, bytes := range has {
+		if err := s.forgetOldest(ctx, who, int64(bytes-each)); err != nil {
+			return err
+		}
+	}
+	_, err = s.measure(ctx)
+	return err
+}
+
+// forgetOldest forgets so many bytes of what is cached because of somebody.
+func (s *Service) forgetOldest(ctx context.Context, who string, bytes int64) error {
+	for bytes > 0 {
+		var media []store.MediaRow
+		var drawn []store.Thumbnail
 		err := s.Store.View(ctx, func(tx *store.Tx) (err error) {
-			list, err = tx.Media.Oldest(evictStep)
+			if media, err = tx.Media.Oldest(who, evictStep); err == nil {
+				drawn, err = tx.Media.OldestThumbnails(who, evictStep)
+			}
 			return err
 		})
-		if err != nil || len(list) == 0 {
+		if err != nil {
 			return err
 		}
-		left := s.cached.Load()
-		for i := range list {
-			if left -= list[i].Size; left <= s.CacheMax/10*9 {
-				list = list[:i+1]
-				break
+		m, d := 0, 0
+		for bytes > 0 && m+d < min(evictStep, len(media)+len(drawn)) {
+			if d == len(drawn) || m < len(media) && media[m].UsedAt <= drawn[d].CreatedAt {
+				bytes -= media[m].Size
+				m++
+			} else {
+				bytes -= drawn[d].Size
+				d++
 			}
 		}
-		if err := s.forget(ctx, list); err != nil {
+		if m+d == 0 {
+			return nil
+		}
+		if err := s.forget(ctx, media[:m], drawn[:d]); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// forget forgets pieces of cached media and removes their files and those of their thumbnails.
-func (s *Service) forget(ctx context.Context, list []store.MediaRow) error {
-	var hashes []string
-	for _, m := range list {
-		hashes = append(hashes, m.Hash)
+// forget forgets pieces of cached media with their thumbnails, and other thumbnails, and removes the files of all.
+func (s *Service) forget(ctx context.Context, media []store.MediaRow, drawn []store.Thumbnail) error {
+	var sources, hashes []string
+	for _, m := range media {
+		sources = append(sources, m.Hash)
 	}
 	err := s.Store.Update(ctx, func(tx *store.Tx) error {
-		drawn, err := tx.Media.ThumbnailsOf(hashes[:len(list)])
+		if err := tx.Media.DeleteDrawn(drawn); err != nil || len(media) == 0 {
+			return err
+		}
+		of, err := tx.Media.ThumbnailsOf(sources)
 		if err == nil {
-			err = tx.Media.DeleteCached(list)
+			err = tx.Media.DeleteCached(media)
 		}
 		if err == nil {
-			err = tx.Media.DeleteThumbnails(hashes[:len(list)])
+			err = tx.Media.DeleteThumbnails(sources)
 		}
-		hashes = append(hashes[:len(list)], drawn...)
+		hashes = of
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	for _, m := range list {
-		s.cached.Add(-m.Size)
+	for _, t := range drawn {
+		hashes = append(hashes, t.Hash)
 	}
-	for _, hash := range hashes {
+	for _, hash := range append(hashes, sources...) {
 		if err := s.removeUnused(ctx, hash); err != nil {
 			return err
 		}
@@ -87,15 +116,20 @@ func (s *Service) forget(ctx context.Context, list []store.MediaRow) error {
 	return nil
 }
 
-// measure counts what is cached.
-func (s *Service) measure(ctx context.Context) error {
-	return s.Store.View(ctx, func(tx *store.Tx) error {
-		n, err := tx.Media.CachedBytes()
-		if err == nil {
-			s.cached.Store(n)
-		}
+// measure counts what is cached, by who asked for it.
+func (s *Service) measure(ctx context.Context) (has map[string]int, err error) {
+	err = s.Store.View(ctx, func(tx *store.Tx) error {
+		has, err = tx.Media.CachedBytes()
 		return err
 	})
+	if err == nil {
+		all := 0
+		for _, bytes := range has {
+			all += bytes
+		}
+		s.cached.Store(int64(all))
+	}
+	return has, err
 }
 
 // removeUnused removes a file, however young it is, unless something refers to it or is about to.

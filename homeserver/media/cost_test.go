@@ -111,11 +111,11 @@ func TestDrawingsShareMemory(t *testing.T) {
 		}
 		short, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
 		defer cancel()
-		if _, err := s.draw(short, kept.hash, sizes[0]); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := s.draw(short, "", kept.hash, sizes[0]); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("a byte of memory is missing: %v", err)
 		}
 		s.memory.Release(1)
-		if _, err := s.draw(ctx, kept.hash, sizes[0]); err != nil {
+		if _, err := s.draw(ctx, "", kept.hash, sizes[0]); err != nil {
 			t.Error(err)
 		}
 		if !s.memory.TryAcquire(rest + 1) {

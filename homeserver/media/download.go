@@ -164,7 +164,7 @@ func (s *Service) download(ctx context.Context, w Wanted) (store.MediaRow, error
 	now := time.Now().UnixMilli()
 	m := store.MediaRow{
 		Origin: w.Origin, ID: w.ID, Hash: f.hash, Size: f.size, ContentType: cleanType(remote.ContentType),
-		Name: nameIn(remote.ContentDisposition), Cached: true, CreatedAt: now, UsedAt: now,
+		Name: nameIn(remote.ContentDisposition), Cached: true, AskedBy: w.who(), CreatedAt: now, UsedAt: now,
 	}
 	fresh := false
 	err = s.Store.Update(context.WithoutCancel(ctx), func(tx *store.Tx) (err error) {

@@ -1,6 +1,7 @@
 package media
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -42,10 +43,34 @@ func Any(dir string) (bool, error) {
 // already, so that sweep sees that it was wanted just now. Without an error, call described once the file is described.
 func (s *Service) write(r io.Reader, limit int64) (file, error) {
 	f, err := s.writeFile(r, limit)
-	if err = store.Disk(err); err != nil || s.enough(s.KeepFree+limit) == nil { // what still fits does not end the fault for others
+	return f, s.note(err, limit)
+}
+
+// note notes how it went to write files of so many bytes at most. What still fits does not end the fault for others.
+func (s *Service) note(err error, limit int64) error {
+	if err = store.Disk(err); err != nil || s.enough(s.KeepFree+limit) == nil {
 		s.Store.Note("writing media files", err)
 	}
-	return f, err
+	return err
+}
+
+// CheckWrite says whether files can be written, and enough of the disk is left: it writes a page.
+func (s *Service) CheckWrite(context.Context) error {
+	err := os.MkdirAll(s.Dir, dirMode)
+	name := filepath.Join(s.Dir, ".probe")
+	if err == nil {
+		err = os.WriteFile(name, make([]byte, 4<<10), 0o600)
+	}
+	if err == nil {
+		err = os.Remove(name)
+	}
+	if err == nil {
+		err = s.enough(s.KeepFree)
+	}
+	if err != nil {
+		_ = os.Remove(name) // it may never have been there
+	}
+	return s.note(err, max(s.MaxUpload, s.MaxRemote))
 }
 
 // enough says whether so many bytes of the disk are left.

@@ -77,7 +77,7 @@ type Service struct {
 	MaxRemote int64 // bytes
 	KeepFree  int64 // bytes of the disk that media leaves to others; what is under way may take some of them
 	UserQuota int64 // bytes that one user can upload in all; 0: no bound
-	CacheMax  int64 // bytes of what was fetched from elsewhere; 0: no bound
+	CacheMax  int64 // bytes of what was fetched from elsewhere, and of thumbnails; 0: no bound
 	MaxPixels int   // of images that thumbnails are made of; it bounds their memory, too
 	// Retention is how long cached media is kept after its last use; 30 days if zero.
 	Retention time.Duration

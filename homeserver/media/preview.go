@@ -50,7 +50,7 @@ func (s *Service) Preview(ctx context.Context, user id.UserID, address string) (
 	return s.previews.do(ctx, key, string(user), id.ServerName(strings.ToLower(at.Hostname())), func(ctx context.Context) (*Preview, error) {
 		ctx, cancel := context.WithTimeout(ctx, previewTimeout)
 		defer cancel()
-		p, err := s.preview(ctx, at)
+		p, err := s.preview(ctx, user, at)
 		if err != nil {
 			s.Log.Info("cannot preview a link", "host", at.Host, "err", err)
 			return nil, ErrPreviewFailed
@@ -65,7 +65,7 @@ func fetchable(at *url.URL) bool {
 	return (at.Scheme == "http" || at.Scheme == "https") && at.Host != "" && at.User == nil
 }
 
-func (s *Service) preview(ctx context.Context, at *url.URL) (*Preview, error) {
+func (s *Service) preview(ctx context.Context, user id.UserID, at *url.URL) (*Preview, error) {
 	response, err := s.get(ctx, at, "text/html, image/*;q=0.9, */*;q=0.5")
 	if err != nil {
 		return nil, err
@@ -77,7 +77,7 @@ func (s *Service) preview(ctx context.Context, at *url.URL) (*Preview, error) {
 		return nil, errors.New("the page has no type")
 	case strings.HasPrefix(kind, "image/"):
 		p := &Preview{map[string]any{"og:url": at.String()}}
-		return p, s.addImage(ctx, p, response.Body)
+		return p, s.addImage(ctx, user, p, response.Body)
 	case kind != "text/html" && kind != "application/xhtml+xml":
 		return nil, fmt.Errorf("the page is of type %.50q", kind)
 	}
@@ -91,7 +91,7 @@ func (s *Service) preview(ctx context.Context, at *url.URL) (*Preview, error) {
 	}
 	if image != "" {
 		// Without its image the preview is still worth something.
-		if err := s.addImageAt(ctx, p, response.Request.URL, image); err != nil {
+		if err := s.addImageAt(ctx, user, p, response.Request.URL, image); err != nil {
 			s.Log.Debug("no image for a link preview", "host", at.Host, "err", err)
 		}
 	}
@@ -128,7 +128,7 @@ func (s *Service) get(ctx context.Context, at *url.URL, accept string) (*http.Re
 	return response, nil
 }
 
-func (s *Service) addImageAt(ctx context.Context, p *Preview, page *url.URL, image string) error {
+func (s *Service) addImageAt(ctx context.Context, user id.UserID, p *Preview, page *url.URL, image string) error {
 	at, err := page.Parse(image)
 	if err != nil || len(image) > maxAddress || !fetchable(at) {
 		return ErrBadAddress
@@ -138,11 +138,11 @@ func (s *Service) addImageAt(ctx context.Context, p *Preview, page *url.URL, ima
 		return err
 	}
 	defer func() { _ = response.Body.Close() }()
-	return s.addImage(ctx, p, response.Body)
+	return s.addImage(ctx, user, p, response.Body)
 }
 
-// addImage keeps an image and puts it into a preview.
-func (s *Service) addImage(ctx context.Context, p *Preview, body io.Reader) error {
+// addImage keeps an image for a user and puts it into a preview.
+func (s *Service) addImage(ctx context.Context, user id.UserID, p *Preview, body io.Reader) error {
 	raw, err := io.ReadAll(io.LimitReader(body, maxImage+1))
 	if err != nil {
 		return fmt.Errorf("read an image: %w", err)
@@ -159,7 +159,7 @@ func (s *Service) addImage(ctx context.Context, p *Preview, body io.Reader) erro
 		return err
 	}
 	defer s.described(kept)
-	mediaID, err := s.insert(ctx, store.MediaRow{Hash: kept.hash, Size: kept.size, ContentType: f.contentType, Cached: true})
+	mediaID, err := s.insert(ctx, store.MediaRow{Hash: kept.hash, Size: kept.size, ContentType: f.contentType, Cached: true, AskedBy: string(user)})
 	if err != nil {
 		return err
 	}

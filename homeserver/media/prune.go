@@ -47,7 +47,7 @@ func (s *Service) Prune(ctx context.Context) error {
 		return tx.Media.Prune(now.Add(-retention), now.Add(-pendingLife), limit)
 	})
 	if err == nil {
-		err = s.measure(ctx)
+		_, err = s.measure(ctx)
 	}
 	if err == nil {
 		err = s.evict(ctx)

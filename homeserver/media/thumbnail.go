@@ -8,6 +8,7 @@ import (
 	"image"
 	"io"
 	"strconv"
+	"time"
 
 	"github.com/securecomm/securecomm/homeserver/store"
 )
@@ -93,7 +94,7 @@ func (s *Service) makeThumbnail(ctx context.Context, who, source string, size Si
 		if t, ok, err := s.thumbnail(ctx, source, size); err != nil || ok {
 			return t, err // made since it was asked for
 		}
-		return s.draw(ctx, source, size)
+		return s.draw(ctx, who, source, size)
 	})
 }
 
@@ -111,8 +112,10 @@ func (u untilDone) Read(p []byte) (int, error) {
 	return u.ReadSeeker.Read(p)
 }
 
-func (s *Service) draw(ctx context.Context, source string, size Size) (store.Thumbnail, error) {
-	t := store.Thumbnail{Source: source, Width: size.Width, Height: size.Height, Crop: size.Crop}
+func (s *Service) draw(ctx context.Context, who, source string, size Size) (store.Thumbnail, error) {
+	t := store.Thumbnail{
+		Source: source, Width: size.Width, Height: size.Height, Crop: size.Crop, AskedBy: who, CreatedAt: time.Now().UnixMilli(),
+	}
 	f, err := s.open(source)
 	if err != nil {
 		return t, err
@@ -152,6 +155,9 @@ func (s *Service) draw(ctx context.Context, source string, size Size) (store.Thu
 	}
 	// Now that it is drawn, it is kept even if nobody waits for it any more.
 	err = s.Store.Update(context.WithoutCancel(ctx), func(tx *store.Tx) error { return tx.Media.InsertThumbnail(t) })
+	if err == nil && t.Hash != source {
+		s.grown(ctx, t.Size)
+	}
 	return t, err
 }
 

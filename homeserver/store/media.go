@@ -20,6 +20,7 @@ type MediaRow struct {
 	Name        string
 	Uploader    id.UserID
 	Cached      bool
+	AskedBy     string // of what is cached: the user or server that had it fetched
 	CreatedAt   int64
 	UsedAt      int64
 }
@@ -32,6 +33,8 @@ type Thumbnail struct {
 	Hash          string
 	Size          int64
 	ContentType   string
+	AskedBy       string // the user or server that had it drawn
+	CreatedAt     int64
 }
 
 // Media are the descriptions of media.
@@ -39,9 +42,9 @@ type Media struct{ tx *Tx }
 
 // Insert adds a piece of media, and counts it for who uploaded it; false if there is one of that name.
 func (s Media) Insert(m MediaRow) (bool, error) {
-	n, err := s.tx.exec(`INSERT INTO media (origin, media_id, hash, size, content_type, name, uploader, cached, created_at, used_at)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
-		string(m.Origin), m.ID, m.Hash, m.Size, m.ContentType, m.Name, string(m.Uploader), m.Cached, m.CreatedAt, m.UsedAt)
+	n, err := s.tx.exec(`INSERT INTO media (origin, media_id, hash, size, content_type, name, uploader, cached, asked_by, created_at, used_at)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
+		string(m.Origin), m.ID, m.Hash, m.Size, m.ContentType, m.Name, string(m.Uploader), m.Cached, m.AskedBy, m.CreatedAt, m.UsedAt)
 	return n == 1, s.count(m, n, err)
 }
 
@@ -80,25 +83,57 @@ func (s Media) SetUsed(origin id.ServerName, mediaID string, at time.Time) error
 	return err
 }
 
-// CachedBytes is how much is cached. It looks at all of it: use it in a View.
-func (s Media) CachedBytes() (int64, error) {
-	var n int64
-	_, err := s.tx.row([]any{&n}, `SELECT coalesce(SUM(size), 0) FROM media WHERE cached`)
-	return n, err
+// A thumbnail may be the image itself, which takes no more room.
+const drawnApart = `hash <> source`
+
+// CachedBytes is how much is cached, with thumbnails, by who asked for it. It looks at all of it: use it in a View.
+func (s Media) CachedBytes() (map[string]int, error) {
+	out := map[string]int{}
+	err := s.tx.query(func(rows *sql.Rows) error {
+		var who string
+		var bytes int
+		err := rows.Scan(&who, &bytes)
+		out[who] += bytes
+		return err
+	}, `SELECT asked_by, SUM(size) FROM media WHERE cached GROUP BY asked_by
+		UNION ALL SELECT asked_by, SUM(size) FROM thumbnails WHERE `+drawnApart+` GROUP BY asked_by`)
+	return out, err
 }
 
-// Oldest lists what is cached and was not used for longest.
-func (s Media) Oldest(limit int) ([]MediaRow, error) {
+// Oldest lists what is cached because of somebody and was not used for longest.
+func (s Media) Oldest(askedBy string, limit int) ([]MediaRow, error) {
 	var out []MediaRow
 	err := s.tx.query(func(rows *sql.Rows) error {
 		var m MediaRow
-		if err := rows.Scan(&m.Origin, &m.ID, &m.Hash, &m.Size); err != nil {
+		err := rows.Scan(&m.Origin, &m.ID, &m.Hash, &m.Size, &m.UsedAt)
+		out = append(out, m)
+		return err
+	}, `SELECT origin, media_id, hash, size, used_at FROM media WHERE cached AND asked_by = ? ORDER BY used_at, size LIMIT ?`, askedBy, limit)
+	return out, err
+}
+
+// OldestThumbnails lists the thumbnails that were drawn first for somebody.
+func (s Media) OldestThumbnails(askedBy string, limit int) ([]Thumbnail, error) {
+	var out []Thumbnail
+	err := s.tx.query(func(rows *sql.Rows) error {
+		var t Thumbnail
+		err := rows.Scan(&t.Source, &t.Width, &t.Height, &t.Crop, &t.Hash, &t.Size, &t.CreatedAt)
+		out = append(out, t)
+		return err
+	}, `SELECT source, width, height, crop, hash, size, created_at FROM thumbnails WHERE `+drawnApart+` AND asked_by = ?
+		ORDER BY created_at, size LIMIT ?`, askedBy, limit)
+	return out, err
+}
+
+// DeleteDrawn forgets thumbnails, which can be drawn again.
+func (s Media) DeleteDrawn(list []Thumbnail) error {
+	for _, t := range list {
+		_, err := s.tx.exec(`DELETE FROM thumbnails WHERE source = ? AND width = ? AND height = ? AND crop = ?`, t.Source, t.Width, t.Height, t.Crop)
+		if err != nil {
 			return err
 		}
-		out = append(out, m)
-		return nil
-	}, `SELECT origin, media_id, hash, size FROM media WHERE cached ORDER BY used_at, size LIMIT ?`, limit)
-	return out, err
+	}
+	return nil
 }
 
 // DeleteCached forgets pieces of media that are cached.
@@ -160,8 +195,9 @@ func (s Media) DeleteThumbnails(sources []string) error {
 
 // InsertThumbnail adds a thumbnail, unless there is one of that size.
 func (s Media) InsertThumbnail(t Thumbnail) error {
-	_, err := s.tx.exec(`INSERT INTO thumbnails (source, width, height, crop, hash, size, content_type) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
-		t.Source, t.Width, t.Height, t.Crop, t.Hash, t.Size, t.ContentType)
+	_, err := s.tx.exec(`INSERT INTO thumbnails (source, width, height, crop, hash, size, content_type, asked_by, created_at)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
+		t.Source, t.Width, t.Height, t.Crop, t.Hash, t.Size, t.ContentType, t.AskedBy, t.CreatedAt)
 	return err
 }
 
