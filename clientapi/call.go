@@ -41,6 +41,7 @@ type call struct {
 	// /sync what it sent, since many clients could not tell that it is their own.
 	answered chan struct{}
 
+	counts  *limiter     // counts a large body as several calls; nil where no body is kept
 	bodies  *load.Stage  // nil where nothing is read
 	charge  *load.Charge // of the body, unless it is small
 	answers *load.Stage  // nil where answers are not charged
@@ -68,7 +69,19 @@ func (c *call) body(limit int64) ([]byte, error) {
 		return nil, errCut
 	}
 	_ = http.NewResponseController(c.Response()).SetReadDeadline(time.Time{})
+	if len(data) > load.Ordinary {
+		return data, c.countBytes(len(data))
+	}
 	return data, nil
+}
+
+// countBytes counts a body as several calls if it is large, and kept. All that clients write passes here, the websocket's
+// requests apart.
+func (c *call) countBytes(size int) error {
+	if c.counts == nil {
+		return nil
+	}
+	return c.counts.checkMore(limitMessage, c, load.MoreCalls(size))
 }
 
 // largeBody reads a body that is charged: while it arrives, by what has come, and it may have to make room for those who
@@ -91,7 +104,7 @@ func (c *call) largeBody(limit int64) ([]byte, error) {
 		return nil, err
 	}
 	deadline(time.Time{})
-	return data, nil
+	return data, c.countBytes(len(data))
 }
 
 // who is the one that what the request takes up is charged to.

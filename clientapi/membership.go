@@ -20,7 +20,7 @@ func (a *API) membershipRoutes() []route {
 		{POST, "/v3/join/:roomIdOrAlias", user, limitJoin, a.joinRoom},
 		{POST, "/v3/rooms/:roomId/join", user, limitJoin, a.joinRoom},
 		{POST, "/v3/knock/:roomIdOrAlias", user, limitJoin, a.knockRoom},
-		{POST, "/v3/rooms/:roomId/leave", user, none, a.leaveRoom},
+		{POST, "/v3/rooms/:roomId/leave", user, limitMessage, a.leaveRoom},
 		{POST, "/v3/rooms/:roomId/forget", user, none, a.forgetRoom},
 		{POST, "/v3/rooms/:roomId/kick", user, limitMessage, a.kickUser},
 		{POST, "/v3/rooms/:roomId/ban", user, limitMessage, a.banUser},

@@ -25,6 +25,7 @@ const (
 	limitRegistration
 	limitMessage
 	limitJoin
+	limitCopy // has the server write many events by itself: at the rates of limitMessage, but counted apart
 	limitMedia
 	limitDownload
 	limitLookup // needs no account, and may lead to a request to another server
@@ -91,7 +92,7 @@ func newLimiter(l Limits) *limiter {
 	}
 	return &limiter{
 		classes: [limitClasses]Class{
-			limitLogin: l.Login, limitConfirm: l.Login, limitRegistration: l.Registration, limitMessage: l.Message, limitJoin: l.Join,
+			limitLogin: l.Login, limitConfirm: l.Login, limitRegistration: l.Registration, limitMessage: l.Message, limitJoin: l.Join, limitCopy: l.Message,
 			limitMedia: l.Media, limitDownload: l.Download, limitLookup: l.Lookup, limitCostly: l.Costly, limitSearch: l.Search, limitOther: l.Other,
 		},
 		seed:    maphash.MakeSeed(),
@@ -128,6 +129,22 @@ func (l *limiter) checkMore(class limitClass, c *call, n int) error {
 		return tooFast(wait)
 	}
 	return nil
+}
+
+// owe counts as n more calls of a class what a call of it has written. If those are more than the user may make at once, the
+// next has to wait the longer.
+func (l *limiter) owe(class limitClass, c *call, n int) {
+	limit := l.classes[class].PerUser
+	if l.buckets == nil || limit.Count <= 0 || limit.Per <= 0 {
+		return
+	}
+	b, ok := l.buckets.GetIfPresent(bucket{class, string(c.Requester.User)})
+	if !ok {
+		b = l.fresh(bucket{class, string(c.Requester.User)}, limit)
+	}
+	for now := time.Now(); n > 0; n -= limit.Count {
+		b.ReserveN(now, min(n, limit.Count))
+	}
 }
 
 // checkLogin counts an attempt to log in as a user: those from one address, and those from all.
@@ -178,8 +195,7 @@ func (l *limiter) take(b bucket, r Rate, n int, now time.Time) time.Duration {
 	}
 	bucket, ok := l.buckets.GetIfPresent(b)
 	if !ok {
-		fresh := &line{Limiter: rate.NewLimiter(rate.Limit(float64(r.Count)/r.Per.Seconds()), r.Count)}
-		bucket, _ = l.buckets.SetIfAbsent(b, fresh)
+		bucket = l.fresh(b, r)
 	}
 	reservation := bucket.ReserveN(now, n)
 	wait := reservation.DelayFrom(now)
@@ -188,6 +204,12 @@ func (l *limiter) take(b bucket, r Rate, n int, now time.Time) time.Duration {
 	}
 	reservation.CancelAt(now)
 	return bucket.place(now, wait, time.Duration(n)*r.Per/time.Duration(r.Count))
+}
+
+// fresh is the bucket of who has not been seen lately, unless another call has just made it.
+func (l *limiter) fresh(b bucket, r Rate) *line {
+	all, _ := l.buckets.SetIfAbsent(b, &line{Limiter: rate.NewLimiter(rate.Limit(float64(r.Count)/r.Per.Seconds()), r.Count)})
+	return all
 }
 
 // longestLine is how far behind the first of those who wait the last one is told to come, at most. Who does not wait as

@@ -66,6 +66,9 @@ func (a *API) createRoom(c *call) (any, error) {
 			return a.Directory.Claim(tx, wanted.Alias, roomID, c.Requester.User)
 		}
 	}
+	if err := a.limiter.checkMore(limitMessage, c, 1); err != nil {
+		return nil, err
+	}
 	roomID, err := a.Rooms.Create(ctx, wanted, claim)
 	switch {
 	case errors.Is(err, directory.ErrTaken):
@@ -76,6 +79,7 @@ func (a *API) createRoom(c *call) (any, error) {
 	case err != nil:
 		return nil, err
 	}
+	a.limiter.owe(limitMessage, c, len(wanted.InitialState)+len(wanted.Invite)) // each of them is an event
 	limited, cancel := context.WithTimeout(ctx, inviteWait)
 	defer cancel()
 	a.Rooms.AwaitInvites(limited, roomID)
@@ -158,9 +162,6 @@ func (a *API) sendEvent(c *call) (any, error) {
 		return nil, err
 	}
 	content, err := c.body(maxEventBody) // that it is an object is checked when the event is built
-	if err == nil && len(content) > ordinaryBytes {
-		err = a.countBytes(c, content)
-	}
 	if err != nil {
 		return nil, err
 	}
@@ -176,17 +177,6 @@ func (a *API) sendEvent(c *call) (any, error) {
 		return nil, err
 	}
 	return sent(eventID), nil
-}
-
-// An event of more than ordinaryBytes of content counts as one more call for every bytesPerCall.
-const (
-	ordinaryBytes = 20 << 10
-	bytesPerCall  = 4 << 10
-)
-
-// countBytes counts a large event as several calls: what is sent is kept.
-func (a *API) countBytes(c *call, content json.RawMessage) error {
-	return a.limiter.checkMore(limitMessage, c, len(content)/bytesPerCall)
 }
 
 // message is an event that the client sends, once only if it gives it the ID of a transaction. What an m.room.redaction redacts
@@ -238,9 +228,6 @@ func (a *API) putState(c *call) (any, error) {
 		return nil, err
 	}
 	content, err := c.object(maxEventBody)
-	if err == nil && len(content) > ordinaryBytes {
-		err = a.countBytes(c, content)
-	}
 	if err != nil {
 		return nil, err
 	}
@@ -335,10 +322,7 @@ func (a *API) redactEvent(c *call) (any, error) {
 	}
 	content := json.RawMessage(emptyObject)
 	if c.Request().ContentLength != 0 {
-		if content, err = c.object(maxEventBody); err == nil && len(content) > ordinaryBytes {
-			err = a.countBytes(c, content)
-		}
-		if err != nil {
+		if content, err = c.object(maxEventBody); err != nil {
 			return nil, err
 		}
 	}

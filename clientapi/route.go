@@ -94,8 +94,12 @@ func (a *API) around(next echo.HandlerFunc) echo.HandlerFunc {
 
 // serve is all that happens to a request around its handler.
 func (a *API) serve(r route) echo.HandlerFunc {
+	var counts *limiter
+	if r.limit == limitMessage || r.limit == limitJoin {
+		counts = a.limiter // these are the routes that write events
+	}
 	return func(c echo.Context) (err error) {
-		k := &call{Context: c, bodies: &a.bodies}
+		k := &call{Context: c, counts: counts, bodies: &a.bodies}
 		if a.Sync != nil {
 			k.answers = &a.Sync.Answers
 		}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/securecomm/securecomm/homeserver/ephemeral"
 	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/load"
 )
 
 // streamRequest is a request on a websocket.
@@ -62,6 +63,9 @@ func (k *connection) request(r *streamRequest) (any, error) {
 	}
 	if r.Method != "ping" {
 		if err := k.a.limiter.check(limitMessage, k.call); err != nil {
+			return nil, err
+		}
+		if err := k.a.limiter.checkMore(limitMessage, k.call, load.MoreCalls(len(r.Params))); err != nil {
 			return nil, err
 		}
 	}

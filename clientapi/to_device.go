@@ -21,6 +21,7 @@ func (a *API) sendToDevice(c *call) (any, error) {
 	var in struct {
 		Messages keys.Messages `json:"messages"`
 	}
+	c.counts = nil // inboxes have limits of their own
 	if err := c.decode(&in); err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/load"
 	"github.com/securecomm/securecomm/homeserver/room"
 )
 
@@ -36,7 +37,10 @@ func (a *API) upgradeRoom(c *call) (any, error) {
 	if u.Profile, err = a.profileOf(ctx, u.User); err != nil {
 		return nil, err
 	}
-	next, err := a.Rooms.Upgrade(ctx, u)
+	if err := a.limiter.check(limitCopy, c); err != nil {
+		return nil, err
+	}
+	next, wrote, err := a.Rooms.Upgrade(ctx, u)
 	if errors.Is(err, event.ErrMalformed) || errors.Is(err, event.ErrTooLarge) {
 		// The state of the old room does not fit the rules of the new version.
 		return nil, fail(http.StatusBadRequest, "M_INVALID_ROOM_STATE", err.Error())
@@ -44,5 +48,6 @@ func (a *API) upgradeRoom(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	a.limiter.owe(limitCopy, c, wrote.Events+load.MoreCalls(wrote.Bytes))
 	return map[string]any{"replacement_room": next}, nil
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"github.com/securecomm/securecomm/homeserver/event"
@@ -23,6 +24,9 @@ type Upgrade struct {
 	Profile Profile
 }
 
+// Written is how much something wrote.
+type Written struct{ Events, Bytes int }
+
 const (
 	typeTombstone      = "m.room.tombstone"
 	typeCanonicalAlias = "m.room.canonical_alias"
@@ -30,32 +34,33 @@ const (
 )
 
 // Upgrade replaces a room by one of another version, in one transaction: the new room with the state of the old one,
-// the aliases and the place in the list of public rooms, and the tombstone. It returns the new room. Errors:
+// the aliases and the place in the list of public rooms, and the tombstone. It returns the new room and what was written. Errors:
 // ErrNotFound, ErrForbidden, ErrUnknownVersion, ErrBadRequest.
-func (e *Engine) Upgrade(ctx context.Context, u Upgrade) (id.RoomID, error) {
+func (e *Engine) Upgrade(ctx context.Context, u Upgrade) (id.RoomID, Written, error) {
+	var none Written
 	if err := e.mayUpgrade(ctx, u); err != nil {
-		return "", err
+		return "", none, err
 	}
 	v, ok := event.VersionOf(u.Version)
 	if !ok {
-		return "", fmt.Errorf("%w: %q", ErrUnknownVersion, u.Version)
+		return "", none, fmt.Errorf("%w: %q", ErrUnknownVersion, u.Version)
 	}
 	for _, typ := range []string{typeTombstone, typeCanonicalAlias, event.TypePowerLevels} {
 		if _, err := e.Store.StateKey(ctx, event.StateKeyTuple{Type: typ}); err != nil {
-			return "", err
+			return "", none, err
 		}
 	}
 	l, err := e.live(ctx, u.Room)
 	if err != nil {
-		return "", err
+		return "", none, err
 	}
 	for range maxRetries {
-		roomID, err := e.tryUpgrade(ctx, l, v, u)
+		roomID, wrote, err := e.tryUpgrade(ctx, l, v, u)
 		if !errors.Is(err, errStale) {
-			return roomID, err
+			return roomID, wrote, err
 		}
 	}
-	return "", fmt.Errorf("%w: %s", ErrBusy, u.Room)
+	return "", none, fmt.Errorf("%w: %s", ErrBusy, u.Room)
 }
 
 // mayUpgrade says early whether a user may; the rules of the room decide when the tombstone is built.
@@ -80,7 +85,8 @@ func (e *Engine) mayUpgrade(ctx context.Context, u Upgrade) error {
 	return nil
 }
 
-func (e *Engine) tryUpgrade(ctx context.Context, l *live, v *event.Version, u Upgrade) (id.RoomID, error) {
+func (e *Engine) tryUpgrade(ctx context.Context, l *live, v *event.Version, u Upgrade) (id.RoomID, Written, error) {
+	var wrote Written
 	l.mu.Lock()
 	old, err := e.draft(ctx, l)
 	var next *live
@@ -90,7 +96,11 @@ func (e *Engine) tryUpgrade(ctx context.Context, l *live, v *event.Version, u Up
 	}
 	if err != nil {
 		l.mu.Unlock()
-		return "", err
+		return "", wrote, err
+	}
+	for _, a := range slices.Concat(old.additions, created.additions) {
+		wrote.Events++
+		wrote.Bytes += len(a.ev.JSON)
 	}
 	newcomers := created.newcomers()
 	wait, err := old.queue(ctx, l, func(tx *store.Tx) error {
@@ -104,15 +114,15 @@ func (e *Engine) tryUpgrade(ctx context.Context, l *live, v *event.Version, u Up
 	})
 	l.mu.Unlock()
 	if err != nil {
-		return "", err
+		return "", wrote, err
 	}
 	if err := wait(); err != nil {
-		return "", fmt.Errorf("upgrade room %s: %w", u.Room, err)
+		return "", wrote, fmt.Errorf("upgrade room %s: %w", u.Room, err)
 	}
 	next.face, next.loaded = created.face, true
 	e.keep(next)
 	e.follow(ctx, newcomers)
-	return created.room.ID, nil
+	return created.room.ID, wrote, nil
 }
 
 // replace drafts the new room, and on top of the draft of the old one what ends that.
