@@ -57,6 +57,9 @@ func (s *Server) build() error {
 		DevicesChanging: s.Keys.DevicesChanging, DevicesEnding: s.Keys.EmptyDevices, Erased: s.Keys.UserDeleted,
 		ProfileChanged: s.showProfile, Deactivated: s.leaveAll,
 	}
+	if c.Limits.Enabled {
+		accounts.ProfileRate = account.Rate(c.Limits.Message.PerUser)
+	}
 	if c.Federation.Enabled {
 		remote, err := s.buildOutbound(guard)
 		if err != nil {

@@ -147,32 +147,13 @@ func (s *Server) unlock() error {
 	return s.lock.Close()
 }
 
-// showProfile brings fields of a user's profile into all rooms that the user is in, or into one.
-func (s *Server) showProfile(ctx context.Context, user id.UserID, only id.RoomID, fields []string) error {
-	var profile room.Profile
-	var joined []store.Membership
-	err := s.Store.View(ctx, func(tx *store.Tx) error {
-		fields, err := tx.Profiles.Get(user)
-		if err != nil {
-			return err
-		}
-		profile = room.ProfileOf(fields)
-		joined, err = tx.Memberships.ByUser(user, "join")
-		return err
-	})
-	if err != nil {
-		return err
+// showProfile brings fields of a user's profile into a room that the user is in.
+func (s *Server) showProfile(ctx context.Context, roomID id.RoomID, shown account.Shown) (size int, err error) {
+	size, err = s.Rooms.ShowProfile(ctx, roomID, shown.User, room.ProfileOf(shown.Profile), shown.Fields...)
+	if errors.Is(err, room.ErrForbidden) {
+		err = nil
 	}
-	var errs []error
-	for _, m := range joined {
-		if only != "" && m.RoomID != only {
-			continue
-		}
-		if err := s.Rooms.ShowProfile(ctx, m.RoomID, user, profile, fields...); err != nil && !errors.Is(err, room.ErrForbidden) {
-			errs = append(errs, err)
-		}
-	}
-	return errors.Join(errs...)
+	return size, err
 }
 
 // shown sees to it that a room which a user comes into does not keep a profile that was changed meanwhile.

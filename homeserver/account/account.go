@@ -65,14 +65,23 @@ type Options struct {
 	DevicesEnding func(ctx context.Context, user id.UserID, devices []id.DeviceID) error
 	// Erased is called in the transaction that erases a user, to delete what is kept of the user elsewhere.
 	Erased func(tx *store.Tx, user id.UserID) error
-	// ProfileChanged shows fields of a user's profile, the display name or the avatar, in all the user's rooms, or in one.
-	// It is called again after an error and after a restart, until it returns nil.
-	ProfileChanged func(ctx context.Context, user id.UserID, room id.RoomID, fields []string) error
+	// ProfileChanged shows fields of a user's profile in a room, and returns the size of the event that it wrote; 0 if the room
+	// shows them already. It is called again after an error and after a restart, until it returns nil.
+	ProfileChanged func(ctx context.Context, room id.RoomID, shown Shown) (size int, err error)
+	// ProfileRate is how often ProfileChanged may write something for a user. A large event counts as several.
+	ProfileRate Rate
 	// Deactivated makes a user leave all rooms. It is repeated like ProfileChanged.
 	Deactivated func(ctx context.Context, user id.UserID) error
 	// RemoteProfile asks another server for a profile, all of it or the named field. An error that wraps
 	// ErrNotFound means that there is none.
 	RemoteProfile func(ctx context.Context, user id.UserID, field string) (map[string]json.RawMessage, error)
+}
+
+// Shown is what rooms are shown of a user.
+type Shown struct {
+	User    id.UserID
+	Profile map[string]json.RawMessage
+	Fields  []string // those that are to be shown: the display name, the avatar
 }
 
 // Service does what concerns accounts. All methods may be called concurrently.
@@ -83,6 +92,7 @@ type Service struct {
 	filters  *otter.Cache[filterKey, *filter.Filter]
 	hashing  chan struct{} // bounds the memory of concurrent password hashes
 	errands  chan struct{} // wakes Run
+	paces    map[id.UserID]*pace
 
 	secretMu sync.Mutex
 	secret   []byte
@@ -104,5 +114,6 @@ func New(o Options) *Service {
 		filters:  otter.Must(&otter.Options[filterKey, *filter.Filter]{MaximumSize: cachedFilters}),
 		hashing:  make(chan struct{}, runtime.NumCPU()),
 		errands:  make(chan struct{}, 1),
+		paces:    map[id.UserID]*pace{},
 	}
 }

@@ -29,15 +29,16 @@ func TestProfile(t *testing.T) {
 		failed := errors.New("a room is busy")
 		var told []string
 		s := newService(db, func(o *account.Options) {
-			o.ProfileChanged = func(_ context.Context, _ id.UserID, _ id.RoomID, fields []string) error {
-				told = append(told, fields...)
+			o.ProfileChanged = func(_ context.Context, _ id.RoomID, shown account.Shown) (int, error) {
+				told = append(told, shown.Fields...)
 				if len(told) == 1 {
-					return failed
+					return 0, failed
 				}
-				return nil
+				return 0, nil
 			}
 		})
 		alice := register(t, s, "alice", false).User
+		joinRooms(t, db, alice, 1)
 		set := func(field, value string) error { return s.SetProfileField(ctx, alice, field, json.RawMessage(value)) }
 		if err := errors.Join(set("displayname", `"Alice"`), set("avatar_url", `"mxc://h/a"`), set("m.tz", `"Europe/London"`), set("org.example.x", `{"a":[1]}`)); err != nil {
 			t.Fatal(err)
@@ -102,18 +103,18 @@ func TestErrandsThatFail(t *testing.T) {
 		const failing, tries = 101, 30 // they are looked at by hundreds
 		told := map[id.UserID]int{}
 		s := newService(db, func(o *account.Options) {
-			o.ProfileChanged = func(_ context.Context, u id.UserID, _ id.RoomID, _ []string) error {
-				told[u]++
-				if u != "@z:example.org" {
-					return errors.New("a room is broken")
+			o.ProfileChanged = func(_ context.Context, _ id.RoomID, shown account.Shown) (int, error) {
+				told[shown.User]++
+				if shown.User != "@z:example.org" {
+					return 0, errors.New("a room is broken")
 				}
-				return nil
+				return 0, nil
 			}
 		})
 		err := db.Update(t.Context(), func(tx *store.Tx) error {
-			err := tx.Errands.Add("@z:example.org", "profile")
+			err := tx.Errands.Add("@z:example.org", "room !r:example.org")
 			for i := range failing {
-				err = errors.Join(err, tx.Errands.Add(id.UserID(fmt.Sprintf("@a%d:example.org", i)), "profile"))
+				err = errors.Join(err, tx.Errands.Add(id.UserID(fmt.Sprintf("@a%d:example.org", i)), "room !r:example.org"))
 			}
 			return err
 		})
@@ -137,20 +138,20 @@ func runOnce(t *testing.T, s *account.Service) {
 	t.Helper()
 	const last id.UserID = "@last:example.org"
 	err := s.DB.Update(t.Context(), func(tx *store.Tx) error {
-		return errors.Join(tx.Errands.Add(last, "profile"),
-			tx.Errands.Delay(store.Errand{User: last, Kind: "profile", Serial: 1}, 0, time.UnixMilli(1)))
+		return errors.Join(tx.Errands.Add(last, "room !r:example.org"),
+			tx.Errands.Delay(store.Errand{User: last, Kind: "room !r:example.org", Serial: 1}, 0, time.UnixMilli(1)))
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	do := s.ProfileChanged
-	s.ProfileChanged = func(ctx context.Context, u id.UserID, room id.RoomID, fields []string) error {
-		if u == last {
+	s.ProfileChanged = func(ctx context.Context, room id.RoomID, shown account.Shown) (int, error) {
+		if shown.User == last {
 			stop()
-			return nil
+			return 0, nil
 		}
-		return do(ctx, u, room, fields)
+		return do(ctx, room, shown)
 	}
 	s.Run(ctx)
 	s.ProfileChanged = do

@@ -90,21 +90,24 @@ func (s *Service) runErrands(ctx context.Context) error {
 	}
 }
 
-// errand is what an errand asks to do; nil if nobody does it.
-func (s *Service) errand(e store.Errand) func(context.Context) error {
+// errand is what an errand asks to do; nil if nobody does it. What is not done at once says after how long it is to go on.
+func (s *Service) errand(e store.Errand) func(context.Context) (later time.Duration, err error) {
+	whole := func(do func(context.Context, id.UserID) error) func(context.Context) (time.Duration, error) {
+		return func(ctx context.Context) (time.Duration, error) { return 0, do(ctx, e.User) }
+	}
 	fields, room := shownBy(e.Kind), id.RoomID("")
 	if in, ok := strings.CutPrefix(e.Kind, errandRoom); ok {
 		fields, room = shownBy(errandProfile), id.RoomID(in)
 	}
 	switch {
 	case e.Kind == errandDevices:
-		return func(ctx context.Context) error { return s.finishLogout(ctx, e.User) }
+		return whole(func(ctx context.Context, u id.UserID) error { return s.finishLogout(ctx, u) })
 	case e.Kind == errandErase:
-		return func(ctx context.Context) error { return s.eraseData(ctx, e.User) }
+		return whole(s.eraseData)
 	case e.Kind == errandLeave && s.Deactivated != nil:
-		return func(ctx context.Context) error { return s.Deactivated(ctx, e.User) }
+		return whole(s.Deactivated)
 	case fields != nil && s.ProfileChanged != nil:
-		return func(ctx context.Context) error { return s.ProfileChanged(ctx, e.User, room, fields) }
+		return func(ctx context.Context) (time.Duration, error) { return s.showProfile(ctx, e, room, fields) }
 	}
 	return nil
 }
@@ -113,7 +116,13 @@ func (s *Service) errand(e store.Errand) func(context.Context) error {
 func (s *Service) runErrand(ctx context.Context, e store.Errand) error {
 	note := func(tx *store.Tx) error { return tx.Errands.Done(e) }
 	if do := s.errand(e); do != nil {
-		if err := do(ctx); err != nil {
+		later, err := do(ctx)
+		if later > 0 {
+			due := time.Now().Add(later)
+			note = func(tx *store.Tx) error { return tx.Errands.Delay(e, e.Failures, due) }
+			time.AfterFunc(later, s.wakeErrands)
+		}
+		if err != nil {
 			if ctx.Err() != nil {
 				return ctx.Err() // the server stops: nothing has failed
 			}

@@ -112,14 +112,15 @@ func (e *Engine) SetMembership(ctx context.Context, c Change) error {
 }
 
 // ShowProfile brings fields of a user's profile, "displayname" or "avatar_url", into a room that the user is in. The rest
-// of the membership's content, a name that the user chose for this room perhaps, stays.
-func (e *Engine) ShowProfile(ctx context.Context, roomID id.RoomID, user id.UserID, p Profile, fields ...string) error {
+// of the membership's content, a name that the user chose for this room perhaps, stays. It returns the size of the event that it wrote, 0 if the room shows them already.
+func (e *Engine) ShowProfile(ctx context.Context, roomID id.RoomID, user id.UserID, p Profile, fields ...string) (size int, err error) {
 	key := event.StateKeyTuple{Type: event.TypeMember, StateKey: string(user)}
 	if _, err := e.Store.StateKey(ctx, key); err != nil {
-		return err
+		return 0, err
 	}
 	profile := p.content("join")
-	return e.change(ctx, roomID, func(d *draft) error {
+	err = e.change(ctx, roomID, func(d *draft) error {
+		size = 0 // it may be built again
 		state, err := d.e.lookUp(ctx, &d.face, []event.StateKeyTuple{key})
 		if err != nil || state[key] == nil || state[key].Membership() != "join" {
 			return err
@@ -159,9 +160,11 @@ func (e *Engine) ShowProfile(ctx context.Context, roomID id.RoomID, user id.User
 		if err != nil {
 			return err
 		}
+		size = len(v.Event().JSON)
 		_, err = d.add(ctx, v)
 		return err
 	})
+	return size, err
 }
 
 // fits checks the membership that a change begins from.
