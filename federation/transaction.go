@@ -16,7 +16,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/securecomm/securecomm/federation/client"
-	"github.com/securecomm/securecomm/federation/keyring"
 	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/room"
 	"github.com/securecomm/securecomm/homeserver/store"
@@ -192,14 +191,14 @@ func (a *API) receiveEvents(
 			defer mu.Unlock()
 			for i, r := range results {
 				var v verdict
-				if ours(r.Err) && (hope || !errors.Is(r.Err, keyring.ErrUnreachable)) {
+				if passes(r.Err) && (hope || !needsOthers(r.Err)) {
 					level := slog.LevelWarn
 					if errors.Is(r.Err, room.ErrEntering) {
 						level = slog.LevelDebug
 						entering = append(entering, roomID)
 					}
 					a.Log.Log(ctx, level, "an event waits to be received again", "room", roomID, "event", r.ID, "origin", origin, "err", r.Err)
-					late = append(late, store.HeldUnit{Origin: origin, Room: roomID, JSON: raw[i]})
+					late = append(late, store.HeldUnit{Origin: origin, Room: roomID, Event: r.ID, JSON: raw[i]})
 				} else {
 					v = a.verdict(roomID, r)
 				}
@@ -214,10 +213,10 @@ func (a *API) receiveEvents(
 	return out, late, entering
 }
 
-// worthWaiting says whether events are kept until the keys can be had with which they are signed: anybody can sign with
-// keys that never can, so only those of a server in the room are.
+// worthWaiting says whether events are kept until the keys can be had with which they are signed, or what comes before them:
+// anybody can sign with keys that never can, and follow what nobody has, so only those of a server in the room are.
 func (a *API) worthWaiting(ctx context.Context, origin id.ServerName, roomID id.RoomID, results []room.Received) bool {
-	if !slices.ContainsFunc(results, func(r room.Received) bool { return errors.Is(r.Err, keyring.ErrUnreachable) }) {
+	if !slices.ContainsFunc(results, func(r room.Received) bool { return needsOthers(r.Err) }) {
 		return true
 	}
 	servers, err := a.Rooms.Servers(ctx, roomID)

@@ -4,8 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -31,8 +31,8 @@ const (
 	// firstPause is how long a unit waits for its first try. Each time it fails the next wait is twice as long, up to maxDoublings.
 	firstPause   = 2 * time.Second
 	maxDoublings = 10
-	// tryFor bounds one try, and tryLease how long another process waits for one that may have died: longer than
-	// takeAtOnce units take, parallelTries at a time.
+	// tryFor bounds the tries of what one server sent of one room, and tryLease how long another process waits for one that may
+	// have died: longer than takeAtOnce units take, parallelTries at a time.
 	tryFor        = 30 * time.Second
 	tryLease      = 3 * time.Minute
 	takeAtOnce    = 8
@@ -57,6 +57,14 @@ func ours(err error) bool {
 		}
 	}
 	return asFailure(err) == nil
+}
+
+// passes says whether an event may be taken in later: what keeps it out is ours, or something about it can't be had just now.
+func passes(err error) bool { return ours(err) || needsOthers(err) }
+
+// needsOthers says whether an event lacks what other servers did not tell.
+func needsOthers(err error) bool {
+	return errors.Is(err, keyring.ErrUnreachable) || errors.Is(err, room.ErrUnreachable)
 }
 
 var errFull = fail(http.StatusServiceUnavailable, "M_UNKNOWN", "too much of what your server sent waits for a fault of this server to pass; send it again later")
@@ -204,8 +212,12 @@ func (a *API) tryDue() (next time.Time, waiting bool, err error) {
 	}
 	var group errgroup.Group
 	group.SetLimit(parallelTries)
-	for _, u := range units {
-		group.Go(func() error { return a.tryAgain(u) })
+	for _, line := range lines(units) {
+		group.Go(func() error {
+			ctx, cancel := context.WithTimeout(a.readingFor(line[0].Origin), tryFor)
+			defer cancel()
+			return a.tryLine(ctx, line)
+		})
 	}
 	if err := group.Wait(); err != nil {
 		return next, waiting, err
@@ -213,29 +225,77 @@ func (a *API) tryDue() (next time.Time, waiting bool, err error) {
 	return next, waiting, look()
 }
 
-// tryAgain takes in what waited, and says what becomes of it. The error is one of writing that down.
-func (a *API) tryAgain(u store.HeldUnit) error {
-	ctx, cancel := context.WithTimeout(a.readingFor(u.Origin), tryFor)
-	defer cancel()
-	err := a.takeIn(ctx, u)
-	if a.ctx.Err() != nil {
-		return nil // the lease ends, and it is tried once more
-	}
-	again := ours(err) && a.worthWaiting(ctx, u.Origin, u.Room, []room.Received{{Err: err}})
-	if again && u.Tries >= maxTries {
-		again = false
-		a.setAside(u.Origin, store.HeldSize{Count: 1, Bytes: int64(len(u.JSON))}, err, "room", u.Room, "tries", u.Tries)
-	}
-	written := a.Store.Update(a.ctx, func(tx *store.Tx) error {
-		if again {
-			return tx.Held.Delay(u.NID, time.Now().Add(a.pause(u.Tries)))
+// lines sorts units by server and room: an event follows those that came before it.
+func lines(units []store.HeldUnit) (out [][]store.HeldUnit) {
+	for _, u := range units {
+		i := slices.IndexFunc(out, func(line []store.HeldUnit) bool { return line[0].Origin == u.Origin && line[0].Room == u.Room })
+		if i < 0 {
+			out = append(out, []store.HeldUnit{u})
+		} else {
+			out[i] = append(out[i], u)
 		}
-		return tx.Held.Delete([]int64{u.NID})
+	}
+	return out
+}
+
+// tryLine takes in what waited of one server and room, in the order in which it came, until a context ends. What there is no
+// time left for comes next, without what took it. The error is one of writing down what became of it.
+func (a *API) tryLine(ctx context.Context, line []store.HeldUnit) error {
+	for i, u := range line {
+		r := a.takeIn(ctx, u)
+		if a.ctx.Err() != nil {
+			return nil // the lease ends, and it is tried once more
+		}
+		if i > 0 && ctx.Err() != nil && passes(r.Err) {
+			left := make([]int64, 0, len(line)-i)
+			for _, u := range line[i:] {
+				left = append(left, u.NID)
+			}
+			return a.Store.Update(a.ctx, func(tx *store.Tx) error { return tx.Held.Return(left, time.Now()) })
+		}
+		if err := a.tried(u, r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tried writes down what becomes of what was tried.
+func (a *API) tried(u store.HeldUnit, r room.Received) error {
+	if r.ID != "" {
+		u.Event = r.ID
+	}
+	again := a.waits(u, r.Err)
+	err := a.Store.Update(a.ctx, func(tx *store.Tx) error {
+		if !again {
+			return errors.Join(tx.Held.Delete([]int64{u.NID}), tx.Held.Followed(u.Room, u.Event, time.Now()))
+		}
+		var follows id.EventID
+		if w := (*room.WaitsError)(nil); errors.As(r.Err, &w) {
+			follows = w.For
+		}
+		return tx.Held.Delay(u, follows, time.Now().Add(a.pause(u.Tries)))
 	})
-	if again && errors.Is(err, room.ErrEntering) {
+	if again && errors.Is(r.Err, room.ErrEntering) {
 		a.awaitEntry(u.Room)
 	}
-	return written
+	return err
+}
+
+// waits says whether what failed is to be tried again, and tells of what is not: it was acknowledged.
+func (a *API) waits(u store.HeldUnit, err error) bool {
+	size := store.HeldSize{Count: 1, Bytes: int64(len(u.JSON))}
+	switch {
+	case err == nil:
+		return false
+	case !passes(err):
+		a.Log.Info("what another server sent, and waited, is refused", "origin", u.Origin, "room", u.Room, "event", u.Event, "tries", u.Tries, "err", err)
+		return false
+	case u.Tries >= maxTries, !a.worthWaiting(a.ctx, u.Origin, u.Room, []room.Received{{Err: err}}):
+		a.setAside(u.Origin, size, err, "room", u.Room, "event", u.Event, "tries", u.Tries)
+		return false
+	}
+	return true
 }
 
 // awaitEntry has what waits of a room be tried once no user of this server is about to come into it any longer, whether one
@@ -274,18 +334,13 @@ func (a *API) wakeRetry() {
 	}
 }
 
-func (a *API) takeIn(ctx context.Context, u store.HeldUnit) error {
+func (a *API) takeIn(ctx context.Context, u store.HeldUnit) (r room.Received) {
 	if u.Room == "" {
 		var edu unit
-		if json.Unmarshal(u.JSON, &edu) != nil {
-			return nil
+		if json.Unmarshal(u.JSON, &edu) == nil {
+			r.Err = a.receiveEDU(ctx, u.Origin, edu.Type, edu.Content)
 		}
-		return a.receiveEDU(ctx, u.Origin, edu.Type, edu.Content)
+		return r
 	}
-	for _, r := range a.receiveInRoom(ctx, u.Origin, u.Room, []json.RawMessage{u.JSON}) {
-		if r.Err != nil {
-			return fmt.Errorf("%s: %w", r.ID, r.Err)
-		}
-	}
-	return nil
+	return a.receiveInRoom(ctx, u.Origin, u.Room, []json.RawMessage{u.JSON})[0]
 }

@@ -33,7 +33,7 @@ func breakEvents(t *testing.T, address, word string) (mend func()) {
 			`CREATE FUNCTION fault() RETURNS trigger AS $$ BEGIN IF position('` + word + `' IN convert_from(NEW.json, 'UTF8')) > 0 THEN RAISE EXCEPTION 'a fault'; END IF; RETURN NEW; END $$ LANGUAGE plpgsql`,
 			`CREATE TRIGGER fault BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION fault()`,
 		}
-		mended = `DROP TRIGGER fault ON events`
+		mended = `DROP FUNCTION fault() CASCADE`
 	} else {
 		address += "?_pragma=busy_timeout(10000)"
 	}

@@ -196,13 +196,14 @@ type past struct {
 	placed map[id.EventID]*store.Event // predecessors that have their place already
 	keys   map[event.StateKeyTuple]int64
 
-	told   map[id.EventID]store.StateMap // states before events as other servers tell them
-	behind map[id.EventID]store.StateMap // states behind events
-	before map[id.EventID]store.StateMap // states before events
-	soft   map[id.EventID]bool           // refused by the state before
-	parent store.Snapshot                // what the states are written as differences to
-	guess  bool                          // the states come from assume
-	hidden int64                         // the key of a visibility that changed meanwhile, and was assumed not to be known before
+	told    map[id.EventID]store.StateMap // states before events as other servers tell them
+	behind  map[id.EventID]store.StateMap // states behind events
+	before  map[id.EventID]store.StateMap // states before events
+	soft    map[id.EventID]bool           // refused by the state before
+	refused tally                         // the same, as it is to be told of
+	parent  store.Snapshot                // what the states are written as differences to
+	guess   bool                          // the states come from assume
+	hidden  int64                         // the key of a visibility that changed meanwhile, and was assumed not to be known before
 }
 
 // take puts events into the room's past and returns how many.
@@ -235,6 +236,7 @@ func (p *past) take(ctx context.Context, events []event.Verified) (int, error) {
 		p.guess = true
 		return p.findStates(ctx, tx)
 	})
+	p.refused.tell(p.e.Log, "events of the past are refused", "room", p.l.room.ID, "server", p.server)
 	if err != nil {
 		return 0, err
 	}

@@ -416,7 +416,8 @@ func (e *Engine) receiveInvite(ctx context.Context, origin id.ServerName, v even
 	if err == nil {
 		return e.notSoftFailed(ctx, ev.ID)
 	}
-	if errors.Is(err, ErrForbidden) || fault(err) {
+	var waits *WaitsError
+	if errors.Is(err, ErrForbidden) || fault(err) && !errors.As(err, &waits) {
 		return err
 	}
 	// We vouch for nothing that is not of the room: who can't show what comes before has to be known to be in it.

@@ -103,11 +103,13 @@ func (e *Engine) fetchMissing(ctx context.Context, origin id.ServerName, l *live
 		raw = raw[:maxMissing]
 	}
 	verified, left := e.check(ctx, l.room, origin, raw)
+	var unreached error // something about one could not be asked
 	first := passing(left)
 	waits := map[id.EventID]bool{}
 	for _, u := range left {
 		waits[u.ev.ID] = fault(u.err)
 	}
+	var refused tally
 	for _, v := range sorted(verified, prevEvents) {
 		before := v.Event()
 		if before.ID == ev.ID {
@@ -121,10 +123,14 @@ func (e *Engine) fetchMissing(ctx context.Context, origin id.ServerName, l *live
 			waits[before.ID] = true
 			first = cmp.Or(first, fmt.Errorf("receive %s: %w", before.ID, err))
 		} else if err != nil {
-			e.Log.Info("a missing event is refused", "room", l.room.ID, "event", before.ID, "err", err)
+			refused.add(before.ID, err)
+			if errors.Is(err, ErrUnreachable) {
+				unreached = err
+			}
 		}
 	}
-	return first
+	refused.tell(e.Log, "missing events are refused", "room", l.room.ID, "server", origin)
+	return cmp.Or(first, unreached)
 }
 
 // fetchAuth fetches the events that authorize an event, and keeps them as outliers.
@@ -209,7 +215,7 @@ func (e *Engine) keepOutliers(ctx context.Context, room *store.Room, events []ev
 	if err != nil {
 		return nil, err
 	}
-	var cache eventauth.Cache
+	judging := outliers{known: known, create: create}
 	var fresh []*store.Event
 	for some := range slices.Chunk(events, judgedAtOnce) {
 		read, err := e.knownAround(ctx, room, some, known)
@@ -217,7 +223,7 @@ func (e *Engine) keepOutliers(ctx context.Context, room *store.Room, events []ev
 			return nil, err
 		}
 		for _, v := range some {
-			out, err := e.outlier(ctx, &cache, room, v.Event(), known, create)
+			out, err := e.outlier(ctx, &judging, room, v.Event())
 			if err != nil {
 				return nil, err
 			}
@@ -232,6 +238,8 @@ func (e *Engine) keepOutliers(ctx context.Context, room *store.Room, events []ev
 			}
 		}
 	}
+	judging.lacking.tell(e.Log, "events are set aside: an auth event is missing", "room", room.ID)
+	judging.rejected.tell(e.Log, "events are rejected", "room", room.ID)
 	for some := range portions(fresh) {
 		err := e.Store.Update(ctx, func(tx *store.Tx) error { return insertOutliers(tx, room, some) })
 		if err != nil {
@@ -241,15 +249,21 @@ func (e *Engine) keepOutliers(ctx context.Context, room *store.Room, events []ev
 	return known, e.asStored(ctx, known, fresh)
 }
 
+// outliers are events that are judged one after another by what is known, and what is to be told of them.
+type outliers struct {
+	cache             eventauth.Cache
+	known             map[id.EventID]*store.Event
+	create            *event.Event
+	lacking, rejected tally
+}
+
 // outlier judges an event by its auth events; it returns nil for one that is known or can't be judged.
-func (e *Engine) outlier(
-	ctx context.Context, cache *eventauth.Cache, room *store.Room, ev *event.Event, known map[id.EventID]*store.Event, create *event.Event,
-) (*store.Event, error) {
-	if known[ev.ID] != nil {
+func (e *Engine) outlier(ctx context.Context, o *outliers, room *store.Room, ev *event.Event) (*store.Event, error) {
+	if o.known[ev.ID] != nil {
 		return nil, nil
 	}
-	if i := slices.IndexFunc(ev.AuthEvents, func(a id.EventID) bool { return known[a] == nil }); i >= 0 {
-		e.Log.Info("an event is set aside: an auth event is missing", "room", room.ID, "event", ev.ID, "missing", ev.AuthEvents[i])
+	if i := slices.IndexFunc(ev.AuthEvents, func(a id.EventID) bool { return o.known[a] == nil }); i >= 0 {
+		o.lacking.add(ev.ID, fmt.Errorf("lacks %s", ev.AuthEvents[i]))
 		return nil, nil
 	}
 	nid, err := e.Store.NextNumber(ctx)
@@ -257,8 +271,8 @@ func (e *Engine) outlier(
 		return nil, err
 	}
 	out := &store.Event{Event: ev, NID: store.EventNID(nid), Room: room.NID}
-	if err := judge(cache, ev, known, create); err != nil {
-		e.Log.Info("an event is rejected", "room", room.ID, "event", ev.ID, "err", err)
+	if err := judge(&o.cache, ev, o.known, o.create); err != nil {
+		o.rejected.add(ev.ID, err)
 		out.Rejected = true
 	}
 	return out, nil

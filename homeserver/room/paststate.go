@@ -80,7 +80,7 @@ func (p *past) judge(tx *store.Tx, ev *event.Event, before store.StateMap) error
 	if err == nil || !errors.As(err, &refusal) {
 		return err
 	}
-	p.e.Log.Info("an event of the past is refused", "room", p.l.room.ID, "event", ev.ID, "err", err)
+	p.refused.add(ev.ID, err)
 	p.soft[ev.ID] = true
 	return nil
 }

@@ -66,13 +66,25 @@ func (e *Engine) Receive(ctx context.Context, origin id.ServerName, roomID id.Ro
 		return fail(err)
 	}
 	defer done()
+	waits := map[id.EventID]bool{}
 	for i, result := range e.Remote.Verify(ctx, "", events) {
-		at := places[i]
+		at, ev := places[i], events[i]
 		if out[at].Err = result.Err; result.Err == nil {
 			out[at].Err = e.receive(ctx, origin, l, result.Verified, true)
 		}
+		if first := slices.IndexFunc(ev.PrevEvents, func(p id.EventID) bool { return waits[p] }); first >= 0 && errors.Is(out[at].Err, ErrEventNotFound) {
+			out[at].Err = &WaitsError{ev.PrevEvents[first]}
+		}
+		waits[ev.ID] = fault(out[at].Err) || errors.Is(out[at].Err, ErrUnreachable)
 	}
 	return out
+}
+
+// WaitsError says that an event waits for one that it follows: that came, and could not be taken in yet.
+type WaitsError struct{ For id.EventID }
+
+func (w *WaitsError) Error() string {
+	return fmt.Sprintf("%s, which it follows, could not be taken in yet; try again later", w.For)
 }
 
 // receiveVerified takes in one event that was verified already: one that we signed with another server.
@@ -195,16 +207,15 @@ func (e *Engine) receive(ctx context.Context, origin id.ServerName, l *live, v e
 		if notYet != nil && !fault(notYet) {
 			e.Log.Info("cannot fetch missing events", "room", l.room.ID, "server", origin, "err", notYet)
 		}
+		held, err := e.held(ctx, origin, l.room, a.missing) // asked first: what waits no longer by then is here
+		if err != nil {
+			return err
+		}
 		if a, err = e.lookAround(ctx, l, ev); err != nil {
 			return err
 		}
 		if len(a.missing) > 0 {
-			if fault(notYet) {
-				return notYet
-			}
-			// Who pushes an event can name what comes before it. Taking a state on trust instead is for where a long
-			// gap ends; the next event will show whether this is one.
-			return fmt.Errorf("%w: %s, which %s follows", ErrEventNotFound, a.missing[0], ev.ID)
+			return lacking(ev, a.missing[0], held, notYet)
 		}
 	}
 	var described []store.StateMap
@@ -241,6 +252,29 @@ func (e *Engine) receive(ctx context.Context, origin id.ServerName, l *live, v e
 		}
 	}
 	return e.appendReceived(ctx, l, arrival{v: v, around: a, before: before, rejection: rejection})
+}
+
+// held says whether a predecessor of an event waits here itself, or may: what a server sent before waits.
+func (e *Engine) held(ctx context.Context, origin id.ServerName, room *store.Room, missing []id.EventID) (held bool, err error) {
+	err = e.Store.View(ctx, func(tx *store.Tx) error {
+		held, err = tx.Held.Holds(room.ID, missing, origin)
+		return err
+	})
+	return held, err
+}
+
+// lacking is why an event is not taken in whose predecessors are missing. That they can't be had just now, or that one waits
+// here itself, is no verdict on it: the event is then to wait as well.
+func lacking(ev *event.Event, missing id.EventID, held bool, notYet error) error {
+	switch {
+	case held:
+		return &WaitsError{missing}
+	case fault(notYet) || errors.Is(notYet, ErrUnreachable):
+		return fmt.Errorf("fetch %s, which %s follows: %w", missing, ev.ID, notYet)
+	}
+	// Who pushes an event can name what comes before it. Taking a state on trust instead is for where a long
+	// gap ends; the next event will show whether this is one.
+	return fmt.Errorf("%w: %s, which %s follows", ErrEventNotFound, missing, ev.ID)
 }
 
 // rejectForeign remembers an event that names events of another room as rejected, so that what follows it has its place

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
+	"strings"
 
 	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/id"
@@ -51,6 +53,32 @@ func passing(left []unproven) error {
 	return nil
 }
 
+// toldOf is how many of many events at fault are named in the log, and toldBytes how much is said of each.
+const (
+	toldOf    = 3
+	toldBytes = 300
+)
+
+// tally counts what is set aside of what another server told: that may be 200,000 entries of two bytes, which are no lines each.
+type tally struct {
+	count int
+	first []string
+}
+
+func (t *tally) add(ev id.EventID, err error) {
+	if t.count++; len(t.first) < toldOf {
+		text := strings.TrimSpace(fmt.Sprintf("%s %v", ev, err))
+		t.first = append(t.first, strings.ToValidUTF8(text[:min(len(text), toldBytes)], ""))
+	}
+}
+
+// tell tells of all at once, if there are any.
+func (t *tally) tell(log *slog.Logger, what string, about ...any) {
+	if t.count > 0 {
+		log.Info(what, append(about, "count", t.count, "first", t.first)...)
+	}
+}
+
 // check parses and verifies events of a room of which a server tells. What is malformed, of another room or badly signed is
 // left out and logged. So is, but told of, what can't be verified.
 func (e *Engine) check(ctx context.Context, room *store.Room, server id.ServerName, raw []json.RawMessage) (out []event.Verified, left []unproven) {
@@ -63,6 +91,7 @@ func (e *Engine) parse(room *store.Room, raw []json.RawMessage) (events []*event
 	if len(raw) > maxDescribe {
 		raw = raw[:maxDescribe]
 	}
+	var bad tally
 	seen := map[id.EventID]bool{}
 	ids = make([]id.EventID, len(raw))
 	for i, r := range raw {
@@ -71,7 +100,7 @@ func (e *Engine) parse(room *store.Room, raw []json.RawMessage) (events []*event
 			err = errors.New("it is of another room")
 		}
 		if err != nil {
-			e.Log.Info("an event is set aside", "room", room.ID, "err", err)
+			bad.add("", err)
 			continue
 		}
 		if ids[i] = ev.ID; !seen[ev.ID] {
@@ -79,21 +108,24 @@ func (e *Engine) parse(room *store.Room, raw []json.RawMessage) (events []*event
 			events = append(events, ev)
 		}
 	}
+	bad.tell(e.Log, "events are set aside", "room", room.ID)
 	return events, ids
 }
 
 // verify is the second part of check.
 func (e *Engine) verify(ctx context.Context, room *store.Room, server id.ServerName, events []*event.Event) (out []event.Verified, left []unproven) {
+	var bad tally
 	for i, result := range e.Remote.Verify(ctx, server, events) {
 		if result.Err == nil {
 			out = append(out, result.Verified)
 			continue
 		}
-		e.Log.Info("an event is set aside", "room", room.ID, "event", events[i].ID, "lacks", result.Lacks, "err", result.Err)
+		bad.add(events[i].ID, result.Err)
 		if result.Lacks != "" || fault(result.Err) {
 			left = append(left, unproven{events[i], result.Lacks, result.Err})
 		}
 	}
+	bad.tell(e.Log, "events are set aside: they can't be verified", "room", room.ID, "server", server)
 	return out, left
 }
 
