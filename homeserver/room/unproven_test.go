@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 
 	"github.com/securecomm/securecomm/homeserver/event"
@@ -275,4 +277,58 @@ func TestJoinNeedsKeysOfDecisiveState(t *testing.T) {
 			})
 		})
 	}
+}
+
+// lines counts the lines of a log.
+type lines struct{ n atomic.Int64 }
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.n.Add(1)
+	return len(p), nil
+}
+
+// TestManyAtFaultAreOneLine: what another server tells and is set aside is told of once for each answer, however much it is.
+func TestManyAtFaultAreOneLine(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		s := newTrio(t, db)
+		if err := s.join(); err != nil {
+			t.Fatal(err)
+		}
+		const many = 100
+		var unknown, unverified, unjudged []json.RawMessage
+		for i := range many {
+			unknown = append(unknown, json.RawMessage("0"))
+			unverified = append(unverified, s.say(s.three, room.Message{Type: "m.room.message", Content: fmt.Appendf(nil, `{"n":%d}`, i)}).JSON)
+			v, _ := event.VersionOf("11")
+			alone, err := event.Build(v, event.Proto{
+				RoomID: s.room, Type: "m.room.message", Sender: s.bob, Content: fmt.Appendf(nil, `{"n":%d}`, i),
+				PrevEvents: []id.EventID{"$a"}, AuthEvents: []id.EventID{"$nobodyhasit"}, Depth: 1, OriginServerTS: 1,
+			}, otherServer, s.two.Key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			unjudged = append(unjudged, alone.Event().JSON)
+		}
+		s.remote.why = errNotEver
+		for name, answer := range map[string][]json.RawMessage{"no events": unknown, "unverified": unverified, "without what authorizes them": unjudged} {
+			var log lines
+			s.one.Log, s.remote.auth = slog.New(slog.NewTextHandler(&log, nil)), answer
+			v, _ := event.VersionOf("11")
+			prev := s.say(s.two, lateMessage)
+			s.tell(prev, s.one)
+			last, err := event.Build(v, event.Proto{
+				RoomID: s.room, Type: "m.room.message", Sender: s.bob, Content: json.RawMessage(`{}`),
+				PrevEvents: []id.EventID{prev.ID}, AuthEvents: []id.EventID{"$nobodyhasiteither"}, Depth: prev.Depth + 1, OriginServerTS: 1,
+			}, otherServer, s.two.Key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := s.receive(last.Event()); !errors.Is(err, room.ErrForbidden) {
+				t.Errorf("%s: %v", name, err)
+			}
+			if n := log.n.Load(); n == 0 || n > 5 {
+				t.Errorf("%s: %d lines for %d at fault", name, n, many)
+			}
+		}
+	})
 }
