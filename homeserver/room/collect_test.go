@@ -271,7 +271,7 @@ func joinedThere(t *testing.T, one, two *room.Engine) id.RoomID {
 	}
 	err = one.Store.Update(context.Background(), func(tx *store.Tx) error {
 		tx.Receipts.Set(store.Receipt{Room: root.Room, User: user("alice"), Type: "m.read", Event: root.ID, EventAt: root.Position}, roomID, nil)
-		if err := tx.Relations.AwaitTarget(root.Room, "$nosuch", "", root.NID); err != nil {
+		if err := tx.Relations.AwaitTarget(root.Room, "$nosuch", store.Everybody, store.Everybody, root.NID); err != nil {
 			return err
 		}
 		if err := tx.States.SetAt(root.Room, root.Position, root.StateBefore); err != nil {

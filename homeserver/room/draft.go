@@ -33,8 +33,9 @@ type draft struct {
 	summaryChanged bool
 	knownOwned     bool
 	ends           endChanges
-	steps          int  // that behindAll took last
-	tie            *tie // what the event that was built last ties together, where that is not all
+	steps          int         // that behindAll took last
+	ours           *visibility // who of this server's users was in the room when; nil before it is asked
+	tie            *tie        // what the event that was built last ties together, where that is not all
 
 	after  *outcome // of the last one before it that was not committed then; nil if there was none
 	result *outcome // its own, once it is queued

@@ -257,19 +257,12 @@ func (d *draft) redactPast(ctx context.Context, p *past, batch map[id.EventID]*a
 			}
 			continue
 		}
-		var auth *eventauth.Context
-		err := d.view(ctx, func(tx *store.Tx) (err error) {
-			auth, err = contextOf(tx, p.before[a.ev.ID])
-			return err
-		})
+		err := d.view(ctx, func(tx *store.Tx) error { return d.effect(tx, a, target.ev, true) })
 		if err != nil {
 			return err
 		}
-		r, err := redactionOf(d.room.Version, auth, a.ev, target.ev)
-		if err != nil {
-			return err
-		}
-		a.ev.Withheld = r == nil && !d.room.Version.RedactionAuth
+		r := a.redacts
+		a.redacts = nil // the target is written as it is to be
 		if r != nil && r.redacted != nil {
 			target.ev.Event, target.ev.RedactedBy = r.redacted, a.ev.NID
 			if err := d.redactState(ctx, r, a.ev.NID); err != nil {

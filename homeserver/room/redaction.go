@@ -6,21 +6,18 @@ import (
 	"slices"
 
 	"github.com/securecomm/securecomm/homeserver/event"
-	"github.com/securecomm/securecomm/homeserver/eventauth"
-	"github.com/securecomm/securecomm/homeserver/id"
 	"github.com/securecomm/securecomm/homeserver/store"
 )
 
-// A redaction takes effect once it and its target are here and whoever sent it may redact the target: by the state before
-// the redaction, which all servers agree on, and if it comes to the end of the room by the current state too. In room
-// version 3 and later it is withheld from clients until then ("Handling redactions"); before, the authorization rules see
-// to it alone.
+// A redaction takes effect once it and its target are here and its target is within its reach (reach.go). In room version 3
+// and later it is withheld from clients until then ("Handling redactions").
 
 // redaction is the effect of an m.room.redaction.
 type redaction struct {
-	target   *store.Event  // nil if it has not arrived
-	redacted *event.Event  // nil if the target was redacted before
-	server   id.ServerName // whose users' events it may redact; empty if everybody's
+	target   *store.Event // nil if it has not arrived
+	redacted *event.Event // nil if the target was redacted before
+	reaches
+	later bool // the target came with a state, and is within reach once it has its place in the room's past
 }
 
 // sendRedaction finds what a redaction by a local user redacts, and whether the user may: one's own events, or all
@@ -86,66 +83,61 @@ func (d *draft) findTarget(ctx context.Context, a *addition) (target *store.Even
 	if !isRedaction(a.ev.Event) {
 		return nil, nil
 	}
-	auth := d.auth
 	err = d.view(ctx, func(tx *store.Tx) (err error) {
-		if target, err = tx.Events.Get(a.ev.Redacts); err != nil || a.ev.StateBefore == d.head.State {
+		if target, err = tx.Events.Get(a.ev.Redacts); err != nil {
 			return err
 		}
-		before, err := tx.States.Map(a.ev.StateBefore)
-		if err == nil {
-			auth, err = contextOf(tx, before)
+		if target != nil && target.Outlier() && target.StateKey == nil {
+			target = nil
 		}
-		return err
+		return d.effect(tx, a, target, target != nil && target.Position < 0)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("find the event to redact: %w", err)
 	}
-	if target != nil && target.Outlier() && target.StateKey == nil {
-		target = nil
-	}
-	if a.redacts, err = redactionOf(d.room.Version, auth, a.ev, target); err != nil {
-		return nil, err
-	}
-	if r := a.redacts; !a.past && r != nil && r.target != nil && !d.room.Version.RedactionAuth && !d.auth.MayRedact(a.ev.Event, r.target.Event) {
-		a.redacts = nil
-	}
-	a.ev.Withheld = !d.room.Version.RedactionAuth && (a.redacts == nil || a.redacts.target == nil)
 	return target, nil
 }
 
-// contextOf is what a state says of who may redact.
-func contextOf(tx *store.Tx, m store.StateMap) (*eventauth.Context, error) {
-	view := &stateView{tx: tx, m: m}
-	auth := eventauth.NewContext(view, nil)
-	return auth, view.err
-}
-
-// redactionOf is the effect of a redaction on its target, which may not have arrived: nil if it has none. auth is of the
-// state before the redaction.
-func redactionOf(v *event.Version, auth *eventauth.Context, by, target *store.Event) (*redaction, error) {
+// effect decides what a redaction does to its target, which may not have arrived; backfilled says that this came by backfill.
+func (d *draft) effect(tx *store.Tx, a *addition, target *store.Event, backfilled bool) error {
 	r := &redaction{target: target}
-	if !v.RedactionAuth && auth.UserLevel(by.Sender) < auth.Levels().Redact() {
-		r.server = by.Sender.Server()
-	}
-	if target == nil {
-		return r, nil
-	}
-	if target.Room != by.Room || target.Rejected || target.StateKeyIs(event.TypeCreate, "") || r.server != "" && r.server != target.Sender.Server() {
-		return nil, nil
-	}
-	if target.RedactedBy != 0 {
-		return r, nil
-	}
 	var err error
-	if r.redacted, err = target.Redact(); err != nil {
-		return nil, fmt.Errorf("redact %s: %w", target.ID, err)
+	if r.reaches, err = d.reach(tx, a); err != nil {
+		return err
 	}
-	return r, nil
+	if a.redacts = r; target != nil {
+		past, err := d.ofPast(tx, target, backfilled)
+		if err != nil {
+			return err
+		}
+		switch {
+		case !redactable(a.ev, target):
+			a.redacts = nil
+		case r.on(past).Covers(target):
+			if target.RedactedBy == 0 {
+				if r.redacted, err = target.Redact(); err != nil {
+					return fmt.Errorf("redact %s: %w", target.ID, err)
+				}
+			}
+		case target.Outlier() && !backfilled && r.past.Covers(target):
+			r.target, r.later = nil, true
+		default:
+			a.redacts = nil
+		}
+	}
+	a.ev.Withheld = !d.room.Version.RedactionAuth && (a.redacts == nil || a.redacts.target == nil)
+	return nil
 }
 
-// waitingFor lists the redactions that came before their target and may redact it, the first one first.
-func waitingFor(tx *store.Tx, v *event.Version, target *store.Event) ([]*store.Event, error) {
-	nids, err := tx.Relations.Awaiting(target.Room, target.ID, target.Sender.Server())
+// redactable says whether an event can be the target of a redaction at all.
+func redactable(by, target *store.Event) bool {
+	return target.Room == by.Room && !target.Rejected && !target.StateKeyIs(event.TypeCreate, "")
+}
+
+// waitingFor lists the redactions that came before their target and may redact it, the first one first. past says that
+// it is of the room's past.
+func waitingFor(tx *store.Tx, v *event.Version, target *store.Event, past bool) ([]*store.Event, error) {
+	nids, err := tx.Relations.Awaiting(target, past)
 	if err != nil || len(nids) == 0 {
 		return nil, err
 	}
@@ -155,19 +147,11 @@ func waitingFor(tx *store.Tx, v *event.Version, target *store.Event) ([]*store.E
 	}
 	var out []*store.Event
 	for _, by := range waiting {
-		before, err := tx.States.Map(by.StateBefore)
+		reach, err := reachBefore(tx, v, by)
 		if err != nil {
 			return nil, err
 		}
-		auth, err := contextOf(tx, before)
-		if err != nil {
-			return nil, err
-		}
-		r, err := redactionOf(v, auth, by, target)
-		if err != nil {
-			return nil, err
-		}
-		if r != nil {
+		if reach.Covers(target) && redactable(by, target) {
 			out = append(out, by)
 		}
 	}
@@ -180,7 +164,10 @@ func (d *draft) redactedBefore(ctx context.Context, a *addition) error {
 	var waiting []*store.Event
 	err := d.view(ctx, func(tx *store.Tx) (err error) {
 		a.awaited = true
-		waiting, err = waitingFor(tx, d.room.Version, a.ev)
+		past, err := d.ofPast(tx, a.ev, a.past)
+		if err == nil {
+			waiting, err = waitingFor(tx, d.room.Version, a.ev, past)
+		}
 		return err
 	})
 	if err != nil || len(waiting) == 0 {
@@ -229,14 +216,17 @@ func (a *addition) keepRedacted(known *store.Event) {
 func (a *addition) redact(tx *store.Tx) error {
 	r := a.redacts
 	if r.target == nil {
+		if r.past == store.Nobody && r.current == store.Nobody {
+			return nil
+		}
 		// It may have been fetched meanwhile.
-		if known, err := tx.Events.Get(a.ev.Redacts); err != nil || known != nil && (known.StateKey != nil || !known.Outlier()) {
+		if known, err := tx.Events.Get(a.ev.Redacts); err != nil || known != nil && (!known.Outlier() || known.StateKey != nil && !r.later) {
 			if err == nil {
 				err = errStale
 			}
 			return err
 		}
-		return tx.Relations.AwaitTarget(a.ev.Room, a.ev.Redacts, r.server, a.ev.NID)
+		return tx.Relations.AwaitTarget(a.ev.Room, a.ev.Redacts, r.past, r.current, a.ev.NID)
 	}
 	if r.redacted == nil {
 		return nil
@@ -250,7 +240,7 @@ func (a *addition) redact(tx *store.Tx) error {
 // redactOutlier carries out a redaction that arrived before state that another server told. It goes on to wait: it is
 // shown once the event has its place in the history.
 func redactOutlier(tx *store.Tx, v *event.Version, ev *store.Event) error {
-	waiting, err := waitingFor(tx, v, ev)
+	waiting, err := waitingFor(tx, v, ev, false)
 	if err != nil || len(waiting) == 0 {
 		return err
 	}

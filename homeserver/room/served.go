@@ -79,6 +79,11 @@ func (v *visibility) sees(m store.StateMap) (bool, error) {
 	if allowed == nil {
 		return true, nil
 	}
+	return v.any(m, allowed...)
+}
+
+// any says whether any of the server's users has one of some memberships in a state.
+func (v *visibility) any(m store.StateMap, allowed ...string) (bool, error) {
 	if err := v.readKeys(); err != nil {
 		return false, err
 	}

@@ -125,31 +125,88 @@ func (s Relations) Children(room RoomNID, parent id.EventID, relType, typ string
 	return out, err
 }
 
+// Reach is whose events a redaction may redact: Everybody's, Nobody's, those of the users of the server that it names, or the
+// messages of the user that it names.
+type Reach string
+
+// Reaches of the most and the least power.
+const (
+	Everybody Reach = ""
+	Nobody    Reach = "@"
+)
+
+// rank orders reaches of one sender from the widest to the narrowest.
+func (r Reach) rank() int {
+	switch {
+	case r == Everybody:
+		return 0
+	case r == Nobody:
+		return 3
+	case r[0] == '@':
+		return 2
+	default:
+		return 1
+	}
+}
+
+// Within is the narrower one of two reaches of one sender.
+func (r Reach) Within(other Reach) Reach {
+	if other.rank() > r.rank() {
+		return other
+	}
+	return r
+}
+
+// Covers says whether an event is within reach.
+func (r Reach) Covers(target *Event) bool {
+	switch r.rank() {
+	case 0:
+		return true
+	case 1:
+		return r == Reach(target.Sender.Server())
+	case 2:
+		return r == Reach(target.Sender) && target.StateKey == nil
+	default:
+		return false
+	}
+}
+
 // maxAwaiting is how many redactions of one event that may take effect in the same case wait for it: more change nothing.
 const maxAwaiting = 3
 
-// AwaitTarget remembers a redaction whose target has not arrived. It may redact what users of a server sent, or if that
-// is empty whatever anybody did.
-func (s Relations) AwaitTarget(room RoomNID, redacts id.EventID, server id.ServerName, by EventNID) error {
+// AwaitTarget remembers a redaction whose target has not arrived, with its reach if that turns out to be of the room's past,
+// and if not.
+func (s Relations) AwaitTarget(room RoomNID, redacts id.EventID, past, current Reach, by EventNID) error {
 	var n int
-	if _, err := s.tx.row([]any{&n}, `SELECT count(*) FROM pending_redactions WHERE redacts = ? AND room_nid = ? AND server = ?`, string(redacts), int64(room), string(server)); err != nil || n >= maxAwaiting {
+	_, err := s.tx.row([]any{&n}, `SELECT count(*) FROM pending_redactions WHERE redacts = ? AND room_nid = ? AND server = ? AND current = ?`,
+		string(redacts), int64(room), string(past), string(current))
+	if err != nil || n >= maxAwaiting {
 		return err
 	}
-	_, err := s.tx.exec(`INSERT INTO pending_redactions (redacts, room_nid, event_nid, server) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING`, string(redacts), int64(room), int64(by), string(server))
+	_, err = s.tx.exec(`INSERT INTO pending_redactions (redacts, room_nid, event_nid, server, current) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
+		string(redacts), int64(room), int64(by), string(past), string(current))
 	return err
 }
 
-// Awaiting lists the redactions that wait for an event which a user of a server sent.
-func (s Relations) Awaiting(room RoomNID, redacts id.EventID, server id.ServerName) ([]EventNID, error) {
+// Awaiting lists the redactions that wait for an event and have it within reach, the first one first.
+func (s Relations) Awaiting(target *Event, past bool) ([]EventNID, error) {
+	column := "current"
+	if past {
+		column = "server"
+	}
 	var out []EventNID
 	err := s.tx.query(func(rows *sql.Rows) error {
 		var n EventNID
-		if err := rows.Scan(&n); err != nil {
+		var reach Reach
+		if err := rows.Scan(&n, &reach); err != nil {
 			return err
 		}
-		out = append(out, n)
+		if reach.Covers(target) {
+			out = append(out, n)
+		}
 		return nil
-	}, `SELECT event_nid FROM pending_redactions WHERE redacts = ? AND room_nid = ? AND server IN ('', ?) ORDER BY event_nid LIMIT 100`, string(redacts), int64(room), string(server))
+	}, `SELECT event_nid, `+column+` FROM pending_redactions WHERE redacts = ? AND room_nid = ? AND `+column+` IN ('', ?, ?) ORDER BY event_nid LIMIT 100`,
+		string(target.ID), int64(target.Room), string(target.Sender.Server()), string(target.Sender))
 	return out, err
 }
 
