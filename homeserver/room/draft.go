@@ -146,19 +146,6 @@ func (d *draft) build(ctx context.Context, p event.Proto) (event.Verified, error
 	if p.OriginServerTS == 0 {
 		p.OriginServerTS = time.Now().UnixMilli()
 	}
-	extremities := d.head.Extremities
-	if len(extremities) > maxPrev || len(d.further) > 0 {
-		if err := d.choose(ctx); err != nil {
-			return event.Verified{}, err
-		}
-		extremities = d.tie.ends
-	}
-	p.PrevEvents = make([]id.EventID, len(extremities))
-	for i, x := range extremities {
-		p.PrevEvents[i] = x.ID
-		p.Depth = max(p.Depth, x.Depth)
-	}
-	p.Depth = min(p.Depth, d.room.Version.MaxDepth-1) + 1
 	needed := eventauth.AuthEventsNeeded(d.room.Version, p.Type, p.StateKey, p.Sender, p.Content)
 	state, err := d.e.lookUp(ctx, &d.face, needed)
 	if err != nil {
@@ -170,6 +157,19 @@ func (d *draft) build(ctx context.Context, p event.Proto) (event.Verified, error
 			p.AuthEvents = append(p.AuthEvents, a.ID)
 		}
 	}
+	extremities := d.head.Extremities
+	if len(extremities) > maxPrev || len(d.further) > 0 {
+		if err := d.choose(ctx, p, needed, state); err != nil {
+			return event.Verified{}, err
+		}
+		extremities = d.tie.ends
+	}
+	p.PrevEvents = make([]id.EventID, len(extremities))
+	for i, x := range extremities {
+		p.PrevEvents[i] = x.ID
+		p.Depth = max(p.Depth, x.Depth)
+	}
+	p.Depth = min(p.Depth, d.room.Version.MaxDepth-1) + 1
 	if d.room.Version.EventIDs == event.EventIDInEvent {
 		if p.Hashes, err = d.hashes(ctx, state, extremities); err != nil {
 			return event.Verified{}, err
@@ -183,7 +183,7 @@ func (d *draft) build(ctx context.Context, p event.Proto) (event.Verified, error
 		return event.Verified{}, fmt.Errorf("%w: %w", ErrForbidden, err)
 	}
 	if d.tie != nil {
-		return v, d.authorizeTie(ctx, v)
+		return v, d.tie.refused
 	}
 	return v, nil
 }

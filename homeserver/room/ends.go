@@ -1,12 +1,9 @@
 package room
 
 import (
-	"cmp"
 	"context"
-	"fmt"
 	"slices"
 
-	"github.com/securecomm/securecomm/homeserver/event"
 	"github.com/securecomm/securecomm/homeserver/store"
 )
 
@@ -219,78 +216,6 @@ func (m *merged) resolve(states []store.StateMap, work func() (store.StateMap, e
 		m.list = append(m.list, resolution{states, result})
 	}
 	return result, err
-}
-
-// tie is what an event of ours ties together in a room with many ends.
-type tie struct {
-	ends   []store.Extremity
-	before store.StateMap
-}
-
-// choose picks the ends for an event of ours: those that stand for the different states first, so that the state before
-// the event is the current one if that can be.
-func (d *draft) choose(ctx context.Context) error {
-	picked := d.differing()
-	if len(picked) > maxPrev {
-		if err := d.sortByNearness(ctx, picked); err != nil {
-			return err
-		}
-		picked = picked[:maxPrev]
-	}
-	for _, list := range [][]store.Extremity{d.further, d.head.Extremities} {
-		for _, x := range list {
-			if len(picked) == maxPrev {
-				break
-			}
-			if !slices.ContainsFunc(picked, func(p store.Extremity) bool { return p.NID == x.NID }) {
-				picked = append(picked, x)
-			}
-		}
-	}
-	before, err := d.behindAll(ctx, picked)
-	d.tie = &tie{picked, before}
-	return err
-}
-
-// sortByNearness puts the ends first whose states are most like the current one.
-func (d *draft) sortByNearness(ctx context.Context, ends []store.Extremity) error {
-	far := make(map[store.EventNID]int, len(ends))
-	err := d.view(ctx, func(tx *store.Tx) error {
-		for _, x := range ends {
-			m, err := behind(tx, x)
-			if err != nil {
-				return err
-			}
-			d.state.Map.Diff(m, func(int64, store.EventNID, store.EventNID) { far[x.NID]++ })
-		}
-		return nil
-	})
-	slices.SortStableFunc(ends, func(a, b store.Extremity) int { return cmp.Compare(far[a.NID], far[b.NID]) })
-	return err
-}
-
-// authorizeTie checks an event against the state that other servers will find before it, which the ends that it does not
-// name have no say in.
-func (d *draft) authorizeTie(ctx context.Context, v event.Verified) error {
-	if d.tie.before.Equal(d.state.Map) {
-		return nil
-	}
-	return d.view(ctx, func(tx *store.Tx) error {
-		if err := authorizeBy(tx, v.Event(), d.tie.before); err != nil {
-			return fmt.Errorf("%w: %w", ErrForbidden, err)
-		}
-		return nil
-	})
-}
-
-// addTie places an event of ours that names some of the ends.
-func (d *draft) addTie(ctx context.Context, a *addition) error {
-	before := d.tie.before
-	d.tie = nil
-	if err := d.stateFor(ctx, a, before); err != nil {
-		return err
-	}
-	return d.follow(ctx, a, true)
 }
 
 // follow puts an event in the place of the ends that it names, and resolves the current state anew. Of what ends say for

@@ -27,6 +27,7 @@ import (
 // reporter is what tests and those of properties have in common.
 type reporter interface {
 	Helper()
+	Errorf(format string, args ...any)
 	Fatal(args ...any)
 	Fatalf(format string, args ...any)
 }
