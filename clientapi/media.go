@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/securecomm/securecomm/homeserver/id"
@@ -38,9 +39,10 @@ func (a *API) mediaRoutes() []route {
 
 func (a *API) uploadOf(c *call) media.Upload {
 	r := c.Request()
+	body := &arriving{Reader: r.Body, control: http.NewResponseController(c.Response()), began: time.Now()}
 	return media.Upload{
 		User: c.Requester.User, ContentType: r.Header.Get("Content-Type"), Name: c.query("filename"), Size: r.ContentLength,
-		Body: &arriving{Reader: r.Body, control: http.NewResponseController(c.Response()), began: time.Now()},
+		Body: body, Cut: body.cut,
 	}
 }
 
@@ -56,6 +58,26 @@ type arriving struct {
 	control *http.ResponseController
 	began   time.Time
 	got     int64
+
+	mu  sync.Mutex
+	end bool // nothing more is waited for
+}
+
+// cut ends a wait for more of the body, now and later.
+func (b *arriving) cut() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.end = true
+	_ = b.control.SetReadDeadline(time.Unix(1, 0)) // tests have no connection
+}
+
+// until sets the deadline for what comes next, unless the wait was ended.
+func (b *arriving) until(deadline time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.end {
+		_ = b.control.SetReadDeadline(deadline) // tests have no connection
+	}
 }
 
 func (b *arriving) Read(p []byte) (int, error) {
@@ -63,12 +85,12 @@ func (b *arriving) Read(p []byte) (int, error) {
 	if slowest := b.began.Add(uploadPause + time.Duration(b.got/uploadSlowest)*time.Second); slowest.Before(deadline) {
 		deadline = slowest
 	}
-	_ = b.control.SetReadDeadline(deadline) // tests have no connection
+	b.until(deadline)
 	n, err := b.Reader.Read(p)
 	b.got += int64(n)
 	switch {
 	case errors.Is(err, io.EOF):
-		_ = b.control.SetReadDeadline(time.Time{})
+		b.until(time.Time{})
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		err = fail(http.StatusRequestTimeout, "M_UNKNOWN", "the upload came too slowly")
 	}
@@ -129,7 +151,7 @@ func (c *call) wantedMedia() (media.Wanted, error) {
 	wait, err := c.intQuery("timeout_ms", int(media.DefaultWait.Milliseconds()), int(time.Minute.Milliseconds()))
 	return media.Wanted{
 		Origin: origin, ID: c.path("mediaId"), Wait: time.Duration(wait) * time.Millisecond, LocalOnly: !remote,
-		User: c.Requester.User, Stranger: c.Requester.User == "",
+		User: c.Requester.User, Stranger: c.Requester.User == "", Address: network(c.RealIP()),
 	}, err
 }
 
@@ -142,7 +164,7 @@ func (a *API) download(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return nil, c.content(content, c.path("fileName"))
+	return nil, a.send(c, w, content, c.path("fileName"))
 }
 
 func (a *API) thumbnail(c *call) (any, error) {
@@ -174,15 +196,20 @@ func (a *API) thumbnail(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return nil, c.content(content, "")
+	return nil, a.send(c, w, content, "")
 }
 
 // mediaPolicy is what the specification recommends, so that no browser runs anything that it finds in media.
 const mediaPolicy = "sandbox; default-src 'none'; script-src 'none'; plugin-types application/pdf; style-src 'unsafe-inline'; object-src 'self';"
 
-// content answers with content, or with the ranges of it that were asked for, and closes it.
-func (c *call) content(content *media.Content, name string) error {
+// send answers with content that is wanted, or with the ranges of it that were asked for, and closes it.
+func (a *API) send(c *call, w media.Wanted, content *media.Content, name string) error {
 	defer func() { _ = content.Close() }()
+	body, leave, err := a.Media.Enter(c.Response(), c.Request(), w, content)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	h := c.Response().Header()
 	h.Set("Content-Type", content.ContentType)
 	h.Set("Content-Disposition", content.Disposition(name))
@@ -191,6 +218,6 @@ func (c *call) content(content *media.Content, name string) error {
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Cache-Control", "private, max-age=86400, immutable")
 	h.Set("ETag", `"`+content.Hash+`"`)
-	http.ServeContent(c.Response(), c.Request(), "", time.Time{}, content)
+	http.ServeContent(c.Response(), c.Request(), "", time.Time{}, body)
 	return nil
 }

@@ -8,7 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -135,6 +135,10 @@ const (
 	readingPiece   = 64 << 10
 )
 
+// sendBuffer is what of an answer waits in the system for a client that reads slowly, in bytes. The memory of all connections
+// is one pool, and of its own accord the system gives each some megabytes of it.
+const sendBuffer = 256 << 10
+
 // pace is how a client has read so far.
 type pace struct {
 	left  time.Duration // that it may take at the end of the last piece
@@ -162,15 +166,30 @@ func (c *pace) write(p []byte, deadline func(time.Time) error, write func([]byte
 // outside, as those of websockets, hold instead.
 type reader struct {
 	net.Conn
-	bounded atomic.Bool // from outside
-	pace    pace
+	pace pace
+
+	mu      sync.Mutex // held while a deadline is set
+	bounded bool       // from outside
 }
 
 func (r *reader) Write(p []byte) (n int, err error) {
-	if r.bounded.Load() {
+	r.mu.Lock()
+	bounded := r.bounded
+	r.mu.Unlock()
+	if bounded {
 		return r.Conn.Write(p)
 	}
-	return r.pace.write(p, r.Conn.SetWriteDeadline, r.Conn.Write)
+	return r.pace.write(p, r.until, r.Conn.Write)
+}
+
+// until sets the deadline of a piece, unless one was set from outside meanwhile.
+func (r *reader) until(t time.Time) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.bounded {
+		return nil
+	}
+	return r.Conn.SetWriteDeadline(t)
 }
 
 // paced is one of the answers on a connection of HTTP/2. Each is read at a speed of its own, which the connection knows
@@ -195,9 +214,11 @@ func (s *paced) end() {
 // Unwrap is for http.ResponseController.
 func (s *paced) Unwrap() http.ResponseWriter { return s.ResponseWriter }
 
-// SetWriteDeadline is called for websockets and TLS handshakes.
+// SetWriteDeadline is called for websockets and TLS handshakes, and by who ends an answer that nobody reads.
 func (r *reader) SetWriteDeadline(t time.Time) error {
-	r.bounded.Store(!t.IsZero())
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.bounded = !t.IsZero()
 	return r.Conn.SetWriteDeadline(t)
 }
 
@@ -216,6 +237,9 @@ func (l readers) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
 	if err != nil {
 		return nil, err
+	}
+	if t, ok := c.(interface{ SetWriteBuffer(bytes int) error }); ok {
+		_ = t.SetWriteBuffer(sendBuffer) // else it is as large as the system likes
 	}
 	return &reader{Conn: c}, nil
 }

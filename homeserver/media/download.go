@@ -19,6 +19,8 @@ type Wanted struct {
 	User id.UserID
 	// Peer is the server that wants it, instead of a user.
 	Peer id.ServerName
+	// Address is where the one who wants it is, if that is a stranger.
+	Address string
 	// Wait is how long to wait for media that is still to be uploaded, at most a minute.
 	Wait time.Duration
 	// LocalOnly asks no other server for it.
@@ -29,7 +31,7 @@ type Wanted struct {
 }
 
 // who is who waits for it and whom the work counts for.
-func (w Wanted) who() string { return cmp.Or(string(w.User), string(w.Peer)) }
+func (w Wanted) who() string { return cmp.Or(string(w.User), string(w.Peer), w.Address) }
 
 // Open opens media, of this server or another.
 func (s *Service) Open(ctx context.Context, w Wanted) (*Content, error) {

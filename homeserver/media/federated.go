@@ -41,16 +41,21 @@ func (s *Service) ServeFederation(w http.ResponseWriter, r *http.Request, peer i
 		return err
 	}
 	defer func() { _ = content.Close() }()
+	body, leave, err := s.Enter(w, r, wanted, content)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	parts := multipart.NewWriter(w)
 	w.Header().Set("Content-Type", "multipart/mixed; boundary="+parts.Boundary())
-	if err := writeParts(parts, content); err != nil && r.Context().Err() == nil {
+	if err := writeParts(parts, content, body); err != nil && r.Context().Err() == nil {
 		s.Log.Info("cannot send media to another server", "err", err)
 	}
 	return nil
 }
 
-// writeParts writes empty metadata, then the content.
-func writeParts(parts *multipart.Writer, content *Content) error {
+// writeParts writes empty metadata, then the content as it is read from from.
+func writeParts(parts *multipart.Writer, content *Content, from io.Reader) error {
 	metadata, err := parts.CreatePart(textproto.MIMEHeader{"Content-Type": {"application/json"}})
 	if err != nil {
 		return err
@@ -64,7 +69,7 @@ func writeParts(parts *multipart.Writer, content *Content) error {
 	if err != nil {
 		return err
 	}
-	if _, err := io.Copy(body, content); err != nil {
+	if _, err := io.Copy(body, from); err != nil {
 		return err
 	}
 	return parts.Close()

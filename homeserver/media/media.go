@@ -85,12 +85,14 @@ type Service struct {
 	// the endpoints without access tokens, which the specification has frozen).
 	Unauthenticated bool
 
-	once     sync.Once
-	fetches  jobs[store.MediaRow]
-	drawings jobs[store.Thumbnail]
-	previews jobs[*Preview]
-	memory   *semaphore.Weighted // bytes for the images that are being decoded
-	pages    *otter.Cache[string, *Preview]
+	once      sync.Once
+	fetches   jobs[store.MediaRow]
+	drawings  jobs[store.Thumbnail]
+	previews  jobs[*Preview]
+	downloads places
+	uploads   places
+	memory    *semaphore.Weighted // bytes for the images that are being decoded
+	pages     *otter.Cache[string, *Preview]
 
 	placing    sync.Mutex     // held while a file is put in its place or removed
 	describing map[string]int // files that are in their place and are about to be described, by hash; guarded by placing
@@ -112,6 +114,8 @@ func (s *Service) start() {
 		s.fetches = jobs[store.MediaRow]{goesOn: true, places: places{most: 32, each: 8, host: 16, queue: 100, losable: true}}
 		s.drawings = jobs[store.Thumbnail]{places: places{most: 2, each: 2, queue: 100}}
 		s.previews = jobs[*Preview]{places: places{most: 16, each: 4, host: 8, queue: 30, losable: true}}
+		s.downloads = places{most: downloadsInAll, each: downloadsEach, queue: downloadsInLine, losable: true}
+		s.uploads = places{most: uploadsInAll, each: uploadsEach, queue: uploadsInLine, losable: true}
 		s.memory = semaphore.NewWeighted(costPerPixel * int64(s.MaxPixels))
 		s.pages = otter.Must(&otter.Options[string, *Preview]{
 			MaximumSize: cachedPages, ExpiryCalculator: otter.ExpiryWriting[string, *Preview](pageLife),
@@ -127,6 +131,8 @@ type Upload struct {
 	Name        string
 	Size        int64 // as announced; -1 if it was not
 	Body        io.Reader
+	// Cut ends a wait for more of the body, now and later. It is nil if that is not possible.
+	Cut func()
 }
 
 // Save keeps uploaded content and returns its media ID.
@@ -145,6 +151,11 @@ func (s *Service) receive(ctx context.Context, u Upload, describe func(context.C
 	if u.Size > s.MaxUpload {
 		return ErrTooLarge
 	}
+	leave, err := s.enter(ctx, &u)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	b, err := s.admit(ctx, u)
 	if err != nil {
 		return err

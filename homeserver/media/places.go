@@ -96,7 +96,13 @@ func (p *places) leave(h *holder) {
 func (p *places) serve() {
 	for {
 		var next, loser *holder
+		tried := map[[2]string]bool{}
 		for _, h := range p.line {
+			key := [2]string{h.who, string(h.host)}
+			if h.place != nil || tried[key] {
+				continue // somebody has it, or what it waits for was looked at
+			}
+			tried[key] = true
 			if next != nil && p.by[h.who] >= p.by[next.who] {
 				continue
 			}
