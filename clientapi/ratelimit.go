@@ -119,13 +119,14 @@ func (l *limiter) check(class limitClass, c *call) error {
 	return nil
 }
 
-// checkMore counts as n more calls of a class what a call of it costs beside, or as all that a user may make at once.
+// checkMore counts as n more calls of a class what a call of it costs beside, or as all that a user may make at once beside
+// the call itself.
 func (l *limiter) checkMore(class limitClass, c *call, n int) error {
 	if n <= 0 || l.buckets == nil {
 		return nil
 	}
 	limit := l.classes[class].PerUser
-	if wait := l.take(bucket{class, string(c.Requester.User)}, limit, min(n, limit.Count), time.Now()); wait > 0 {
+	if wait := l.take(bucket{class, string(c.Requester.User)}, limit, min(n, max(limit.Count-1, 0)), time.Now()); wait > 0 {
 		return tooFast(wait)
 	}
 	return nil

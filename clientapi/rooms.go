@@ -52,6 +52,9 @@ type creation struct {
 
 func (a *API) createRoom(c *call) (any, error) {
 	var body creation
+	if err := a.limiter.checkMore(limitMessage, c, 1); err != nil {
+		return nil, err
+	}
 	if err := c.decode(&body); err != nil {
 		return nil, err
 	}
@@ -65,9 +68,6 @@ func (a *API) createRoom(c *call) (any, error) {
 		claim = func(tx *store.Tx, roomID id.RoomID) error {
 			return a.Directory.Claim(tx, wanted.Alias, roomID, c.Requester.User)
 		}
-	}
-	if err := a.limiter.checkMore(limitMessage, c, 1); err != nil {
-		return nil, err
 	}
 	roomID, err := a.Rooms.Create(ctx, wanted, claim)
 	switch {

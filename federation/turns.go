@@ -119,7 +119,12 @@ func (t *turns) next() {
 func (t *turns) makeRoom(own *turn) bool {
 	loser := t.fullest(t.from[own.network]+1, func(other *turn) int { return t.from[other.network] })
 	if loser == nil {
-		loser = t.fullest(t.by[own.who]+1, func(other *turn) int { return t.by[other.who] })
+		loser = t.fullest(t.by[own.who]+1, func(other *turn) int {
+			if t.from[other.network] < t.from[own.network] {
+				return 0 // a network takes nothing from one that has less
+			}
+			return t.by[other.who]
+		})
 	}
 	if loser == nil {
 		return false

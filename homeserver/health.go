@@ -64,7 +64,7 @@ func (s *Server) reasons() []string {
 		p.reasons = append(p.reasons, "the database cannot be written to")
 	}
 	if !inTime(s.Media.CheckWrite) {
-		p.reasons = append(p.reasons, "the media folder cannot be written to, or its disk is nearly full")
+		p.reasons = append(p.reasons, "the media folder cannot be written to")
 	}
 	p.at = time.Now()
 	return p.reasons
@@ -108,6 +108,8 @@ func (s *Server) tellHealth(w http.ResponseWriter, path string) {
 		}
 		w.Header().Set("Retry-After", strconv.Itoa(int(retryAfter.Seconds())))
 		w.WriteHeader(http.StatusServiceUnavailable)
+	} else if path == healthPath && s.Media.NearlyFull() {
+		answer["status"], answer["reasons"] = "degraded", []string{"the disk of the media folder is nearly full: no media is taken"}
 	}
 	_ = json.NewEncoder(w).Encode(answer) // whoever asked has gone
 }

@@ -231,6 +231,9 @@ func (s *Service) erase(tx *store.Tx, user id.UserID) error {
 // eraseData deletes the account data of a user who was erased: none comes any longer.
 func (s *Service) eraseData(ctx context.Context, user id.UserID) error {
 	err := s.DB.Prune(ctx, func(tx *store.Tx, limit int) (int64, error) { return tx.AccountData.DeleteSome(user, limit) })
+	if err == nil {
+		err = s.DB.Prune(ctx, func(tx *store.Tx, limit int) (int64, error) { return tx.Media.ForgetAsker(user, limit) })
+	}
 	if err != nil {
 		return fmt.Errorf("erase account data: %w", err)
 	}

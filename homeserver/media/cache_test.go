@@ -109,5 +109,9 @@ func TestThumbnailsTakeRoomOfTheCache(t *testing.T) {
 		if again := kept(); again[string(bob)] != has[string(bob)] {
 			t.Errorf("of others, the cache has %v, then %v", has, again)
 		}
+		err := db.Prune(ctx, func(tx *store.Tx, limit int) (int64, error) { return tx.Media.ForgetAsker(alice, limit) })
+		if left := kept(); err != nil || left[string(alice)] != 0 || left[""] == 0 || left[string(bob)] != has[string(bob)] {
+			t.Errorf("once a user is forgotten, the cache has %v, %v", left, err)
+		}
 	})
 }

@@ -54,7 +54,11 @@ func (s *Service) note(err error, limit int64) error {
 	return err
 }
 
-// CheckWrite says whether files can be written, and enough of the disk is left: it writes a page.
+// NearlyFull says whether nothing is taken since too little of the disk is left.
+func (s *Service) NearlyFull() bool { return s.enough(s.KeepFree) != nil }
+
+// CheckWrite says whether files can be written: it writes a page. That too little of the disk is left stays a fault until
+// more is, but not one of the folder.
 func (s *Service) CheckWrite(context.Context) error {
 	err := os.MkdirAll(s.Dir, dirMode)
 	name := filepath.Join(s.Dir, ".probe")
@@ -64,13 +68,12 @@ func (s *Service) CheckWrite(context.Context) error {
 	if err == nil {
 		err = os.Remove(name)
 	}
-	if err == nil {
-		err = s.enough(s.KeepFree)
-	}
 	if err != nil {
 		_ = os.Remove(name) // it may never have been there
+		return s.note(err, 0)
 	}
-	return s.note(err, max(s.MaxUpload, s.MaxRemote))
+	_ = s.note(s.enough(s.KeepFree), max(s.MaxUpload, s.MaxRemote)) // others than media may go on
+	return nil
 }
 
 // enough says whether so many bytes of the disk are left.

@@ -94,7 +94,11 @@ func (s *Service) makeThumbnail(ctx context.Context, who, source string, size Si
 		if t, ok, err := s.thumbnail(ctx, source, size); err != nil || ok {
 			return t, err // made since it was asked for
 		}
-		return s.draw(ctx, who, source, size)
+		t, err := s.draw(ctx, who, source, size)
+		if err == nil && t.Hash != source {
+			s.grown(ctx, t.Size)
+		}
+		return t, err
 	})
 }
 
@@ -155,9 +159,6 @@ func (s *Service) draw(ctx context.Context, who, source string, size Size) (stor
 	}
 	// Now that it is drawn, it is kept even if nobody waits for it any more.
 	err = s.Store.Update(context.WithoutCancel(ctx), func(tx *store.Tx) error { return tx.Media.InsertThumbnail(t) })
-	if err == nil && t.Hash != source {
-		s.grown(ctx, t.Size)
-	}
 	return t, err
 }
 

@@ -209,10 +209,19 @@ func claimRows(postgres bool) string {
 
 // deleteSome deletes rows that fulfil a condition; the last argument is how many at most.
 func deleteSome(postgres bool, table, where string) string {
+	return `DELETE FROM ` + table + some(postgres, table, where)
+}
+
+// updateSome is deleteSome for a change after which the rows are others.
+func updateSome(postgres bool, table, set, where string) string {
+	return `UPDATE ` + table + ` SET ` + set + some(postgres, table, where)
+}
+
+func some(postgres bool, table, where string) string {
 	if postgres {
-		return `DELETE FROM ` + table + ` WHERE ctid = ANY (ARRAY(SELECT ctid FROM ` + table + ` WHERE ` + where + ` LIMIT ?))`
+		return ` WHERE ctid = ANY (ARRAY(SELECT ctid FROM ` + table + ` WHERE ` + where + ` LIMIT ?))`
 	}
-	return `DELETE FROM ` + table + ` WHERE rowid IN (SELECT rowid FROM ` + table + ` WHERE ` + where + ` LIMIT ?)`
+	return ` WHERE rowid IN (SELECT rowid FROM ` + table + ` WHERE ` + where + ` LIMIT ?)`
 }
 
 // foldLog moves what SQLite's write-ahead log holds into the database file, without waiting for anyone.

@@ -125,6 +125,20 @@ func (s Media) OldestThumbnails(askedBy string, limit int) ([]Thumbnail, error) 
 	return out, err
 }
 
+// ForgetAsker forgets that a user had media fetched or thumbnails drawn, at most limit of each, and returns how many of what
+// were most.
+func (s Media) ForgetAsker(user id.UserID, limit int) (int64, error) {
+	var most int64
+	for _, table := range []string{"media", "thumbnails"} {
+		n, err := s.tx.exec(updateSome(s.tx.db.postgres, table, `asked_by = ''`, `asked_by = ?`), string(user), limit)
+		if err != nil {
+			return 0, err
+		}
+		most = max(most, n)
+	}
+	return most, nil
+}
+
 // DeleteDrawn forgets thumbnails, which can be drawn again.
 func (s Media) DeleteDrawn(list []Thumbnail) error {
 	for _, t := range list {
