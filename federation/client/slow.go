@@ -73,7 +73,7 @@ func (p *paced) Read(b []byte) (int, error) {
 func (p *paced) stop() { p.timer.Stop() }
 
 // decoding counts the bytes of large answers that are being read, or held: worked on. If there are too many, the largest
-// answer of the server that sent the most is given up, unless it is held.
+// answer of the server that sent the most is given up, or the work on the largest one of who holds the most.
 type decoding struct {
 	mu   sync.Mutex
 	all  int64
@@ -94,13 +94,19 @@ func (d *decoding) add(a *answer, n int64) bool {
 	if d.all <= maxDecoding {
 		return true
 	}
+	most := d.heldMost()
+	if most != nil && d.of(most) > d.of(a) {
+		d.drop(most)
+		most.held.Lose()
+		return true
+	}
 	sent := map[id.ServerName]int64{}
 	for other, size := range d.open {
 		sent[other.server] += size
 	}
 	loser := a
 	for other, size := range d.open {
-		if other.held {
+		if other.held != nil {
 			continue
 		}
 		if most, now := sent[loser.server], sent[other.server]; now > most || now == most && size > d.open[loser] {
@@ -110,10 +116,41 @@ func (d *decoding) add(a *answer, n int64) bool {
 	if loser == a || loser.body == nil {
 		return false
 	}
-	d.all -= d.open[loser]
-	delete(d.open, loser)
+	d.drop(loser)
 	loser.body.fail(ErrBusy)
 	return true
+}
+
+// heldMost is the largest of the answers that are held, of those for whom most is; nil if there is none. The caller holds the lock.
+func (d *decoding) heldMost() (most *answer) {
+	for other, size := range d.open {
+		if other.held == nil {
+			continue
+		}
+		if most == nil || d.of(other) > d.of(most) || d.of(other) == d.of(most) && size > d.open[most] {
+			most = other
+		}
+	}
+	return most
+}
+
+// of is how much is read and held for the same as an answer, or if that is nobody the answer's size. The caller holds the lock.
+func (d *decoding) of(a *answer) (all int64) {
+	if a.who == "" {
+		return d.open[a]
+	}
+	for other, size := range d.open {
+		if other.who == a.who {
+			all += size
+		}
+	}
+	return all
+}
+
+// drop no longer counts an answer. The caller holds the lock.
+func (d *decoding) drop(a *answer) {
+	d.all -= d.open[a]
+	delete(d.open, a)
 }
 
 // mayHold says whether who asked for an answer may have it, beside what is held and read for the same. The caller holds the lock.
@@ -133,7 +170,7 @@ func (d *decoding) mayHold(a *answer) bool {
 // hold has an answer that was read go on counting until it was worked on.
 func (d *decoding) hold(a *answer, h *load.Hold) {
 	d.mu.Lock()
-	a.held = true
+	a.held = h
 	d.mu.Unlock()
 	h.Until(func() { d.done(a) })
 }
@@ -141,6 +178,5 @@ func (d *decoding) hold(a *answer, h *load.Hold) {
 func (d *decoding) done(a *answer) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.all -= d.open[a]
-	delete(d.open, a)
+	d.drop(a)
 }

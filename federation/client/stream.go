@@ -9,6 +9,7 @@ import (
 
 	"github.com/securecomm/securecomm/homeserver/canonicaljson"
 	"github.com/securecomm/securecomm/homeserver/id"
+	"github.com/securecomm/securecomm/homeserver/load"
 )
 
 // Limits of the lists in answers: of entries, and of bytes of one entry.
@@ -33,11 +34,11 @@ type answer struct {
 	server  id.ServerName
 	client  *Client
 	read    int64
-	limit   int64  // of the whole
-	until   int64  // how far the value that is being decoded may reach
-	counted bool   // towards maxDecoding
-	who     string // for whom it is held while it is worked on; empty for nobody
-	held    bool   // it has been read; guarded by decoding.mu
+	limit   int64      // of the whole
+	until   int64      // how far the value that is being decoded may reach
+	counted bool       // towards maxDecoding
+	who     string     // for whom it is held while it is worked on; empty for nobody
+	held    *load.Hold // it has been read, and is worked on; guarded by decoding.mu
 }
 
 // Read reads on, not beyond the limits.

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -110,7 +111,7 @@ func FuzzMembers(f *testing.F) {
 	})
 }
 
-// TestWhoHoldsMuchGetsNoMore: what is worked on is not given up for others, and what one holds bounds what the same reads, but
+// TestWhoHoldsMuchGetsNoMore: what is worked on is not given up for who has more, and what one holds bounds what the same reads, but
 // not what others do.
 func TestWhoHoldsMuchGetsNoMore(t *testing.T) {
 	c := &Client{}
@@ -141,6 +142,40 @@ func TestWhoHoldsMuchGetsNoMore(t *testing.T) {
 		t.Error("what was worked on goes on counting")
 	}
 	if second.done(); c.decoding.all != 0 || len(c.decoding.open) != 0 {
+		t.Errorf("in the end there are %d bytes", c.decoding.all)
+	}
+}
+
+// TestWhoHoldsMostLoses: who needs little room gets it, though others hold all of it: the work of who holds the most ends.
+func TestWhoHoldsMostLoses(t *testing.T) {
+	c := &Client{}
+	hold := func(who string, size int64) (context.Context, *answer) {
+		ctx, release := load.WithHold(t.Context(), who)
+		t.Cleanup(release)
+		a := &answer{client: c, server: "full.test", counted: true, who: who}
+		if !c.decoding.add(a, size) {
+			t.Fatalf("%s has no room", who)
+		}
+		c.decoding.hold(a, load.HoldOf(ctx))
+		return ctx, a
+	}
+	most, large := hold("@alice:us.test", maxHolding+100)
+	less, small := hold("@mallory:us.test", maxHolding-100)
+	other := &answer{client: c, server: "other.test", counted: true, who: "@bob:us.test"}
+	if !c.decoding.add(other, 100) {
+		t.Error("who needs little gets no room")
+	}
+	failed := errors.New("failed")
+	if err := load.Lost(most, failed); most.Err() == nil || !errors.Is(err, load.ErrBusy) {
+		t.Errorf("the work of who holds the most ends with %v", err)
+	}
+	if err := load.Lost(less, failed); less.Err() != nil || !errors.Is(err, failed) {
+		t.Errorf("the work of who holds less ends with %v", err)
+	}
+	for _, a := range []*answer{large, small, other} {
+		a.done()
+	}
+	if c.decoding.all != 0 || len(c.decoding.open) != 0 {
 		t.Errorf("in the end there are %d bytes", c.decoding.all)
 	}
 }

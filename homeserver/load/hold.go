@@ -2,6 +2,7 @@ package load
 
 import (
 	"context"
+	"errors"
 	"sync"
 )
 
@@ -9,6 +10,7 @@ import (
 type Hold struct {
 	Who string
 
+	lose context.CancelCauseFunc
 	mu   sync.Mutex
 	over bool
 	ends []func()
@@ -16,11 +18,24 @@ type Hold struct {
 
 type holdKey struct{}
 
-// WithHold has all that is read for a context counted until release is called.
+// WithHold has all that is read for a context counted until release is called. The context ends before, because of ErrBusy, if
+// others need the room and have less.
 func WithHold(ctx context.Context, who string) (held context.Context, release func()) {
-	h := &Hold{Who: who}
+	ctx, lose := context.WithCancelCause(ctx)
+	h := &Hold{Who: who, lose: lose}
 	return context.WithValue(ctx, holdKey{}, h), h.release
 }
+
+// Lost is ErrBusy if the context of a hold ended because others needed the room, else the error that its work ended in.
+func Lost(held context.Context, err error) error {
+	if cause := context.Cause(held); err != nil && errors.Is(cause, ErrBusy) {
+		return cause
+	}
+	return err
+}
+
+// Lose ends the work on what is held.
+func (h *Hold) Lose() { h.lose(ErrBusy) }
 
 // HoldOf is what goes on counting what is read for a context; nil if that ends once it is read.
 func HoldOf(ctx context.Context) *Hold {

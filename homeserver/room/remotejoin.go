@@ -218,7 +218,7 @@ func (e *Engine) Entered(roomID id.RoomID) <-chan struct{} {
 	return over
 }
 
-func (e *Engine) joinThrough(ctx context.Context, made offered, c Change) error {
+func (e *Engine) joinThrough(ctx context.Context, made offered, c Change) (err error) {
 	v, server := made.version, made.server
 	join, err := event.Build(v, made.event, e.Server, e.Key)
 	if err != nil {
@@ -228,7 +228,10 @@ func (e *Engine) joinThrough(ctx context.Context, made offered, c Change) error 
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), maxEnter)
 	defer cancel()
 	ctx, release := load.WithHold(ctx, string(c.Sender))
-	defer release()
+	defer func() {
+		err = load.Lost(ctx, err)
+		release()
+	}()
 	joined, err := e.Remote.SendJoin(ctx, server, join.Event())
 	if err != nil {
 		return err
