@@ -179,17 +179,15 @@ func (r *reader) Write(p []byte) (n int, err error) {
 	if bounded {
 		return r.Conn.Write(p)
 	}
-	return r.pace.write(p, r.until, r.Conn.Write)
-}
-
-// until sets the deadline of a piece, unless one was set from outside meanwhile.
-func (r *reader) until(t time.Time) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.bounded {
-		return nil
+	deadline := func(t time.Time) error {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if r.bounded { // meanwhile
+			return nil
+		}
+		return r.Conn.SetWriteDeadline(t)
 	}
-	return r.Conn.SetWriteDeadline(t)
+	return r.pace.write(p, deadline, r.Conn.Write)
 }
 
 // paced is one of the answers on a connection of HTTP/2. Each is read at a speed of its own, which the connection knows
