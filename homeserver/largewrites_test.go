@@ -161,5 +161,11 @@ func TestWhatTheServerWritesForAUserCounts(t *testing.T) {
 			state[i] = map[string]any{"type": "x.y", "state_key": fmt.Sprint(i), "content": map[string]any{}}
 		}
 		limited("a new room", func() (int, []byte) { return bob.Do("POST", "/v3/createRoom", map[string]any{"initial_state": state}) })
+
+		// The largest room costs all that a user may write at once, and no more.
+		for i := range 8 {
+			state[i] = map[string]any{"type": "x.y", "state_key": fmt.Sprint(i), "content": map[string]any{"x": strings.Repeat("x", 60_000)}}
+		}
+		s.Register("carol").Must("POST", "/v3/createRoom", map[string]any{"initial_state": state[:8]}, nil)
 	}, hourly(100))
 }
